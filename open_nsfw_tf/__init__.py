@@ -1,0 +1,57 @@
+"""Yahoo's Open-NSFW classifier: the same scores as Caffe, from every loader and engine.
+
+>>> from open_nsfw_tf import classify
+>>> classify("photo.jpg").nsfw  # doctest: +SKIP
+0.0021
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.classifier import Classifier, Scores, classify
+    from open_nsfw_tf.image import ImageError, create_yahoo_image_loader
+    from open_nsfw_tf.model import InputType, OpenNsfwModel
+    from open_nsfw_tf.weights import WeightsError, load_weights, save_weights
+
+# Each name is imported when it is first asked for, so that nobody waits for what they
+# do not use.
+_HOMES = {
+    "Classifier": "classifier",
+    "ImageError": "image",
+    "InputType": "model",
+    "OpenNsfwModel": "model",
+    "Scores": "classifier",
+    "WeightsError": "architecture",
+    "classify": "classifier",
+    "create_yahoo_image_loader": "image",
+    "load_weights": "weights",
+    "save_weights": "weights",
+}
+
+__all__ = [
+    "Classifier",
+    "ImageError",
+    "InputType",
+    "OpenNsfwModel",
+    "Scores",
+    "WeightsError",
+    "classify",
+    "create_yahoo_image_loader",
+    "load_weights",
+    "save_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,257 @@
+"""ResNet-50-thin as a table, and what the table alone can say of its weights.
+
+Every layer's name, shape and place is what Yahoo's ``deploy.prototxt`` (yahoo/open_nsfw,
+``nsfw_model``) says. Everything that walks the network - the Keras model, the ONNX
+writer, the readers of weights - walks it from here; no framework is needed for it.
+
+Weights are one canonical dict everywhere: ``{layer: {field: float32 array}}`` with the
+names and shapes of `LAYERS`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Layer = dict[str, np.ndarray]
+Weights = dict[str, Layer]
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be found, read, trusted or fitted to the network."""
+
+
+INPUT_SIZE = 224  # pixels, height and width
+CHANNELS = 3  # BGR
+CLASSES = 2
+LABELS = ("sfw", "nsfw")  # the columns of the scores; Caffe's `prob` has this order
+BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt keeps
+POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up
+POOL_STRIDE = 2
+DENSE = "fc_nsfw"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some blocks of one width.
+
+    Attributes:
+        blocks: how many; the first one projects its shortcut, the others do not.
+        filters: output channels of branch2a, branch2b and branch2c.
+        stride: of the first block. It sits on branch2a and on the projection.
+    """
+
+    blocks: int
+    filters: tuple[int, int, int]
+    stride: int
+
+
+STAGES = (
+    Stage(blocks=3, filters=(32, 32, 128), stride=1),
+    Stage(blocks=4, filters=(64, 64, 256), stride=2),
+    Stage(blocks=6, filters=(128, 128, 512), stride=2),
+    Stage(blocks=3, filters=(256, 256, 1024), stride=2),
+)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution with bias; a batch norm and a scale of its name follow it.
+
+    Attributes:
+        place: what follows ``conv_``, ``bn_`` and ``scale_`` in the layers' names,
+            such as ``1`` or ``stage0_block0_branch2a``.
+        kernel: height and width in pixels.
+        stride: in pixels.
+        inputs: channels that go in.
+        outputs: channels that come out.
+    """
+
+    place: str
+    kernel: int
+    stride: int
+    inputs: int
+    outputs: int
+
+    @property
+    def padding(self) -> int:
+        """Zeros on each of the four sides, in pixels."""
+        return self.kernel // 2
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block: the main path a, b, c and, where shapes change, a projection.
+
+    Attributes:
+        place: ``stage{s}_block{b}``.
+        main: branch2a, branch2b and branch2c in their order.
+        projection: the shortcut's convolution; None where the shortcut is the identity.
+    """
+
+    place: str
+    main: tuple[Convolution, Convolution, Convolution]
+    projection: Convolution | None
+
+
+def _block(stage: int, index: int, inputs: int) -> Block:
+    place = f"stage{stage}_block{index}"
+    a, b, c = STAGES[stage].filters
+    first = index == 0
+    stride = STAGES[stage].stride if first else 1
+    return Block(
+        place,
+        (
+            Convolution(f"{place}_branch2a", 1, stride, inputs, a),
+            Convolution(f"{place}_branch2b", 3, 1, a, b),
+            Convolution(f"{place}_branch2c", 1, 1, b, c),
+        ),
+        Convolution(f"{place}_proj_shortcut", 1, stride, inputs, c) if first else None,
+    )
+
+
+def _blocks(inputs: int) -> tuple[tuple[Block, ...], ...]:
+    stages = []
+    for number, stage in enumerate(STAGES):
+        blocks = []
+        for index in range(stage.blocks):
+            blocks.append(_block(number, index, inputs))
+            inputs = stage.filters[2]
+        stages.append(tuple(blocks))
+    return tuple(stages)
+
+
+STEM = Convolution("1", kernel=7, stride=2, inputs=CHANNELS, outputs=64)
+BLOCKS = _blocks(STEM.outputs)  # BLOCKS[stage][index]
+FEATURES = STAGES[-1].filters[2]  # channels of `pool`, inputs of the last layer
+
+
+def _convolutions() -> tuple[Convolution, ...]:
+    found = [STEM]
+    for stage in BLOCKS:
+        for block in stage:
+            found += [block.projection] if block.projection else []
+            found += block.main
+    return tuple(found)
+
+
+CONVOLUTIONS = _convolutions()  # 53, in the order of the prototxt
+
+
+def _layers() -> dict[str, dict[str, tuple[int, ...]]]:
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for conv in CONVOLUTIONS:
+        channels = (conv.outputs,)
+        layers[f"conv_{conv.place}"] = {
+            "weights": (conv.kernel, conv.kernel, conv.inputs, conv.outputs),
+            "biases": channels,
+        }
+        layers[f"bn_{conv.place}"] = dict.fromkeys(
+            ("mean", "variance", "scale", "offset"), channels
+        )
+    layers[DENSE] = {"weights": (FEATURES, CLASSES), "biases": (CLASSES,)}
+    return layers
+
+
+LAYERS = _layers()  # 107 layers: {layer: {field: shape}}; kernels HWIO, dense (in, out)
+
+
+SHOWN = 8  # complaints in one error; the rest are counted
+
+
+def check_weights(weights: Weights) -> None:
+    """Hold names, shapes and values against the network's 107 layers.
+
+    Args:
+        weights: the canonical dict.
+
+    Raises:
+        WeightsError: layers or fields are missing or surplus, shapes differ, or values
+            are not finite numbers of dtype float32; all of it is said in one line.
+    """
+    complaints = _complaints(weights)
+    if complaints:
+        rest = len(complaints) - SHOWN
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise WeightsError("; ".join(complaints[:SHOWN]) + more)
+
+
+def _complaints(weights: Weights) -> list[str]:
+    found = []
+    for name, shapes in LAYERS.items():
+        layer = weights.get(name)
+        if layer is None:
+            found.append(f"No weights for layer named '{name}' found")
+            continue
+        for field, shape in shapes.items():
+            if field not in layer:
+                found.append(f"No entry for field '{field}' in layer named '{name}'")
+            else:
+                found += _array_complaints(f"{name}.{field}", layer[field], shape)
+        found += [
+            f"surplus field '{f}' in layer '{name}'" for f in layer.keys() - shapes
+        ]
+    return found + [f"surplus layer '{n}'" for n in weights if n not in LAYERS]
+
+
+def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[str]:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        kind = getattr(array, "dtype", type(array).__name__)
+        return [f"{name}: expected a float32 array, got {kind}"]
+    if array.shape != shape:
+        return [f"{name}: expected shape {shape}, got {array.shape}"]
+    if not np.isfinite(array).all():
+        return [f"{name}: holds values that are not finite (NaN or infinity)"]
+    if name.endswith(".variance") and array.min() < 0:
+        return [f"{name}: holds a negative variance"]
+    return []
+
+
+def identity_batch_norm(channels: int) -> Layer:
+    """The batch norm that changes nothing: variance and epsilon sum to one."""
+    one = np.ones(channels, np.float32)
+    return {
+        "mean": np.zeros(channels, np.float32),
+        "variance": one - np.float32(BATCH_NORM_EPSILON),
+        "scale": one,
+        "offset": np.zeros(channels, np.float32),
+    }
+
+
+def fold_batch_norm(weights: Weights) -> Weights:
+    """Move every batch norm into the convolution before it.
+
+    The function that the weights compute stays the same up to float32 rounding; the
+    arithmetic is done in float64. Folding folded weights changes no bit.
+
+    Args:
+        weights: the canonical dict, complete.
+
+    Returns:
+        A new canonical dict, whose batch norms are `identity_batch_norm`.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    check_weights(weights)
+    folded: Weights = {}
+    for conv in CONVOLUTIONS:
+        kernel, norm = weights[f"conv_{conv.place}"], weights[f"bn_{conv.place}"]
+        variance = norm["variance"].astype(np.float64) + BATCH_NORM_EPSILON
+        factor = norm["scale"] / np.sqrt(variance)
+        biases = (kernel["biases"] - norm["mean"].astype(np.float64)) * factor
+        folded[f"conv_{conv.place}"] = {
+            "weights": (kernel["weights"] * factor).astype(np.float32),
+            "biases": (biases + norm["offset"]).astype(np.float32),
+        }
+        folded[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+    folded[DENSE] = {field: array.copy() for field, array in weights[DENSE].items()}
+    return folded
+
+
+def is_folded(weights: Weights) -> bool:
+    """Whether every batch norm is `identity_batch_norm`, bit for bit."""
+    return all(
+        np.array_equal(weights[f"bn_{conv.place}"][field], array)
+        for conv in CONVOLUTIONS
+        for field, array in identity_batch_norm(conv.outputs).items()
+    )

