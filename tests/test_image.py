@@ -1,0 +1,262 @@
+"""The exact loader: Caffe's input bit for bit, from every kind of picture."""
+
+import hashlib
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+from conftest import GOLDEN
+from PIL import Image
+
+from open_nsfw_tf import image as image_room
+from open_nsfw_tf.image import (
+    ImageError,
+    check_batch,
+    create_yahoo_image_loader,
+    yahoo_pixels,
+)
+
+load = create_yahoo_image_loader(expand_dims=False)
+
+UNREPRODUCIBLE = "numbers of real Caffe: the loader is wrong, not they"
+
+
+def blob_sha256(tensor: np.ndarray) -> str:
+    """What Caffe's input is known by: the SHA-256 of the NCHW blob."""
+    blob = np.ascontiguousarray(tensor.transpose(2, 0, 1))
+    return hashlib.sha256(blob.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", GOLDEN["samples"])
+def test_samples_give_caffes_input(name: str) -> None:
+    tensor = load(pictures.path(name))
+    assert blob_sha256(tensor) == GOLDEN["samples"][name]["blob_sha256"], UNREPRODUCIBLE
+
+
+@pytest.mark.parametrize("name", pictures.MADE)
+def test_made_pictures_give_caffes_input(name: str) -> None:
+    tensor = load(pictures.MADE[name]())
+    assert blob_sha256(tensor) == GOLDEN["made"][name]["blob_sha256"], UNREPRODUCIBLE
+
+
+def fixed_point_resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pillow's bilinear filter along axis 0, in integers of 22 fractional bits."""
+    scale = pixels.shape[0] / size
+    support = max(scale, 1.0)
+    rows = []
+    for index in range(size):
+        center = (index + 0.5) * scale
+        low = max(0, int(center - support + 0.5))
+        high = min(pixels.shape[0], int(center + support + 0.5))
+        taps = np.arange(low, high)
+        weights = np.maximum(0, 1 - np.abs((taps - center + 0.5) / support))
+        fixed = np.floor(weights / sum(weights) * (1 << 22) + 0.5).astype(np.int64)
+        total = np.tensordot(fixed, pixels[low:high].astype(np.int64), 1) + (1 << 21)
+        rows.append(np.clip(total >> 22, 0, 255).astype(np.uint8))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "size", [(20, 2000), (7, 900), (1, 3000), (300, 4), (517, 1023)]
+)
+def test_resize_is_horizontal_first_whatever_pillow_does(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (*size[::-1], 3), np.uint8)
+    wide = fixed_point_resize(pixels.transpose(1, 0, 2), 256).transpose(1, 0, 2)
+    expected = Image.fromarray(fixed_point_resize(wide, 256))
+    assert np.array_equal(yahoo_pixels(Image.fromarray(pixels)), yahoo_pixels(expected))
+
+
+def test_pillow_13_alone_would_differ() -> None:
+    """The reason for two resizes: without them this picture changes with Pillow."""
+    pixels = np.random.default_rng(5).integers(0, 256, (2000, 20, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    one = image.resize((256, 256), Image.Resampling.BILINEAR)
+    two = image.resize((256, 2000), Image.Resampling.BILINEAR)
+    two = two.resize((256, 256), Image.Resampling.BILINEAR)
+    changed = int(Image.__version__.split(".")[0]) >= 13
+    assert (np.asarray(one) != np.asarray(two)).any() == changed
+
+
+def test_every_kind_of_input_is_the_same_picture() -> None:
+    path = pictures.path("coffee.png")
+    expected = load(path)
+    with path.open("rb") as file:
+        kinds = [str(path), path.read_bytes(), file, Image.open(path)]
+        kinds += [np.asarray(Image.open(path)), io.BytesIO(path.read_bytes())]
+        for kind in kinds:
+            assert np.array_equal(load(kind), expected), type(kind)
+    assert expected.shape == (224, 224, 3)
+    assert expected.dtype == np.float32
+
+
+def test_expand_dims_is_the_originals_default() -> None:
+    assert create_yahoo_image_loader()(pictures.path("coffee.png")).shape == (
+        1,
+        224,
+        224,
+        3,
+    )
+
+
+def test_values_are_bytes_minus_the_mean() -> None:
+    tensor = load(pictures.path("astronaut.png"))
+    pixels = tensor + np.float32([104, 117, 123])
+    assert np.array_equal(pixels, np.clip(np.round(pixels), 0, 255))
+
+
+def test_the_users_image_is_not_changed() -> None:
+    image = Image.new("RGB", (9, 9))
+    image.info["comment"] = "kept"
+    load(image)
+    assert image.size == (9, 9)
+    assert image.info == {"comment": "kept"}
+
+
+def png(width: int, height: int) -> bytes:
+    """A 1-bit PNG whose pixels are few bytes, however large it is."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        sum_ = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + sum_
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height, 9)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg() -> bytes:
+    return pictures.encoded(pictures.sample("coffee.png"), "JPEG")
+
+
+BAD: dict[str, tuple[Callable[[], object], str]] = {
+    "empty": (lambda: b"", "empty"),
+    "text": (lambda: b"this is no picture", "not a picture"),
+    "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+    "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a pict"),
+    "pdf": (lambda: b"%PDF-1.4\n", "not a picture"),
+    "jpeg header only": (lambda: b"\xff\xd8\xff", "not a picture"),
+    "jpeg without end marker": (lambda: jpeg()[:-2], "truncated"),
+    "jpeg cut": (lambda: jpeg()[: len(jpeg()) // 2], "truncated"),
+    "png cut": (lambda: pictures.path("coffee.png").read_bytes()[:5000], "truncated"),
+    "bomb": (lambda: png(20000, 20000), "more than the limit of 178,956,970"),
+    "float array": (lambda: np.zeros((9, 9, 3)), "float64 of shape"),
+    "gray array": (lambda: np.zeros((9, 9), np.uint8), "uint8 of shape"),
+    "rgba array": (lambda: np.zeros((9, 9, 4), np.uint8), "uint8 of shape"),
+    "empty array": (lambda: np.zeros((0, 9, 3), np.uint8), "at least 1 x 1"),
+    "object array": (lambda: np.array([None]), "object of shape"),
+    "none": (lambda: None, "NoneType"),
+    "number": (lambda: 3, "int"),
+    "text file": (lambda: io.StringIO("a"), "binary mode"),
+    "null byte": (lambda: "a\0b", "null byte"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_image_errors_of_one_line(name: str) -> None:
+    make, reason = BAD[name]
+    with pytest.raises(ImageError, match=reason) as caught:
+        load(make())  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_crc_damage_is_refused() -> None:
+    data = bytearray(pictures.path("coffee.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError):
+        load(bytes(data))
+
+
+def test_files_that_are_none_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "line\nbreak").write_bytes(b"no picture")
+    for name, reason in [
+        ("", "directory"),
+        ("missing.jpg", "No such file"),
+        ("pipe", "not a regular file"),
+        ("empty.jpg", "empty"),
+        ("line\nbreak", "line\\\\nbreak"),
+    ]:
+        with pytest.raises(ImageError, match=reason) as caught:
+            load(tmp_path / name)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_pixel_cap_can_be_set() -> None:
+    path = pictures.path("coffee.png")  # 600 x 400
+    assert create_yahoo_image_loader(max_pixels=240_000)(path).shape[0] == 1
+    with pytest.raises(ImageError, match="600 x 400"):
+        create_yahoo_image_loader(max_pixels=239_999)(path)
+
+
+def test_pillows_bomb_warning_is_neither_printed_nor_fatal() -> None:
+    data = png(10000, 10000)  # above Pillow's warning, below its error
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert load(data).max() <= -104
+    assert not seen
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(data)
+
+
+def test_a_mangled_jpeg_is_an_image_error_or_a_picture() -> None:
+    data = jpeg()
+    random = np.random.default_rng(11)
+    read = refused = 0
+    for _ in range(300):
+        broken = bytearray(data)
+        for at in random.integers(2, 700, 3):
+            broken[at] = random.integers(256)
+        try:
+            load(bytes(broken))
+            read += 1
+        except ImageError:
+            refused += 1
+    assert read + refused == 300
+    assert refused > 20
+
+
+def test_threads_share_one_loader() -> None:
+    path = pictures.path("rocket.jpg")
+    expected = load(path)
+    found: list[bool] = []
+
+    def work() -> None:
+        found.extend(np.array_equal(load(path), expected) for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 40
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        ([[1.0]], "got list"),
+        (np.zeros((1, 224, 224, 3), np.uint8), "uint8"),
+        (np.zeros((224, 224, 3), np.float32), "shape"),
+        (np.zeros((1, 3, 224, 224), np.float32), "shape"),
+        (np.full((1, 224, 224, 3), np.nan, np.float32), "NaN"),
+    ],
+)
+def test_bad_batches_are_refused(batch: object, reason: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=reason):
+        check_batch(batch)
+
+
+def test_formats_that_run_programs_are_not_read() -> None:
+    assert "EPS" not in image_room.FORMATS
