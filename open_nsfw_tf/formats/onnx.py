@@ -1,0 +1,331 @@
+"""ONNX: write the network as a graph, and read the weights out of somebody's graph.
+
+`graph` builds from the weights with onnx.helper, batch norm folded into the
+convolutions. `read` walks a graph along its shape instead of trusting names, so that it
+reads what tf2onnx, Keras or we ourselves write, with batch norm folded or not.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import (
+    BATCH_NORM_EPSILON,
+    BLOCKS,
+    CHANNELS,
+    CLASSES,
+    DENSE,
+    FEATURES,
+    INPUT_SIZE,
+    POOL_SIZE,
+    POOL_STRIDE,
+    STEM,
+    Convolution,
+    Layer,
+    Weights,
+    WeightsError,
+    fold_batch_norm,
+    identity_batch_norm,
+)
+from open_nsfw_tf.formats import replacing
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17
+IR_VERSION = 8  # the one that came with opset 17; older runtimes refuse newer ones
+INPUT = "input"
+OUTPUT = "predictions"
+
+FLOATS = (np.float16, np.float32, np.float64)
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write the network with these weights, batch norm folded, as an ONNX graph."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(graph(weights).SerializeToString(deterministic=True))
+
+
+def graph(weights: Weights) -> "onnx.ModelProto":
+    """The network as an ONNX model that computes float32 scores.
+
+    Args:
+        weights: the canonical dict; batch norms are folded here.
+
+    Returns:
+        A model with the input ``input``, float32 (N, 224, 224, 3), BGR, 0..255 minus
+        (104, 117, 123), and the output ``predictions``, float32 (N, 2), columns SFW,
+        NSFW. Tensors carry the layers' names.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    from onnx import TensorProto, helper
+
+    writer = _Writer(fold_batch_norm(weights))
+    writer.network()
+    batch = ["batch", INPUT_SIZE, INPUT_SIZE, CHANNELS]
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        writer.nodes,
+        "open_nsfw",
+        [value(INPUT, TensorProto.FLOAT, batch)],
+        [value(OUTPUT, TensorProto.FLOAT, ["batch", CLASSES])],
+        writer.constants,
+    )
+    return helper.make_model(
+        made,
+        producer_name="open_nsfw_tf",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+
+
+class _Writer:
+    """Collects nodes and constants along the network."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        made = helper.make_node(kind, inputs, [output], name=output, **attributes)
+        self.nodes.append(made)
+        return output
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        from onnx import numpy_helper
+
+        contiguous = np.ascontiguousarray(array)
+        self.constants.append(numpy_helper.from_array(contiguous, name))
+        return name
+
+    def conv(self, conv: Convolution, source: str) -> str:
+        name = f"conv_{conv.place}"
+        kernel = self.weights[name]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+        return self.node(
+            "Conv",
+            [
+                source,
+                self.constant(f"{name}.weights", kernel),
+                self.constant(f"{name}.biases", self.weights[name]["biases"]),
+            ],
+            name,
+            kernel_shape=[conv.kernel] * 2,
+            strides=[conv.stride] * 2,
+            pads=[conv.padding] * 4,
+        )
+
+    def relu(self, source: str, place: str) -> str:
+        return self.node("Relu", [source], f"relu_{place}")
+
+    def network(self) -> None:
+        at = self.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
+        at = self.relu(self.conv(STEM, at), STEM.place)
+        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
+        # Caffe rounds the output's size up: one more row and column at the end.
+        pads = [0, 0, 1, 1]
+        at = self.node(
+            "MaxPool", [at], "pool1", kernel_shape=size, strides=stride, pads=pads
+        )
+        for stage in BLOCKS:
+            for block in stage:
+                shortcut = self.conv(block.projection, at) if block.projection else at
+                a, b, c = block.main
+                at = self.relu(self.conv(a, at), a.place)
+                at = self.relu(self.conv(b, at), b.place)
+                at = self.conv(c, at)
+                at = self.node("Add", [shortcut, at], f"eltwise_{block.place}")
+                at = self.relu(at, block.place)
+        at = self.node("GlobalAveragePool", [at], "pool")
+        at = self.node("Flatten", [at], "features")
+        dense = [
+            self.constant(f"{DENSE}.{field}", self.weights[DENSE][field])
+            for field in ("weights", "biases")
+        ]
+        at = self.node("Gemm", [at, *dense], DENSE)
+        self.node("Softmax", [at], OUTPUT, axis=1)
+
+
+# -- reading
+
+
+def read(path: Path) -> Weights:
+    """Read the weights out of an ONNX graph of this network.
+
+    Batch norms may be folded (they come back as the identity) or not; the input may be
+    NHWC or NCHW. Nothing is executed and no external data is opened.
+
+    Returns:
+        The canonical dict; float16 and float64 weights are converted.
+
+    Raises:
+        OSError: the file cannot be read.
+        WeightsError: it is broken, or the graph is another network: the first layer
+            that does not fit is named.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        return _Walker(model.graph).weights()
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except (DecodeError, ValueError, TypeError, KeyError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: cut or broken ONNX file ({reason})") from error
+
+
+_PASSED = {"Relu", "MaxPool", "Transpose", "Identity", "Pad", "Cast"}
+_TO_DENSE = _PASSED | {
+    "AveragePool",
+    "GlobalAveragePool",
+    "ReduceMean",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+}
+
+
+class _Walker:
+    """Follows a graph from its input along the table of the network."""
+
+    def __init__(self, graph: Any) -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.users: dict[str, list[Any]] = {}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+                self.constants[node.output[0]] = node.attribute[0].t
+            for name in node.input:
+                self.users.setdefault(name, []).append(node)
+        inputs = [i.name for i in graph.input if i.name not in self.constants]
+        if len(inputs) != 1:
+            raise WeightsError(f"expected a graph with one input, got {len(inputs)}")
+        self.input = inputs[0]
+
+    def weights(self) -> Weights:
+        found: Weights = {}
+        at = self.conv(STEM, self.input, found)
+        for stage in BLOCKS:
+            for block in stage:
+                if block.projection:
+                    self.conv(block.projection, at, found)
+                for conv in block.main:
+                    at = self.conv(conv, at, found)
+                at = self.sum_after(at, block.place)
+        found[DENSE] = self.dense(at)
+        return found
+
+    def array(self, name: str) -> np.ndarray:
+        from onnx import TensorProto, numpy_helper
+
+        tensor = self.constants.get(name)
+        if tensor is None:
+            raise WeightsError(f"expected constant weights in {name!r:.80}")
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise WeightsError("its weights are in another file: save it as one file")
+        array: np.ndarray = numpy_helper.to_array(tensor)
+        if array.dtype not in FLOATS:
+            raise WeightsError(f"expected float weights, got {array.dtype} in {name!r}")
+        return array
+
+    def reach(self, tensor: str, kinds: set[str], through: set[str]) -> list[Any]:
+        """The nodes of these kinds after a tensor, with only `through` in between."""
+        found, ahead, seen = [], [tensor], set()
+        while ahead:
+            for node in self.users.get(ahead.pop(), []):
+                if node.op_type in kinds:
+                    found.append(node)
+                elif node.op_type in through and node.output[0] not in seen:
+                    seen.add(node.output[0])
+                    ahead.append(node.output[0])
+        return found
+
+    def conv(self, conv: Convolution, tensor: str, found: Weights) -> str:
+        """Take in one convolution after a tensor; returns what its batch norm gives."""
+        shape = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
+        seen = []
+        for node in self.reach(tensor, {"Conv"}, _PASSED):
+            kernel = self.array(node.input[1])
+            strides = _attribute(node, "strides", [1, 1])
+            if kernel.shape == shape and strides == [conv.stride] * 2:
+                biases = np.zeros(conv.outputs)
+                if len(node.input) > 2 and node.input[2]:
+                    biases = self.array(node.input[2])
+                norm, biases, end = self.batch_norm(node.output[0], conv, biases)
+                found[f"conv_{conv.place}"] = {
+                    "weights": _float32(kernel.transpose(2, 3, 1, 0)),  # OIHW to HWIO
+                    "biases": _float32(biases),
+                }
+                found[f"bn_{conv.place}"] = norm
+                return end
+            seen.append(f"{kernel.shape} stride {strides}")
+        raise WeightsError(
+            f"another network: conv_{conv.place} should be a Conv of shape {shape}, "
+            f"stride {conv.stride}; found {', '.join(seen) or 'none'}"
+        )
+
+    def batch_norm(
+        self, tensor: str, conv: Convolution, biases: np.ndarray
+    ) -> tuple[Layer, np.ndarray, str]:
+        norm = identity_batch_norm(conv.outputs)
+        for node in self.users.get(tensor, []):
+            if node.op_type == "BatchNormalization":
+                names = ("scale", "offset", "mean", "variance")
+                arrays = [self.array(name) for name in node.input[1:5]]
+                norm = dict(zip(names, map(_float32, arrays), strict=True))
+                epsilon = _attribute(node, "epsilon", 1e-5)
+                spare = arrays[3].astype(np.float64) + (epsilon - BATCH_NORM_EPSILON)
+                norm["variance"] = _float32(spare)
+                return norm, biases, node.output[0]
+            if node.op_type == "Add" and (bias := self.constant_of(node)) is not None:
+                return self.batch_norm(node.output[0], conv, biases + bias.reshape(-1))
+        return norm, biases, tensor
+
+    def constant_of(self, node: Any) -> np.ndarray | None:
+        names = [name for name in node.input if name in self.constants]
+        return self.array(names[0]) if names else None
+
+    def sum_after(self, tensor: str, place: str) -> str:
+        sums = self.reach(tensor, {"Add", "Sum"}, {"Identity", "Transpose", "Cast"})
+        if len(sums) != 1:
+            raise WeightsError(f"another network: no sum at the end of {place}")
+        return str(sums[0].output[0])
+
+    def dense(self, tensor: str) -> Layer:
+        nodes = self.reach(tensor, {"Gemm", "MatMul"}, _TO_DENSE)
+        if len(nodes) != 1:
+            raise WeightsError(f"another network: no layer {DENSE} at the end")
+        kernel = self.array(nodes[0].input[1])
+        if _attribute(nodes[0], "transB", 0):
+            kernel = kernel.T
+        if kernel.shape != (FEATURES, CLASSES):
+            raise WeightsError(
+                f"another network: {DENSE} should have shape {(FEATURES, CLASSES)}, "
+                f"got {kernel.shape}"
+            )
+        if len(nodes[0].input) > 2:
+            return {
+                "weights": _float32(kernel),
+                "biases": _float32(self.array(nodes[0].input[2])),
+            }
+        _, biases, _ = self.batch_norm(nodes[0].output[0], STEM, np.zeros(CLASSES))
+        return {"weights": _float32(kernel), "biases": _float32(biases)}
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+    from onnx import helper
+
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
+    return default
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,0 +1,224 @@
+"""Pickled arrays, without pickle: a machine that knows data and nothing to call.
+
+`unpickle` interprets the few opcodes that numpy's arrays in dicts need. Names of
+functions stay names, every array's bytes must lie in the stream, and anything else is
+refused.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import WeightsError
+
+FLOATS = ("f2", "f4", "f8")
+MAX_SIDE = 1 << 29  # of an array; more bytes than any weights have
+
+
+@dataclass
+class _Name:
+    """A global that the stream names; it stays a name."""
+
+    module: str
+    name: str
+
+
+@dataclass
+class _Dtype:
+    code: str
+    order: str = "<"
+
+
+@dataclass
+class PickledArray:
+    """What a stream says of an array; not believed before `numpy` checks it."""
+
+    shape: tuple[int, ...] = ()
+    dtype: _Dtype | None = None
+    fortran: bool = False
+    data: Any = b""
+
+    def numpy(self) -> np.ndarray:
+        """The array itself, a view of the file's bytes."""
+        code = self.dtype.code if self.dtype else "none"
+        if self.dtype is None or code not in FLOATS:
+            raise WeightsError(f"expected float arrays, got dtype {code!r}")
+        dtype = np.dtype((">" if self.dtype.order == ">" else "<") + code)
+        raw = _raw(self.data)
+        size = dtype.itemsize
+        for side in self.shape:
+            size *= side
+        if size != len(raw):
+            raise WeightsError(
+                f"an array of shape {self.shape} needs {size} bytes, the file has "
+                f"{len(raw)}"
+            )
+        flat: np.ndarray = np.frombuffer(raw, dtype)
+        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+def _raw(data: object) -> bytes:
+    if isinstance(data, str):  # Python 2's str, which pickletools reads as latin-1
+        return data.encode("latin-1")
+    if not isinstance(data, bytes | bytearray):
+        raise WeightsError(f"expected an array's bytes, got {type(data).__name__}")
+    return bytes(data) if isinstance(data, bytearray) else data
+
+
+class _Machine:
+    """The part of pickle's machine that builds data: a stack, marks and a memo."""
+
+    def __init__(self, limit: int) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.budget = limit  # bytes that decoding may still make
+
+    def since_mark(self) -> list[Any]:
+        at = self.marks.pop()
+        items = self.stack[at:]
+        del self.stack[at:]
+        return items
+
+    def tuple_of(self, count: int) -> None:
+        items = tuple(self.stack[len(self.stack) - count :])
+        if len(items) != count:
+            raise WeightsError("the pickle takes more than it holds")
+        del self.stack[len(self.stack) - count :]
+        self.stack.append(items)
+
+    def append(self, items: list[Any]) -> None:
+        self.expect(list).extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        self.expect(dict).update(zip(items[::2], items[1::2], strict=True))
+
+    def expect(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            raise WeightsError(f"the pickle fills a {type(self.stack[-1]).__name__}")
+        return self.stack[-1]
+
+    def name(self, module: object, name: object) -> None:
+        if (module, name) not in _CALLS and (module, name) not in _CLASSES:
+            raise WeightsError(
+                f"refused: it asks for {module}.{name}, which weights do not need; "
+                "this file may run code where it is unpickled"
+            )
+        self.stack.append(_Name(str(module), str(name)))
+
+    def reduce(self) -> None:
+        arguments, called = self.stack.pop(), self.stack.pop()
+        key = (called.module, called.name) if isinstance(called, _Name) else None
+        if key not in _CALLS:
+            raise WeightsError("refused: it calls something that makes no array")
+        self.stack.append(_CALLS[key](self, *arguments))
+
+    def build(self) -> None:
+        state, built = self.stack.pop(), self.stack[-1]
+        if isinstance(built, _Dtype):
+            built.order = text(state[1])
+        elif isinstance(built, PickledArray):
+            _, shape, dtype, built.fortran, built.data = state
+            built.shape, built.dtype = _shape(shape), dtype
+        else:
+            raise WeightsError("refused: it sets the state of something not an array")
+
+    def encode(self, text: str, encoding: str = "") -> bytes:
+        """What Python 3 writes for bytes under protocol 2."""
+        self.budget -= len(text)
+        if encoding != "latin1" or self.budget < 0:
+            raise WeightsError("refused: bytes that no array needs")
+        return text.encode("latin-1")
+
+
+def text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _shape(shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or len(shape) > 4:
+        raise WeightsError(f"expected a shape of at most 4 sides, got {shape!r:.80}")
+    if not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in shape):
+        raise WeightsError(f"expected a shape of sizes, got {shape!r:.80}")
+    return shape
+
+
+def _frombuffer(
+    _: _Machine, data: Any, dtype: _Dtype, shape: object, order: object
+) -> PickledArray:
+    return PickledArray(_shape(shape), dtype, order == "F", data)
+
+
+_CORES = ("numpy.core", "numpy._core")
+_CLASSES = {("numpy", "ndarray")}
+_CALLS: dict[Any, Callable[..., Any]] = {
+    ("numpy", "dtype"): lambda _, code, *flags: _Dtype(text(code)),
+    ("_codecs", "encode"): _Machine.encode,
+    **{
+        (f"{core}.multiarray", "_reconstruct"): lambda *_: PickledArray()
+        for core in _CORES
+    },
+    **{(f"{core}.numeric", "_frombuffer"): _frombuffer for core in _CORES},
+}
+
+_LITERALS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("SHORT_BINSTRING", "BINSTRING"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+)
+_OPCODES: dict[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(_LITERALS, lambda m, value: m.stack.append(value)),
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
+    **dict.fromkeys(
+        ("BINPUT", "LONG_BINPUT"), lambda m, at: m.memo.update({at: m.stack[-1]})
+    ),
+    **dict.fromkeys(
+        ("BINGET", "LONG_BINGET"), lambda m, at: m.stack.append(m.memo[at])
+    ),
+    "MEMOIZE": lambda m, _: m.memo.update({len(m.memo): m.stack[-1]}),
+    "POP": lambda m, _: m.stack.pop(),
+    "NONE": lambda m, _: m.stack.append(None),
+    "NEWTRUE": lambda m, _: m.stack.append(True),
+    "NEWFALSE": lambda m, _: m.stack.append(False),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
+    "EMPTY_LIST": lambda m, _: m.stack.append([]),
+    "EMPTY_DICT": lambda m, _: m.stack.append({}),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "TUPLE1": lambda m, _: m.tuple_of(1),
+    "TUPLE2": lambda m, _: m.tuple_of(2),
+    "TUPLE3": lambda m, _: m.tuple_of(3),
+    "APPEND": lambda m, _: m.append([m.stack.pop()]),
+    "APPENDS": lambda m, _: m.append(m.since_mark()),
+    "SETITEM": lambda m, _: m.set_items([m.stack.pop(-2), m.stack.pop()]),
+    "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
+    "GLOBAL": lambda m, names: m.name(*names.split(" ")),
+    "STACK_GLOBAL": lambda m, _: m.name(m.stack.pop(-2), m.stack.pop()),
+    "REDUCE": lambda m, _: m.reduce(),
+    "BUILD": lambda m, _: m.build(),
+}
+
+
+def unpickle(data: bytes) -> object:
+    """Interpret a pickle of dicts, lists, strings, numbers and float arrays.
+
+    Args:
+        data: the stream, as any Python from 2 on wrote it in protocol 2 to 5.
+
+    Returns:
+        The value; arrays are `PickledArray`, strings of Python 2 are latin-1 text.
+
+    Raises:
+        WeightsError: the stream asks for anything else.
+        ValueError: and the other errors of broken data, when it is broken.
+    """
+    machine = _Machine(limit=len(data))
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _OPCODES:
+            raise WeightsError(f"refused: pickle opcode {opcode.name} in weights")
+        _OPCODES[opcode.name](machine, argument)
+    return machine.stack.pop()

@@ -1,0 +1,50 @@
+"""safetensors: the format we write for ourselves. Tensors are called ``layer.field``."""
+
+from pathlib import Path
+
+import numpy as np
+
+from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.formats import replacing
+
+LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
+FLOATS = (np.float16, np.float32, np.float64)
+
+
+def read(path: Path) -> Weights:
+    """Read ``layer.field`` tensors.
+
+    Returns:
+        ``{layer: {field: float32 array}}``; float16 and float64 are converted.
+
+    Raises:
+        OSError: the file cannot be read.
+        WeightsError: it is cut or broken, or holds other dtypes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    weights: Weights = {}
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: cut or broken safetensors: {error}") from error
+    for name, array in tensors.items():
+        if array.dtype not in FLOATS:
+            raise WeightsError(f"{path}: {name} has dtype {array.dtype}, not a float's")
+        layer, _, field = name.rpartition(".")
+        weights.setdefault(layer, {})[field] = array.astype(np.float32, copy=False)
+    return weights
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write the arrays as float32, with the layout in the file's metadata."""
+    from safetensors.numpy import save_file
+
+    tensors = {
+        f"{layer}.{field}": np.ascontiguousarray(array, dtype=np.float32)
+        for layer, fields in weights.items()
+        for field, array in fields.items()
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"layout": LAYOUT})
