@@ -1,0 +1,265 @@
+"""The network on Keras: ResNet-50-thin, built block by block from the weights' dict.
+
+Tensors are NHWC. A layer has the name of its entry in the weights; sums are called
+``eltwise_stage{s}_block{b}`` and the activations after them ``stage{s}_block{b}``.
+TensorFlow is imported when a network is built, not with this module.
+"""
+
+import os
+import threading
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import (
+    BATCH_NORM_EPSILON,
+    BLOCKS,
+    CHANNELS,
+    CLASSES,
+    DENSE,
+    INPUT_SIZE,
+    POOL_SIZE,
+    POOL_STRIDE,
+    STAGES,
+    STEM,
+    Block,
+    Convolution,
+    Weights,
+    check_weights,
+)
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.image import check_batch
+from open_nsfw_tf.weights import load_weights
+
+__all__ = ["STAGES", "InputType", "OpenNsfwModel", "conv_block", "identity_block"]
+
+Tensor = Any  # a symbolic Keras tensor
+
+
+class InputType(Enum):
+    """What the built network takes."""
+
+    TENSOR = "tensor"  # float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123)
+    BASE64_JPEG = "base64_jpeg"  # strings (N,), base64 of picture files
+
+
+class OpenNsfwModel:
+    """Yahoo's Open-NSFW as a Keras model.
+
+    Attributes (after `build`):
+        keras_model: the `keras.Model` from `input` to `predictions`.
+        input: symbolic float32 (None, 224, 224, 3).
+        logits: symbolic float32 (None, 2), what ``fc_nsfw`` gives.
+        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW.
+        endpoints: the stages' outputs by name: ``conv_1`` (after its ReLU), ``pool1``,
+            ``stage0`` to ``stage3``, ``pool``, ``logits``, ``predictions``.
+        weights: the canonical dict that the network was built from.
+    """
+
+    def __init__(self) -> None:
+        self.keras_model: Any = None
+        self.input: Tensor = None
+        self.logits: Tensor = None
+        self.predictions: Tensor = None
+        self.endpoints: dict[str, Tensor] = {}
+        self.weights: Weights = {}
+        self._function: Any = None
+        self._lock = threading.Lock()
+
+    def build(
+        self,
+        weights_path: str | os.PathLike[str] | None = None,
+        input_type: InputType = InputType.TENSOR,
+    ) -> None:
+        """Build the network with weights from a file.
+
+        Args:
+            weights_path: in any known format; None searches, see `load_weights`.
+            input_type: what the network takes.
+
+        Raises:
+            WeightsError: the weights are not found, not readable or do not fit.
+            NotImplementedError: for `InputType.BASE64_JPEG`, which arrives with the
+                in-graph loader.
+        """
+        self._check_input(input_type)
+        self.build_from(load_weights(weights_path), input_type)
+
+    def build_from(
+        self, weights: Weights, input_type: InputType = InputType.TENSOR
+    ) -> None:
+        """Build the network with weights at hand (the canonical dict)."""
+        self._check_input(input_type)
+        check_weights(weights)
+        import_tensorflow()
+        import keras
+
+        shape = (INPUT_SIZE, INPUT_SIZE, CHANNELS)
+        self.weights = weights
+        self.input = keras.Input(shape, dtype="float32", name="input")
+        self.endpoints = network(self.input, weights)
+        self.logits = self.endpoints["logits"]
+        self.predictions = self.endpoints["predictions"]
+        self.keras_model = keras.Model(self.input, self.predictions, name="open_nsfw")
+        self._function = None
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Score a batch.
+
+        Args:
+            batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+
+        Returns:
+            float32 (N, 2), softmax, columns SFW, NSFW.
+
+        Raises:
+            RuntimeError: `build` was not called.
+            ValueError: the batch has another shape or dtype, or NaN in it.
+        """
+        if self.keras_model is None:
+            raise RuntimeError("the network is not built: call build() first")
+        batch = check_batch(batch)
+        if not len(batch):
+            return np.empty((0, CLASSES), np.float32)
+        return np.asarray(self._compiled()(batch).numpy(), dtype=np.float32)
+
+    def _compiled(self) -> Any:
+        with self._lock:
+            if self._function is None:
+                self._function = compile_network(self.keras_model)
+            return self._function
+
+    @staticmethod
+    def _check_input(input_type: InputType) -> None:
+        if not isinstance(input_type, InputType):
+            raise TypeError(f"expected an InputType, got {input_type!r}")
+        if input_type is InputType.BASE64_JPEG:
+            raise NotImplementedError(
+                "InputType.BASE64_JPEG arrives with the in-graph loader, in the next "
+                "release; use InputType.TENSOR with create_yahoo_image_loader"
+            )
+
+
+def compile_network(keras_model: Any) -> Any:
+    """One traced function of a Keras model, for batches of any size."""
+    tf = import_tensorflow()
+    shape = (None, INPUT_SIZE, INPUT_SIZE, CHANNELS)
+    function = tf.function(
+        lambda batch: keras_model(batch, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32)],
+    )
+    return function.get_concrete_function()
+
+
+def network(x: Tensor, weights: Weights) -> dict[str, Tensor]:
+    """The whole network after its input; returns the stages' outputs by name."""
+    from keras import layers
+
+    ends = {}
+    x = ends["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.place)
+    # 112 to 56: Caffe's rounding up is what TensorFlow calls SAME.
+    pool = layers.MaxPooling2D(POOL_SIZE, POOL_STRIDE, padding="same", name="pool1")
+    x = ends["pool1"] = pool(x)
+    for number, stage in enumerate(BLOCKS):
+        for block in stage:
+            build = conv_block if block.projection else identity_block
+            x = build(x, block, weights)
+        ends[f"stage{number}"] = x
+    x = ends["pool"] = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = ends["logits"] = _dense(x, weights)
+    ends["predictions"] = layers.Softmax(name="predictions")(x)
+    return ends
+
+
+def conv_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
+    """A block whose shortcut is a convolution; the first of each stage.
+
+    Args:
+        x: float32 (N, H, W, inputs).
+        block: a row of the table, with a projection.
+        weights: the canonical dict.
+
+    Returns:
+        float32 (N, H / stride, W / stride, outputs), after the ReLU.
+    """
+    if block.projection is None:
+        raise ValueError(f"{block.place} has no projection: build an identity_block")
+    shortcut = _conv_and_norm(x, block.projection, weights)
+    return _add(shortcut, _main_path(x, block, weights), block)
+
+
+def identity_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
+    """A block whose shortcut is its input.
+
+    Args:
+        x: float32 (N, H, W, channels).
+        block: a row of the table, without a projection.
+        weights: the canonical dict.
+
+    Returns:
+        float32 of the shape of `x`, after the ReLU.
+    """
+    return _add(x, _main_path(x, block, weights), block)
+
+
+def _main_path(x: Tensor, block: Block, weights: Weights) -> Tensor:
+    a, b, c = block.main
+    x = _relu(_conv_and_norm(x, a, weights), a.place)
+    x = _relu(_conv_and_norm(x, b, weights), b.place)
+    return _conv_and_norm(x, c, weights)
+
+
+def _add(shortcut: Tensor, x: Tensor, block: Block) -> Tensor:
+    from keras import layers
+
+    return _relu(layers.Add(name=f"eltwise_{block.place}")([shortcut, x]), block.place)
+
+
+def _relu(x: Tensor, place: str) -> Tensor:
+    from keras import layers
+
+    return layers.ReLU(name=f"relu_{place}")(x)
+
+
+def _conv_and_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
+    return _batch_norm(_conv(x, conv, weights), conv, weights)
+
+
+def _conv(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
+    from keras import layers
+
+    name = f"conv_{conv.place}"
+    if conv.padding and conv.stride > 1:
+        # Caffe pads both sides alike; SAME would pad less at the top and the left.
+        x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.place}")(x)
+    layer = layers.Conv2D(
+        conv.outputs,
+        conv.kernel,
+        strides=conv.stride,
+        padding="same" if conv.stride == 1 else "valid",
+        name=name,
+    )
+    x = layer(x)
+    layer.set_weights([weights[name]["weights"], weights[name]["biases"]])
+    return x
+
+
+def _batch_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
+    from keras import layers
+
+    name = f"bn_{conv.place}"
+    layer = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=name)
+    x = layer(x)
+    fields = ("scale", "offset", "mean", "variance")  # Keras' order
+    layer.set_weights([weights[name][field] for field in fields])
+    return x
+
+
+def _dense(x: Tensor, weights: Weights) -> Tensor:
+    from keras import layers
+
+    layer = layers.Dense(CLASSES, name=DENSE)
+    x = layer(x)
+    layer.set_weights([weights[DENSE]["weights"], weights[DENSE]["biases"]])
+    return x

@@ -1,0 +1,160 @@
+"""Pictures in, scores out: one, many, from many threads, with flat memory."""
+
+import gc
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pictures
+import pytest
+from conftest import GOLDEN, SCORE_TOLERANCE
+
+from open_nsfw_tf import Classifier, ImageError, Scores, classify
+
+NAMES = list(GOLDEN["samples"])
+
+
+def test_classify_is_caffes_score(weights_path: Path) -> None:
+    scores = classify(pictures.path("astronaut.png"))
+    assert isinstance(scores, Scores)
+    golden = GOLDEN["samples"]["astronaut.png"]["nsfw"]
+    assert abs(scores.nsfw - golden) <= SCORE_TOLERANCE
+    assert scores.sfw + scores.nsfw == pytest.approx(1)
+    json.dumps(scores._asdict())  # plain floats
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16, 100])
+def test_many_keep_their_order(any_classifier: Classifier, batch_size: int) -> None:
+    paths = [pictures.path(name) for name in NAMES]
+    scores = list(any_classifier.classify_many(paths, batch_size))
+    for name, score in zip(NAMES, scores, strict=True):
+        expected = GOLDEN["samples"][name]["nsfw"]
+        assert abs(score.nsfw - expected) <= SCORE_TOLERANCE, name
+
+
+def test_a_bad_picture_is_an_error_in_its_place(classifier: Classifier) -> None:
+    good = pictures.path("coffee.png")
+    found = list(
+        classifier.classify_many([b"", good, b"x", "none", good], 2, errors="yield")
+    )
+    kinds = [type(result) for result in found]
+    assert kinds == [ImageError, Scores, ImageError, ImageError, Scores]
+    assert found[1] == found[4]
+
+
+def test_raise_gives_the_scores_before_it_first(classifier: Classifier) -> None:
+    good = pictures.path("coffee.png")
+    stream = classifier.classify_many([good, good, b"", good])
+    assert next(stream) == next(stream)
+    with pytest.raises(ImageError, match="empty"):
+        next(stream)
+
+
+def test_many_is_lazy(classifier: Classifier) -> None:
+    taken = []
+
+    def endless() -> Iterator[Path]:
+        while True:
+            taken.append(1)
+            yield pictures.path("coffee.png")
+
+    stream = classifier.classify_many(endless(), batch_size=4)
+    assert not taken
+    for _ in range(6):
+        next(stream)
+    assert len(taken) <= 8
+
+
+def test_nothing_in_nothing_out(classifier: Classifier) -> None:
+    assert list(classifier.classify_many([])) == []
+    empty = np.empty((0, 224, 224, 3), np.float32)
+    assert classifier.predict(empty).shape == (0, 2)
+
+
+@pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg")])
+def test_one_picture_is_no_iterable(classifier: Classifier, one: Any) -> None:
+    with pytest.raises(TypeError, match=r"classify\(\) takes one"):
+        classifier.classify_many(one)
+
+
+def test_wrong_words_are_told(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        classifier.classify_many([], batch_size=0)
+    with pytest.raises(ValueError, match="'raise' or 'yield'"):
+        classifier.classify_many([], errors="ignore")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="shape"):
+        classifier.predict(np.zeros((1, 224, 224, 4), np.float32))
+    with pytest.raises(ValueError, match="NaN"):
+        classifier.predict(np.full((1, 224, 224, 3), np.nan, np.float32))
+    with pytest.raises(ValueError, match="uint8"):
+        classifier.predict(np.zeros((1, 224, 224, 3), np.uint8))
+
+
+def test_sixteen_threads_get_identical_scores(any_classifier: Classifier) -> None:
+    paths = [pictures.path(name) for name in NAMES[:4]]
+    expected = [any_classifier.classify(path) for path in paths]
+    found: list[list[Scores]] = []
+
+    def work() -> None:
+        found.extend(
+            [any_classifier.classify(path) for path in paths] for _ in range(3)
+        )
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 48
+    assert all(scores == expected for scores in found)
+
+
+def test_the_default_classifier_is_made_once() -> None:
+    made: list[Scores] = []
+
+    def work() -> None:
+        made.append(classify(pictures.path("coffee.png")))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    from open_nsfw_tf import classifier as room
+
+    assert len(set(made)) == 1
+    assert room._default.cache_info().currsize == 1
+    gc.collect()
+
+
+FLAT = """
+import itertools, resource, sys
+from open_nsfw_tf import Classifier
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def endless(paths):
+    return itertools.islice(itertools.cycle(paths), 1000)
+
+stream = Classifier(engine="onnxruntime").classify_many(endless(sys.argv[1:]))
+for count, _ in enumerate(stream, 1):
+    if count == 100:
+        early = peak()
+print(early, peak())
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+    names = ["coffee.png", "rocket.jpg", "astronaut.png", "camera.png"]
+    paths = [pictures.path(name) for name in names]
+    done = subprocess.run(
+        [sys.executable, "-c", FLAT, *paths], capture_output=True, text=True, check=True
+    )
+    early, late = map(int, done.stdout.split())
+    assert late <= 1.05 * early, (early, late)
