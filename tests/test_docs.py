@@ -1,0 +1,173 @@
+"""README and --help cannot drift: every command and every example is run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pictures
+import pytest
+from conftest import GOLDEN, SCORE_TOLERANCE
+
+from open_nsfw_tf import Classifier
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = Path(sys.executable).parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SHELL = [text.strip() for kind, text in BLOCKS if kind == "sh"]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+FIRST, SECOND = SHELL[:2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a reader might stand: with some pictures."""
+    shutil.copy(pictures.path("rocket.jpg"), tmp_path / "photo.jpg")
+    shutil.copy(pictures.path("coffee.png"), tmp_path / "another.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return tmp_path
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path}
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(SHELL) >= 5
+    assert len(PYTHON) >= 4
+
+
+@pytest.mark.parametrize("block", SHELL[2:])
+def test_commands_of_the_readme(
+    block: str, folder: Path, environment: dict[str, str]
+) -> None:
+    for command in block.splitlines():
+        done = subprocess.run(
+            ["sh", "-ec", command],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout
+        assert not done.stderr
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_of_the_readme(
+    block: str, folder: Path, environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.install
+def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns(".git", ".*cache", ".venv", "*.egg-info", "nsfw")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    # The Python that a machine has, not this virtual environment's.
+    home = Path(sys.base_prefix) / "bin"
+    clean["PATH"] = f"{home}{os.pathsep}{os.defpath}"
+    done = subprocess.run(
+        ["sh", "-ec", FIRST],
+        cwd=copy,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    score = float(re.search(r"NSFW score:\t(.+)", done.stdout)[1])  # type: ignore[index]
+    golden = GOLDEN["samples"]["astronaut.png"]["nsfw"]
+    assert abs(score - golden) <= SCORE_TOLERANCE
+
+
+def test_ci_runs_the_second_command() -> None:
+    assert SECOND.replace(" --quiet", "") in (ROOT / ".ci" / "run").read_text(
+        encoding="utf-8"
+    ).replace(" --quiet", "")
+
+
+def test_the_table_of_scores_is_true(any_classifier: Classifier) -> None:
+    rows = re.findall(
+        r"^\| `(.+\.\w+)` \| (.+) \| (.+) \| (.+) \|$", README, re.MULTILINE
+    )
+    assert len(rows) >= 5
+    kind = type(any_classifier.engine).__module__
+    column = 2 if kind.endswith("onnxruntime") else 3
+    for row in rows:
+        golden = GOLDEN["samples"][row[0]]["nsfw"]
+        assert float(row[1]) == pytest.approx(golden, abs=5.1e-8)
+        score = any_classifier.classify(pictures.path(row[0])).nsfw
+        # Another processor may round otherwise: within the tolerance it stays true.
+        assert float(row[column]) == pytest.approx(score, abs=SCORE_TOLERANCE)
+
+
+HELP = [
+    ["open-nsfw", "--help"],
+    ["open-nsfw", "classify", "--help"],
+    ["open-nsfw", "weights", "--help"],
+    ["open-nsfw", "weights", "fetch", "--help"],
+    ["classify_nsfw.py", "--help"],
+]
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_is_there(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [SCRIPTS / command[0], *command[1:]],
+        env={**environment, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Usage: " in done.stdout
+    assert not done.stderr
+
+
+def test_examples_run(folder: Path, environment: dict[str, str]) -> None:
+    done: Any = subprocess.run(
+        [sys.executable, ROOT / "examples" / "classify_pictures.py", "photo.jpg", "x"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    golden = GOLDEN["samples"]["rocket.jpg"]["nsfw"]
+    assert float(lines[0].split()[0]) == pytest.approx(golden, abs=1e-4)
+    assert lines[1].startswith("no score: x: No such file")
+
+
+def test_the_benchmark_runs(
+    folder: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = ["-m", "benchmarks.cold_start", "--runs", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, *command, tmp_path / "out.json", folder / "photo.jpg"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "classify_nsfw.py, very first run" in done.stdout
+    assert (tmp_path / "out.json").exists()

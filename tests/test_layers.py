@@ -1,0 +1,84 @@
+"""Who may import whom: a room imports only from rooms below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
+
+# From the ground up. Rooms of one row do not import each other, but for the parts of a
+# folder, which may import the folder's own `__init__`.
+ROWS = [
+    ["architecture", "image", "backend"],
+    ["formats", "published"],
+    ["weights"],
+    ["image_graph"],
+    ["model"],
+    ["engines"],
+    ["classifier"],
+    ["cli"],
+]
+# A heavy library is owned by few; nobody else may name it.
+OWNERS = {
+    "tensorflow": {"backend", "model", "engines/tensorflow"},
+    "keras": {"backend", "model"},
+    "onnx": {"formats/onnx", "engines/onnxruntime"},
+    "onnxruntime": {"engines/onnxruntime"},
+    "PIL": {"image"},
+    "pooch": {"published"},
+    "typer": {"cli"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def row(name: str) -> int:
+    top = name.split("/")[0]
+    return next(index for index, names in enumerate(ROWS) if top in names)
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "open_nsfw_tf":
+                found |= {f"open_nsfw_tf.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=room)
+def test_rooms_import_only_from_below(path: Path) -> None:
+    name = room(path)
+    if name == "__init__":
+        return  # the door: it names every room and opens none before it is asked
+    for imported in imports(path):
+        if not imported.startswith("open_nsfw_tf."):
+            continue
+        other = imported.removeprefix("open_nsfw_tf.").replace(".", "/")
+        if not (PACKAGE / f"{other}.py").exists() and not (PACKAGE / other).is_dir():
+            continue  # a name of the door, such as __version__
+        inside = name.split("/")[0] == other.split("/")[0]
+        assert row(other) < row(name) or inside, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_heavy_libraries_have_owners(library: str) -> None:
+    users = {
+        room(path)
+        for path in FILES
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users <= OWNERS[library]
+
+
+def test_rooms_are_small() -> None:
+    for path in FILES:
+        lines = path.read_text(encoding="utf-8").count("\n")
+        assert lines <= 350, f"{room(path)} has {lines} lines: is there a natural cut?"
