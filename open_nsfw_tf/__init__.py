@@ -13,6 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier, Scores, classify
     from open_nsfw_tf.image import ImageError, create_yahoo_image_loader
+    from open_nsfw_tf.image_graph import (
+        create_tensorflow_image_loader,
+        load_base64_tensor,
+    )
     from open_nsfw_tf.model import InputType, OpenNsfwModel
     from open_nsfw_tf.weights import WeightsError, load_weights, save_weights
 
@@ -26,7 +30,9 @@ _HOMES = {
     "Scores": "classifier",
     "WeightsError": "architecture",
     "classify": "classifier",
+    "create_tensorflow_image_loader": "image_graph",
     "create_yahoo_image_loader": "image",
+    "load_base64_tensor": "image_graph",
     "load_weights": "weights",
     "save_weights": "weights",
 }
@@ -39,7 +45,9 @@ __all__ = [
     "Scores",
     "WeightsError",
     "classify",
+    "create_tensorflow_image_loader",
     "create_yahoo_image_loader",
+    "load_base64_tensor",
     "load_weights",
     "save_weights",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 # "I0000 00:00:1795168271.889178    4577 port.cc:153] oneDNN custom operations are on."
 _NOISE = re.compile(
     rb"[IWE]\d{4} [\d:. ]+\S+:\d+\] |WARNING: All log messages before absl::|"
-    rb"To enable the following instructions: "
+    rb"To enable the following instructions: |INFO: Created TensorFlow Lite "
 )
 
 
@@ -25,7 +25,7 @@ def import_tensorflow() -> Any:
     if "keras" not in sys.modules or "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors of the C++ part
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        with _without_noise():
+        with without_noise():
             import keras
             import tensorflow
     import keras
@@ -40,7 +40,7 @@ def import_tensorflow() -> Any:
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Hold back standard error, then pass on all of it but TensorFlow's start-up log.
 
     No setting silences that log: it is written before TensorFlow reads its settings.

@@ -10,7 +10,8 @@ taken - as in the original.
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +81,7 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             one of `FORMATS`, or an object or array of another kind. The message names
             the picture and the reason in one line.
     """
-    try:
+    with _naming(picture):
         if isinstance(picture, np.ndarray):
             return _from_array(picture, max_pixels)
         if isinstance(picture, Image.Image):
@@ -89,6 +90,26 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with _open_binary(picture) as file, _open_image(file) as image:
             _check_size(image.size, max_pixels)
             return _to_rgb(image)
+
+
+def read_file(picture: Picture) -> bytes:
+    """The bytes of a picture file, which are not looked into.
+
+    Args:
+        picture: a path, bytes, or a binary file object (read from where it stands).
+
+    Raises:
+        ImageError: it is missing, empty, no regular file, too large, or no file at all.
+    """
+    with _naming(picture), _open_binary(picture) as file:
+        return _read_all(file)
+
+
+@contextmanager
+def _naming(picture: object) -> Iterator[None]:
+    """Whatever goes wrong with a picture is an `ImageError` that names it."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{describe(picture)}: {error}") from error
     except OSError as error:

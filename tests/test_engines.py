@@ -13,7 +13,7 @@ from conftest import GOLDEN, SCORE_TOLERANCE
 
 from open_nsfw_tf import Classifier, create_yahoo_image_loader, engines
 from open_nsfw_tf.engines import ENGINES, onnxruntime
-from open_nsfw_tf.formats.onnx import graph
+from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.published import cache_folder
 
 load = create_yahoo_image_loader(expand_dims=False)

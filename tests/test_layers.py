@@ -11,23 +11,28 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # folder, which may import the folder's own `__init__`.
 ROWS = [
     ["architecture", "image", "backend"],
-    ["formats", "published"],
-    ["weights"],
-    ["image_graph"],
+    ["formats", "published", "image_decode", "samples"],
+    ["weights", "image_graph"],
     ["model"],
     ["engines"],
-    ["classifier"],
+    ["classifier", "export"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
-    "tensorflow": {"backend", "model", "engines/tensorflow"},
+    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
     "keras": {"backend", "model"},
-    "onnx": {"formats/onnx", "engines/onnxruntime"},
-    "onnxruntime": {"engines/onnxruntime"},
-    "PIL": {"image"},
+    "onnx": {
+        "formats/onnx",
+        "formats/onnx_graph",
+        "export/onnx",
+        "engines/onnxruntime",
+    },
+    "onnxruntime": {"engines/onnxruntime", "export/onnx"},
+    "PIL": {"image", "image_graph", "samples", "export/__init__", "export/savedmodel"},
+    "coremltools": {"export/coreml", "export/mil"},
     "pooch": {"published"},
-    "typer": {"cli"},
+    "typer": {"cli/__init__", "cli/app", "cli/classify", "cli/export", "cli/weights"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

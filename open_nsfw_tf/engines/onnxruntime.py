@@ -15,7 +15,7 @@ from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.published import cache_folder, sha256
 from open_nsfw_tf.weights import load_weights
 
-GRAPH_VERSION = 1  # raise it when `formats.onnx.graph` builds another graph
+GRAPH_VERSION = 2  # raise it when `formats.onnx_graph.graph` builds another graph
 
 
 class Engine:
@@ -58,7 +58,7 @@ def _graph(weights: Weights | Path) -> bytes:
 
 
 def _build(weights: Weights) -> bytes:
-    from open_nsfw_tf.formats.onnx import graph
+    from open_nsfw_tf.formats.onnx_graph import graph
 
     serialized: bytes = graph(weights).SerializeToString(deterministic=True)
     return serialized

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, fold_batch_norm
+from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.model import OpenNsfwModel, compile_network
 from open_nsfw_tf.weights import load_weights
@@ -26,7 +26,7 @@ class Engine:
             _set_threads(threads)
         loaded = load_weights(weights) if isinstance(weights, Path) else weights
         model = OpenNsfwModel()
-        model.build_from(fold_batch_norm(loaded))
+        model.build_from(loaded, fold=True)
         self.model = model  # the variables live as long as it does
         self.function = compile_network(model.keras_model)
 

@@ -1,42 +1,29 @@
-"""ONNX: write the network as a graph, and read the weights out of somebody's graph.
+"""ONNX: read the weights out of somebody's graph, or write a graph of our own.
 
-`graph` builds from the weights with onnx.helper, batch norm folded into the
-convolutions. `read` walks a graph along its shape instead of trusting names, so that it
-reads what tf2onnx, Keras or we ourselves write, with batch norm folded or not.
+`read` walks a graph along its shape instead of trusting names, so that it reads what
+tf2onnx, Keras or we ourselves write, with batch norm folded or not.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from open_nsfw_tf.architecture import (
     BATCH_NORM_EPSILON,
     BLOCKS,
-    CHANNELS,
     CLASSES,
     DENSE,
     FEATURES,
-    INPUT_SIZE,
-    POOL_SIZE,
-    POOL_STRIDE,
     STEM,
     Convolution,
     Layer,
     Weights,
     WeightsError,
-    fold_batch_norm,
     identity_batch_norm,
 )
 from open_nsfw_tf.formats import replacing
-
-if TYPE_CHECKING:
-    import onnx
-
-OPSET = 17
-IR_VERSION = 8  # the one that came with opset 17; older runtimes refuse newer ones
-INPUT = "input"
-OUTPUT = "predictions"
+from open_nsfw_tf.formats.onnx_graph import graph
 
 FLOATS = (np.float16, np.float32, np.float64)
 
@@ -45,113 +32,6 @@ def write(path: Path, weights: Weights) -> None:
     """Write the network with these weights, batch norm folded, as an ONNX graph."""
     with replacing(path) as temporary:
         temporary.write_bytes(graph(weights).SerializeToString(deterministic=True))
-
-
-def graph(weights: Weights) -> "onnx.ModelProto":
-    """The network as an ONNX model that computes float32 scores.
-
-    Args:
-        weights: the canonical dict; batch norms are folded here.
-
-    Returns:
-        A model with the input ``input``, float32 (N, 224, 224, 3), BGR, 0..255 minus
-        (104, 117, 123), and the output ``predictions``, float32 (N, 2), columns SFW,
-        NSFW. Tensors carry the layers' names.
-
-    Raises:
-        WeightsError: as `check_weights`.
-    """
-    from onnx import TensorProto, helper
-
-    writer = _Writer(fold_batch_norm(weights))
-    writer.network()
-    batch = ["batch", INPUT_SIZE, INPUT_SIZE, CHANNELS]
-    value = helper.make_tensor_value_info
-    made = helper.make_graph(
-        writer.nodes,
-        "open_nsfw",
-        [value(INPUT, TensorProto.FLOAT, batch)],
-        [value(OUTPUT, TensorProto.FLOAT, ["batch", CLASSES])],
-        writer.constants,
-    )
-    return helper.make_model(
-        made,
-        producer_name="open_nsfw_tf",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-
-
-class _Writer:
-    """Collects nodes and constants along the network."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        made = helper.make_node(kind, inputs, [output], name=output, **attributes)
-        self.nodes.append(made)
-        return output
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        from onnx import numpy_helper
-
-        contiguous = np.ascontiguousarray(array)
-        self.constants.append(numpy_helper.from_array(contiguous, name))
-        return name
-
-    def conv(self, conv: Convolution, source: str) -> str:
-        name = f"conv_{conv.place}"
-        kernel = self.weights[name]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
-        return self.node(
-            "Conv",
-            [
-                source,
-                self.constant(f"{name}.weights", kernel),
-                self.constant(f"{name}.biases", self.weights[name]["biases"]),
-            ],
-            name,
-            kernel_shape=[conv.kernel] * 2,
-            strides=[conv.stride] * 2,
-            pads=[conv.padding] * 4,
-        )
-
-    def relu(self, source: str, place: str) -> str:
-        return self.node("Relu", [source], f"relu_{place}")
-
-    def network(self) -> None:
-        at = self.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
-        at = self.relu(self.conv(STEM, at), STEM.place)
-        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
-        # Caffe rounds the output's size up: one more row and column at the end.
-        pads = [0, 0, 1, 1]
-        at = self.node(
-            "MaxPool", [at], "pool1", kernel_shape=size, strides=stride, pads=pads
-        )
-        for stage in BLOCKS:
-            for block in stage:
-                shortcut = self.conv(block.projection, at) if block.projection else at
-                a, b, c = block.main
-                at = self.relu(self.conv(a, at), a.place)
-                at = self.relu(self.conv(b, at), b.place)
-                at = self.conv(c, at)
-                at = self.node("Add", [shortcut, at], f"eltwise_{block.place}")
-                at = self.relu(at, block.place)
-        at = self.node("GlobalAveragePool", [at], "pool")
-        at = self.node("Flatten", [at], "features")
-        dense = [
-            self.constant(f"{DENSE}.{field}", self.weights[DENSE][field])
-            for field in ("weights", "biases")
-        ]
-        at = self.node("Gemm", [at, *dense], DENSE)
-        self.node("Softmax", [at], OUTPUT, axis=1)
-
-
-# -- reading
 
 
 def read(path: Path) -> Weights:

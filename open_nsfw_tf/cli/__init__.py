@@ -1,0 +1,44 @@
+"""The command line: `open-nsfw ...`, and the original's scripts.
+
+Thin: each command parses, calls one function of the library with the same argument
+names, and prints. Errors are one line on standard error and exit status 1; wrong usage
+is exit status 2.
+"""
+
+import typer
+
+from open_nsfw_tf.cli import classify as _classify
+from open_nsfw_tf.cli import export as _export
+from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
+from open_nsfw_tf.cli.app import app, errors_in_one_line
+
+
+def main() -> None:
+    """Run `open-nsfw`."""
+    with errors_in_one_line():
+        app(prog_name="open-nsfw")
+
+
+def _run(script: typer.Typer) -> None:
+    with errors_in_one_line():
+        script(prog_name=script.info.name)
+
+
+def classify_nsfw() -> None:
+    """Run `classify_nsfw.py`."""
+    _run(_classify.original)
+
+
+def export_savedmodel() -> None:
+    """Run `export_savedmodel.py`."""
+    _run(_export.savedmodel)
+
+
+def export_graph() -> None:
+    """Run `export_graph.py`."""
+    _run(_export.graph)
+
+
+def export_tflite() -> None:
+    """Run `export_tflite.py`."""
+    _run(_export.tflite)

@@ -1,0 +1,159 @@
+"""`open-nsfw classify`, and `classify_nsfw.py` with the flags of the first port."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.cli.app import EngineOption, WeightsOption, app, choice
+from open_nsfw_tf.image import (
+    MAX_PIXELS,
+    ImageError,
+    Picture,
+    create_yahoo_image_loader,
+    describe,
+    read_file,
+)
+from open_nsfw_tf.image_graph import (
+    create_tensorflow_image_loader,
+    error_reason,
+    load_base64_tensor,
+)
+from open_nsfw_tf.model import InputType
+
+STDIN = "-"
+LOADERS = ("yahoo", "tensorflow")
+INPUT_TYPES = (InputType.TENSOR.value, InputType.BASE64_JPEG.value)
+
+original = typer.Typer(
+    name="classify_nsfw.py", add_completion=False, pretty_exceptions_enable=False
+)
+
+
+@app.command()
+def classify(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Picture files; - reads one from standard input."
+        ),
+    ],
+    json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON object a line: path, sfw, nsfw, error (and label)."
+        ),
+    ] = False,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Say nsfw at this NSFW score and above, sfw below it. Yahoo gives no "
+            "threshold: choose it on your own pictures.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse larger pictures.")
+    ] = MAX_PIXELS,
+) -> None:
+    """Score pictures: the probability, 0 to 1, that each one is pornographic.
+
+    A picture that cannot be read is a line with its error; the others are scored all
+    the same, and the exit status is 1.
+    """
+    from open_nsfw_tf.classifier import Classifier
+
+    classifier = Classifier(engine, weights, max_pixels=max_pixels)
+    pictures = (sys.stdin.buffer if path == STDIN else path for path in images)
+    results = classifier.classify_many(pictures, errors="yield")
+    failed = False
+    for path, result in zip(images, results, strict=True):
+        row: dict[str, Any] = {"path": path, "sfw": None, "nsfw": None, "error": None}
+        if isinstance(result, ImageError):
+            failed = True
+            row["error"] = str(result)
+        else:
+            row.update(result._asdict())
+            if threshold is not None:
+                row["label"] = "nsfw" if result.nsfw >= threshold else "sfw"
+        print(json.dumps(row) if json_lines else _line(row), flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _line(row: dict[str, Any]) -> str:
+    if row["error"]:
+        return f"error: {row['error']}"
+    label = f"  {row['label']}" if "label" in row else ""
+    scores = f"nsfw {row['nsfw']:.6f}  sfw {row['sfw']:.6f}{label}"
+    return f"{scores}  {describe(row['path'])}"
+
+
+@original.command()
+def classify_original(
+    input_file: Annotated[
+        str, typer.Argument(help="Path of the picture; - reads standard input.")
+    ],
+    model_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--model_weights",
+            "-m",
+            help="Path of the trained weights, in any known format. Without it they "
+            "are looked for: see `open-nsfw weights list`.",
+        ),
+    ] = None,
+    image_loader: Annotated[
+        str,
+        choice(
+            LOADERS,
+            "--image_loader",
+            "-l",
+            help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
+            "The score is the same.",
+        ),
+    ] = "yahoo",
+    input_type: Annotated[
+        str,
+        choice(
+            INPUT_TYPES,
+            "--input_type",
+            "-i",
+            help="What the network takes: the prepared picture, or its file as base64 "
+            "text, which it prepares itself by TensorFlow ops whatever -l says. The "
+            "score is the same.",
+        ),
+    ] = "tensor",
+) -> None:
+    """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
+    from open_nsfw_tf.classifier import Classifier
+
+    picture = sys.stdin.buffer if input_file == STDIN else input_file
+    load = create_yahoo_image_loader()
+    if input_type == "base64_jpeg":
+        load = _load_base64
+    elif image_loader == "tensorflow":
+        load = create_tensorflow_image_loader()
+    batch = load(picture)  # before the weights: a bad picture costs no time
+    sfw, nsfw = Classifier(weights=model_weights).predict(batch)[0].tolist()
+    print(f"Results for '{describe(input_file)}'")
+    print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
+
+
+def _load_base64(picture: Picture) -> np.ndarray:
+    """The batch of one that the network makes of a picture file's base64 text."""
+    tf = import_tensorflow()
+    text = base64.urlsafe_b64encode(read_file(picture))
+    try:
+        batch: np.ndarray = load_base64_tensor(tf.constant([text])).numpy()
+    except tf.errors.OpError as error:
+        raise ImageError(f"{describe(picture)}: {error_reason(error)}") from error
+    return batch

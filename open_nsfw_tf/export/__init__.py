@@ -1,0 +1,332 @@
+"""The network in other formats, each of which proves itself before it is given away.
+
+An export is written beside its destination, loaded again with that format's own
+runtime, compared with the model on pictures, and moved into place only when its scores
+are within the tolerance. One module a format, each with `write` and `scores`.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from PIL import Image
+
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
+from open_nsfw_tf.model import InputType, OpenNsfwModel
+from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.weights import load_weights
+
+COMPARED = 8  # pictures, where the user names none
+
+
+class ExportError(RuntimeError):
+    """An export that could not be made, or whose scores are not the model's."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """What can be said of an export format without loading its libraries.
+
+    Attributes:
+        title: for people.
+        tolerances: by precision, the largest difference of a score from the model's
+            that is let through; the first precision is the default.
+        input_types: what the exported network can take.
+        packages: what it needs beside the core.
+        extra: of our own distribution that installs them.
+        described: whether a JSON file beside it says what a caller must know.
+        suffix: that the destination must have; "" for any.
+    """
+
+    title: str
+    tolerances: dict[str, float]
+    input_types: tuple[str, ...] = ("tensor",)
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+    described: bool = False
+    suffix: str = ""
+
+
+FLOAT32 = 5e-6  # other libraries add float32 in another order
+FLOAT16 = 1e-3  # measured: 2e-4 on photographs
+
+FORMATS = {
+    "savedmodel": Format(
+        "TensorFlow SavedModel, for TF Serving",
+        {"float32": FLOAT32},
+        ("tensor", "base64_jpeg", "bytes"),
+    ),
+    "graph": Format(
+        "TensorFlow checkpoint, graph, frozen and optimised graph",
+        {"float32": FLOAT32},
+        ("tensor", "base64_jpeg", "bytes"),
+    ),
+    "tflite": Format(
+        "TensorFlow Lite / LiteRT",
+        {"float32": FLOAT32, "float16": FLOAT16, "int8": 0.03},
+        packages=("ai_edge_litert", "ai_edge_quantizer"),
+        extra="tflite",
+        described=True,
+    ),
+    "onnx": Format("ONNX", {"float32": FLOAT32, "float16": FLOAT16, "int8": 0.02}),
+    "coreml": Format(
+        "Core ML .mlpackage",
+        {"float32": FLOAT32, "float16": FLOAT16},
+        packages=("coremltools",),
+        extra="coreml",
+        suffix=".mlpackage",
+    ),
+}
+
+
+@dataclass
+class Job:
+    """One export under way: what the modules of the formats get.
+
+    Attributes:
+        weights: the canonical dict.
+        precision: of the computation.
+        input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
+        layout: ``nhwc`` or ``nchw``, of the ONNX input.
+        version: of the SavedModel, a folder's name.
+        text: whether graphs are written as text.
+        freeze: whether the frozen graph is written.
+        optimize: whether the optimised graph is written.
+        pictures: to compare and to calibrate with, RGB.
+        batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
+        said: lines for the user.
+    """
+
+    weights: Weights
+    precision: str = "float32"
+    input_type: str = "tensor"
+    layout: str = "nhwc"
+    version: int = 1
+    text: bool = False
+    freeze: bool = True
+    optimize: bool = True
+    pictures: list[Image.Image] = field(default_factory=list)
+    batch: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export that is in its place.
+
+    Attributes:
+        path: of the file or folder.
+        size: in bytes, of all its files.
+        difference: the largest difference of an NSFW score from the model's.
+        tolerance: that was allowed.
+        compared: how many pictures were compared.
+        said: what the user should know, a line each.
+    """
+
+    path: Path
+    size: int
+    difference: float
+    tolerance: float
+    compared: int
+    said: tuple[str, ...]
+
+
+class Module(Protocol):
+    """What a module of this package offers."""
+
+    def write(self, path: Path, job: Job) -> None:
+        """Write the export at a path that does not exist yet."""
+
+    def scores(self, path: Path, job: Job) -> np.ndarray:
+        """What it answers for the job's pictures, float32 (N, 2), in its own runtime.
+
+        Where one export holds several networks, the answers of all, one after the
+        other: float32 (k * N, 2).
+        """
+
+    def description(self, job: Job) -> dict[str, Any]:
+        """For the JSON file beside it; only where the format is `described`."""
+
+
+def export(
+    format: str,
+    destination: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | Weights | None = None,
+    *,
+    precision: str | None = None,
+    input_type: str = "tensor",
+    layout: str = "nhwc",
+    version: int = 1,
+    text: bool = False,
+    freeze: bool = True,
+    optimize: bool = True,
+    pictures: Iterable[Picture] = (),
+    overwrite: bool = False,
+) -> Export:
+    """Write the network in another format, and prove that it answers the same.
+
+    Args:
+        format: a key of `FORMATS`.
+        destination: the file or folder to make; for "savedmodel" the folder that gets
+            a folder named after `version`.
+        weights: a path, the canonical dict, or None to search.
+        precision: "float32", or one that the format offers; others are approximate.
+        input_type: "tensor", "base64_jpeg" or "bytes", where the format takes it.
+        layout: "nhwc" or "nchw", of the ONNX input.
+        version: of the SavedModel, at least 1.
+        text: write graphs as text (graph only).
+        freeze: write the frozen graph (graph only).
+        optimize: write the optimised graph (graph only).
+        pictures: to compare with, and to calibrate int8 with; none: installed samples
+            and generated ones.
+        overwrite: whether an existing destination is replaced.
+
+    Returns:
+        What was written, and how near its scores are.
+
+    Raises:
+        ValueError: unknown format, precision, input type, layout or version.
+        FileExistsError: the destination exists.
+        ExportError: the scores differ by more than the tolerance; nothing is left.
+        ImportError: a package is missing; the message says how to install it.
+        OSError, WeightsError, ImageError: as they say.
+    """
+    known = _known(format, precision, input_type, layout, version)
+    precision = precision or next(iter(known.tolerances))
+    target = Path(destination)
+    if not target.name.endswith(known.suffix):
+        raise ValueError(f"{format}: expected a name that ends in {known.suffix}")
+    if format == "savedmodel":
+        target = target / str(version)
+    description = target.with_suffix(".json") if known.described else None
+    for path in filter(None, (target, description)):
+        _check_free(path, overwrite)
+    module = cast(Module, import_module(f"{__name__}.{format}"))
+    loaded = weights if isinstance(weights, dict) else load_weights(weights)
+    job = Job(loaded, precision, input_type, layout, version, text, freeze, optimize)
+    _take_pictures(job, pictures)
+    with _beside(target) as temporary:
+        module.write(temporary, job)
+        difference = _difference(module, temporary, job)
+        tolerance = known.tolerances[precision]
+        if not difference <= tolerance:
+            raise ExportError(
+                f"{format} {precision}: scores differ by {difference:.2g} from the "
+                f"model's, more than {tolerance:.2g}; nothing was written"
+            )
+        size = _size(temporary)
+        if description:
+            text_of = json.dumps(module.description(job), indent=1)
+            with replacing(description) as unfinished:
+                unfinished.write_text(text_of + "\n", encoding="utf-8")
+        _move(temporary, target)
+    compared = len(job.pictures)
+    return Export(target, size, difference, tolerance, compared, tuple(job.said))
+
+
+def _known(
+    format: str, precision: str | None, input_type: str, layout: str, version: int
+) -> Format:
+    if format not in FORMATS:
+        raise ValueError(f"no export {format!r}: choose one of {', '.join(FORMATS)}")
+    known = FORMATS[format]
+    if precision is not None and precision not in known.tolerances:
+        offered = ", ".join(known.tolerances)
+        raise ValueError(f"{format} offers the precisions {offered}, not {precision!r}")
+    if input_type not in known.input_types:
+        offered = ", ".join(known.input_types)
+        raise ValueError(
+            f"{format} takes the input type {offered}, not {input_type!r}: its runtime "
+            "cannot decode pictures as Yahoo's loader does"
+        )
+    if layout not in ("nhwc", "nchw") or (layout == "nchw" and format != "onnx"):
+        raise ValueError(f"{format} has no layout {layout!r}; nchw is for onnx")
+    if version < 1:
+        raise ValueError(f"expected a version of at least 1, got {version}")
+    missing = [name for name in known.packages if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"exporting {format} needs {', '.join(missing)}: "
+            f"pip install 'open_nsfw_tf[{known.extra}]'"
+        )
+    return known
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if os.path.lexists(target) and not overwrite:
+        raise FileExistsError(f"{target} exists: name another place, or --overwrite")
+
+
+def _take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
+    named = list(pictures)
+    if not named and job.precision == "int8":
+        job.said.append(
+            "int8 was calibrated on samples: name pictures of your own kind with "
+            "--pictures for scores that fit them"
+        )
+    try:
+        job.pictures = [load_rgb(p) for p in named or sample_pictures(COMPARED)]
+    except ImageError as error:
+        raise ImageError(f"cannot compare with {error}") from error
+    job.batch = np.stack([yahoo_tensor(picture) for picture in job.pictures])
+
+
+def _difference(module: Module, path: Path, job: Job) -> float:
+    model = OpenNsfwModel()
+    model.build_from(job.weights, InputType.TENSOR)
+    expected = model.predict(job.batch)
+    came = np.asarray(module.scores(path, job)).reshape(-1, *expected.shape)
+    if not len(came) or not np.isfinite(came).all():
+        return float("inf")
+    return float(np.abs(came - expected).max())
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A name in the destination's folder, which is made if need be; nothing stays."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some runtimes and libraries go by it.
+    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
+    temporary = target.with_name(name)
+    try:
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        for folder in made:
+            folder.rmdir()
+        raise
+    _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, target: Path) -> None:
+    if os.path.lexists(target):  # an existing one, which may be overwritten
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+        target.rename(old)
+        temporary.rename(target)
+        _remove(old)
+    else:
+        temporary.rename(target)
+
+
+def _size(path: Path) -> int:
+    files: list[Any] = [path] if path.is_file() else list(path.rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())

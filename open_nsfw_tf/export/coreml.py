@@ -1,0 +1,302 @@
+"""Core ML: the network as a .mlpackage that takes a picture and names its class.
+
+The program is built from the weights with coremltools' MIL builder, batch norm folded.
+Its input is an image, so Core ML itself puts the channels into the order B, G, R and
+the program takes off the mean; size and JPEG round trip stay the caller's (`RECIPE`).
+
+Core ML runs on macOS alone. Elsewhere the package is read back and its program
+evaluated with numpy, from the declared image input on.
+"""
+
+import io
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import (
+    BLOCKS,
+    CHANNELS,
+    DENSE,
+    INPUT_SIZE,
+    LABELS,
+    POOL_SIZE,
+    POOL_STRIDE,
+    STEM,
+    Block,
+    Convolution,
+    Weights,
+    fold_batch_norm,
+)
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.export import ExportError, Job
+from open_nsfw_tf.export.mil import evaluate
+from open_nsfw_tf.image import CROP, MEAN_BGR, OFFSET, RESIZE, load_rgb
+
+SUFFIX = ".mlpackage"  # Core ML goes by it
+CORE_ML_RUNS = sys.platform == "darwin"
+INPUT = "image"
+OUTPUT = "predictions"
+# Core ML adds the biases in the order of the declared channels: here B, G, R.
+COLOURS, BIAS = "BGR", [-mean for mean in MEAN_BGR]
+_FLOAT32 = ("reduce_mean", "linear", "softmax")  # in every precision
+
+RECIPE = (
+    "Convert to RGB (drop alpha, ignore the EXIF orientation); resize to "
+    f"{RESIZE} x {RESIZE} pixels with a bilinear filter that covers the source when it "
+    "shrinks (Pillow's BILINEAR); encode as JPEG of quality 75, 4:2:0, and decode; "
+    f"crop {CROP} x {CROP} pixels from ({OFFSET}, {OFFSET}). The model itself swaps to "
+    "BGR and takes off the mean. Letting Vision scale the picture changes scores."
+)
+METADATA = {
+    "labels": ",".join(LABELS),
+    "channel_order": COLOURS,
+    "mean": ",".join(f"{mean:g}" for mean in MEAN_BGR),
+    "preprocessing": RECIPE,
+    "source": "https://github.com/yahoo/open_nsfw",
+}
+
+
+def write(path: Path, job: Job) -> None:
+    """Write the package.
+
+    Args:
+        path: ends in ``.mlpackage`` and does not exist yet.
+        job: its weights and its precision, "float32" or "float16".
+
+    Raises:
+        ValueError: the path has another suffix.
+        WeightsError: as `check_weights`.
+        OSError: the package cannot be written.
+    """
+    if path.suffix != SUFFIX:
+        raise ValueError(f"a Core ML package is called *{SUFFIX}, not {path.name}")
+    with _quiet(), _full_disk_told(path), TemporaryDirectory() as folder:
+        model = _converted(job, Path(folder) / f"open_nsfw{SUFFIX}")
+        _describe(model, job.precision)
+        model.save(str(path))
+
+
+def scores(path: Path, job: Job) -> np.ndarray:
+    """What the package answers for the job's pictures.
+
+    On macOS Core ML predicts, on the CPU. Elsewhere the package's own program is
+    evaluated; what is declared float16 is computed as float32 and rounded to float16.
+
+    Returns:
+        float32 (N, 2), columns SFW, NSFW.
+
+    Raises:
+        ExportError: the package has another input, or operations that the evaluator
+            does not know.
+    """
+    crops = _crops(job.batch)
+    with _quiet():
+        if CORE_ML_RUNS:
+            job.said.append(
+                "compared on the CPU: Core ML's GPU and Neural Engine may round "
+                "differently"
+            )
+            found = _predict(path, crops)
+        else:
+            job.said.append(
+                "the package was read back and its program evaluated with numpy: Core "
+                f"ML itself runs only on macOS, not on {sys.platform}"
+            )
+            found = _evaluate(path, crops)
+    rows = [[answer[label] for label in LABELS] for answer in found]
+    return np.array(rows, np.float32).reshape(-1, len(LABELS))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back coremltools' progress bars, log and warnings; errors are raised.
+
+    It logs that newer TensorFlow and scikit-learn are untested, neither of which is
+    used here, and it leaves a temporary folder to the garbage collector.
+    """
+    import_tensorflow()  # coremltools imports it, and not as quietly
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+# -- writing
+
+
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except shutil.Error as error:  # a list of (source, copy, reason)
+        raise OSError(f"cannot write {path}: {error.args[0][0][2]}") from error
+    except RuntimeError as error:  # coremltools' C++ writer, which has no reason
+        if "Writer" not in str(error):
+            raise
+        raise OSError(
+            "cannot write to the temporary folder, which takes the package first "
+            f"({error}): is its disk full? $TMPDIR names another"
+        ) from error
+
+
+def _converted(job: Job, folder: Path) -> Any:
+    import coremltools as ct
+
+    image = ct.ImageType(
+        name=INPUT,
+        shape=(1, CHANNELS, INPUT_SIZE, INPUT_SIZE),
+        bias=BIAS,
+        color_layout=COLOURS,
+    )
+    return ct.convert(
+        _program(fold_batch_norm(job.weights)),
+        source="milinternal",
+        convert_to="mlprogram",
+        inputs=[image],
+        classifier_config=ct.ClassifierConfig(
+            list(LABELS), predicted_probabilities_output=OUTPUT
+        ),
+        compute_precision=_precision(job.precision),
+        minimum_deployment_target=ct.target.iOS15,  # and macOS 12: the first that can
+        package_dir=str(folder),
+        skip_model_load=True,
+    )
+
+
+def _precision(name: str) -> Any:
+    """Float16 spares the end: scores near 1 would come in steps of 0.0005."""
+    import coremltools as ct
+
+    if name == "float32":
+        return ct.precision.FLOAT32
+    return ct.transform.FP16ComputePrecision(lambda op: op.op_type not in _FLOAT32)
+
+
+def _program(weights: Weights) -> Any:
+    from coremltools.converters.mil import Builder as mb
+
+    @mb.program(  # type: ignore[untyped-decorator]
+        input_specs=[mb.TensorSpec((1, CHANNELS, INPUT_SIZE, INPUT_SIZE))]
+    )
+    def program(image: Any) -> Any:
+        return _network(mb, image, weights)
+
+    return program
+
+
+def _network(mb: Any, x: Any, weights: Weights) -> Any:
+    x = mb.relu(x=_conv(mb, x, STEM, weights), name=f"relu_{STEM.place}")
+    # Caffe rounds the output's size up: one more row and column at the end.
+    x = mb.max_pool(
+        x=x,
+        kernel_sizes=[POOL_SIZE] * 2,
+        strides=[POOL_STRIDE] * 2,
+        pad_type="custom",
+        pad=[0, 1, 0, 1],
+        name="pool1",
+    )
+    for stage in BLOCKS:
+        for block in stage:
+            x = _block(mb, x, block, weights)
+    x = mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name="pool")
+    dense = weights[DENSE]
+    kernel = np.ascontiguousarray(dense["weights"].T)  # (in, out) to (out, in)
+    x = mb.linear(x=x, weight=kernel, bias=dense["biases"], name=DENSE)
+    return mb.softmax(x=x, axis=1, name=OUTPUT)
+
+
+def _block(mb: Any, x: Any, block: Block, weights: Weights) -> Any:
+    shortcut = _conv(mb, x, block.projection, weights) if block.projection else x
+    a, b, c = block.main
+    x = mb.relu(x=_conv(mb, x, a, weights), name=f"relu_{a.place}")
+    x = mb.relu(x=_conv(mb, x, b, weights), name=f"relu_{b.place}")
+    x = _conv(mb, x, c, weights)
+    x = mb.add(x=shortcut, y=x, name=f"eltwise_{block.place}")
+    return mb.relu(x=x, name=f"relu_{block.place}")
+
+
+def _conv(mb: Any, x: Any, conv: Convolution, weights: Weights) -> Any:
+    name = f"conv_{conv.place}"
+    kernel = weights[name]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+    return mb.conv(
+        x=x,
+        weight=np.ascontiguousarray(kernel),
+        bias=weights[name]["biases"],
+        strides=[conv.stride] * 2,
+        pad_type="custom",
+        pad=[conv.padding] * 4,
+        name=name,
+    )
+
+
+def _describe(model: Any, precision: str) -> None:
+    model.author = "Yahoo Inc. (Open-NSFW); written by open_nsfw_tf"
+    model.license = "BSD 2-Clause, Copyright (c) 2016 Yahoo Inc."
+    model.short_description = (
+        "Open-NSFW, Yahoo's classifier of pictures that are not suitable for work. "
+        f"Before it, a caller must prepare the picture. {RECIPE}"
+    )
+    model.input_description[INPUT] = (
+        f"{INPUT_SIZE} x {INPUT_SIZE} pixels, prepared as the model's description says"
+    )
+    names = model.get_spec().description
+    model.output_description[names.predictedFeatureName] = "the likelier label"
+    model.output_description[names.predictedProbabilitiesName] = (
+        "label to probability, 0..1; the two sum to 1"
+    )
+    model.user_defined_metadata.update(METADATA | {"precision": precision})
+
+
+# -- reading back
+
+
+def _crops(batch: np.ndarray) -> np.ndarray:
+    """The pixels that a caller would hand over, uint8 (N, 224, 224, 3), RGB."""
+    pixels: np.ndarray = np.rint(batch + np.array(MEAN_BGR)).astype(np.uint8)
+    return pixels[..., ::-1]
+
+
+def _predict(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
+    import coremltools as ct
+
+    # The one unit that every Mac has and that computes float32 as such.
+    model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
+    name = model.get_spec().description.predictedProbabilitiesName
+    return [model.predict({INPUT: load_rgb(crop)})[name] for crop in crops]
+
+
+def _evaluate(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
+    from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.models import MLModel
+
+    model = MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    program = load(spec, spec.specificationVersion, model.weights_dir)
+    main = program.functions["main"]
+    name = spec.description.predictedProbabilitiesName
+    return [evaluate(main, _declared(spec, crop))[name] for crop in crops]
+
+
+def _declared(spec: Any, crop: np.ndarray) -> dict[str, np.ndarray]:
+    """What Core ML makes of pixels, by the image input that the spec declares."""
+    inputs = spec.description.input
+    image = inputs[0].type.imageType
+    colours = image.ColorSpace.Name(image.colorSpace)
+    declared = (image.height, image.width, len(colours))
+    if [i.name for i in inputs] != [INPUT] or declared != crop.shape:
+        raise ExportError(f"expected an image {INPUT!r}, {crop.shape}, got {inputs}")
+    planes = [crop[..., "RGB".index(colour)] for colour in colours]
+    return {INPUT: np.stack(planes)[np.newaxis].astype(np.float32)}

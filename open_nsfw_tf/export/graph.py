@@ -1,0 +1,160 @@
+"""Checkpoint, graph, frozen and optimised graph, for what runs TensorFlow's sessions.
+
+The input is called ``input:0`` and the scores ``predictions:0`` in all of them, as in
+the first port. The optimised graph has the batch norms folded into the convolutions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.export import Job
+from open_nsfw_tf.export.savedmodel import as_inputs
+from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
+
+NAME = "open_nsfw"
+INPUT, OUTPUT = "input", "predictions"
+
+
+def write(path: Path, job: Job) -> None:
+    """Write a folder with the checkpoint and up to three graphs."""
+    tf = import_tensorflow()
+    path.mkdir()
+    suffix = "pbtxt" if job.text else "pb"
+    network = _network(job, fold=False)
+    variables = _with_variables(network, job.input_type, path / f"{NAME}.ckpt")
+    graphs = {f"{NAME}.{suffix}": variables}
+    if job.freeze:
+        graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job.input_type)
+    if job.optimize:
+        folded = _network(job, fold=True)
+        graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job.input_type)
+    for name, graph in graphs.items():
+        tf.io.write_graph(graph, str(path), name, as_text=job.text)
+
+
+def _network(job: Job, fold: bool) -> tuple[Any, str, str]:
+    """From a preprocessed batch to the scores, with the weights as constants.
+
+    Returns:
+        The GraphDef, and the names of its input and its output tensor.
+    """
+    import_tensorflow()
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    model = OpenNsfwModel()
+    model.build_from(job.weights, fold=fold)
+    function = compile_network(model.keras_model)
+    graph = convert_variables_to_constants_v2(function).graph
+    return graph.as_graph_def(), graph.inputs[0].name, graph.outputs[0].name
+
+
+def _frozen(network: Any, input_type: str) -> Any:
+    """The GraphDef from the input to the predictions."""
+    tf = import_tensorflow()
+    with tf.Graph().as_default() as graph:
+        _connect(network, input_type, {})
+        return _needed(graph.as_graph_def(), {OUTPUT})
+
+
+def _connect(network: Any, input_type: str, replaced: dict[str, Any]) -> None:
+    """Put the network into the current graph, behind the loader of its input type."""
+    tf = import_tensorflow()
+    definition, source, target = network
+    if input_type == "tensor":
+        shape = (None, INPUT_SIZE, INPUT_SIZE, CHANNELS)
+        batch = tf.compat.v1.placeholder(tf.float32, shape, INPUT)
+    else:
+        strings = tf.compat.v1.placeholder(tf.string, (None,), INPUT)
+        batch = LOADERS[InputType(input_type)](strings)
+    (scores,) = tf.graph_util.import_graph_def(
+        definition,
+        input_map={source: batch, **replaced},
+        return_elements=[target],
+        name="network",
+    )
+    tf.identity(scores, name=OUTPUT)
+
+
+def _with_variables(network: Any, input_type: str, checkpoint: Path) -> Any:
+    """The same graph with variables for the weights, which go into a checkpoint."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        replaced, variables = {}, []
+        for node in network[0].node:
+            if node.op == "Const" and node.name.endswith("/resource"):
+                # A plain variable: its value is the tensor itself, not a resource.
+                variable = v1.get_variable(
+                    node.name.removesuffix("/resource"),
+                    initializer=tf.make_ndarray(node.attr["value"].tensor),
+                    use_resource=False,
+                )
+                variables.append(variable)
+                replaced[f"{node.name}:0"] = variable.value()
+        _connect(network, input_type, replaced)
+        saver = v1.train.Saver(variables, save_relative_paths=True)
+        session.run(v1.global_variables_initializer())
+        saver.save(session, str(checkpoint), write_meta_graph=False)
+        saving = saver.saver_def.save_tensor_name.split(":")[0]
+        ends = {OUTPUT, saver.saver_def.restore_op_name, saving}
+        return _needed(graph.as_graph_def(), ends)
+
+
+def _needed(graph: Any, ends: set[str]) -> Any:
+    """Without the nodes that no end depends on.
+
+    Those are the constants that variables took the place of, and the variables'
+    initial values: either would store the weights again.
+    """
+    tf = import_tensorflow()
+    nodes = {node.name: node for node in graph.node}
+    ahead, used = list(ends), set()
+    while ahead:
+        name = ahead.pop()
+        if name not in used:
+            used.add(name)
+            inputs = nodes[name].input
+            ahead += [source.lstrip("^").split(":")[0] for source in inputs]
+    made = tf.compat.v1.GraphDef()
+    made.CopyFrom(graph)
+    del made.node[:]
+    made.node.extend(node for node in graph.node if node.name in used)
+    return made
+
+
+def scores(path: Path, job: Job) -> np.ndarray:
+    """What a session answers with each of the graphs, one after the other."""
+    inputs = as_inputs(job, job.input_type)
+    files = sorted(path.glob("*.pb*"))
+    return np.concatenate([_run(file, path, inputs) for file in files])
+
+
+def _run(file: Path, folder: Path, inputs: Any) -> np.ndarray:
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        graph = read_graph(file)
+        tf.graph_util.import_graph_def(graph, name="")
+        if any(node.op == "RestoreV2" for node in graph.node):
+            checkpoint = {"save/Const:0": str(folder / f"{NAME}.ckpt")}
+            session.run("save/restore_all", checkpoint)
+        answer = session.run(f"{OUTPUT}:0", {f"{INPUT}:0": inputs})
+    return np.asarray(answer, dtype=np.float32)
+
+
+def read_graph(file: Path) -> Any:
+    """Parse a GraphDef, binary or text."""
+    tf = import_tensorflow()
+    graph = tf.compat.v1.GraphDef()
+    if file.suffix == ".pbtxt":
+        from google.protobuf import text_format
+
+        return text_format.Parse(file.read_text(encoding="utf-8"), graph)
+    graph.ParseFromString(file.read_bytes())
+    return graph

@@ -1,0 +1,125 @@
+"""MIL, the language of Core ML's programs, evaluated with numpy.
+
+It knows the operations of this network and refuses all others. What a program declares
+as float16 is computed as float32 and rounded to float16 after every operation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from open_nsfw_tf.export import ExportError
+
+
+def evaluate(block: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Run a block of a program that coremltools has read.
+
+    Args:
+        block: a function of a `coremltools.converters.mil.Program`.
+        values: what goes in, by name.
+
+    Returns:
+        Every value by its name; of ``classify`` the label to probability, float.
+
+    Raises:
+        ExportError: an operation, or a variant of one, is not known here; it is named.
+    """
+    from coremltools.converters.mil.mil import types
+
+    for op in block.operations:
+        if op.op_type == "const":
+            values[op.outputs[0].name] = op.outputs[0].val
+            continue
+        if op.op_type not in _OPERATIONS:
+            raise ExportError(f"cannot evaluate the MIL operation {op.op_type!r}")
+        given = {
+            n: _wide(values[v.name]) for n, v in op.inputs.items() if v is not None
+        }
+        made = _OPERATIONS[op.op_type](**given)
+        if op.op_type != "classify":
+            made = made.astype(types.nptype_from_builtin(op.outputs[0].dtype))
+        values[op.outputs[-1].name] = made  # of classify, label and scores: the latter
+    return values
+
+
+def _wide(value: Any) -> Any:
+    half = getattr(value, "dtype", None) == np.float16
+    return value.astype(np.float32) if half else value
+
+
+def _windows(x: np.ndarray, size: Any, strides: Any) -> np.ndarray:
+    """(N, C, height, width, *size): what a kernel sees at each of its places."""
+    windows = sliding_window_view(x, tuple(size), axis=(2, 3))
+    return windows[:, :, :: strides[0], :: strides[1]]
+
+
+def _padded(x: np.ndarray, pad_type: str, pad: Any, value: float) -> np.ndarray:
+    if pad_type not in ("custom", "valid"):
+        raise ExportError(f"cannot evaluate the MIL padding {pad_type!r}")
+    if pad_type == "valid" or pad is None:
+        return x
+    sides = ((0, 0), (0, 0), (pad[0], pad[1]), (pad[2], pad[3]))
+    return np.pad(x, sides, constant_values=value)
+
+
+def _eval_conv(
+    x: Any,
+    weight: Any,
+    strides: Any,
+    pad_type: Any,
+    dilations: Any,
+    groups: Any,
+    pad: Any = None,
+    bias: Any = 0.0,
+) -> np.ndarray:
+    if groups != 1 or list(dilations) != [1, 1]:
+        raise ExportError("cannot evaluate a MIL conv with groups or dilations")
+    windows = _windows(_padded(x, pad_type, pad, 0), weight.shape[2:], strides)
+    product = np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3)))
+    return np.asarray((product + bias).transpose(0, 3, 1, 2))
+
+
+def _eval_max_pool(
+    x: Any,
+    kernel_sizes: Any,
+    strides: Any,
+    pad_type: Any,
+    ceil_mode: Any,
+    pad: Any = None,
+) -> np.ndarray:
+    if ceil_mode:
+        raise ExportError("cannot evaluate a MIL max_pool with ceil_mode")
+    padded = _padded(x, pad_type, pad, -np.inf)
+    return np.asarray(_windows(padded, kernel_sizes, strides).max((-2, -1)))
+
+
+def _eval_reduce_mean(x: Any, axes: Any, keep_dims: Any) -> np.ndarray:
+    return np.asarray(x.mean(tuple(axes), keepdims=bool(keep_dims)))
+
+
+def _eval_softmax(x: Any, axis: Any) -> np.ndarray:
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True))
+
+
+def _eval_classify(probabilities: Any, classes: Any) -> dict[str, float]:
+    names = [str(getattr(name, "val", name)) for name in classes]
+    return dict(zip(names, map(float, probabilities.reshape(-1)), strict=True))
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": lambda x, y: x + y,
+    "cast": lambda x, dtype: x,  # every result gets the dtype that is declared for it
+    "classify": _eval_classify,
+    "conv": _eval_conv,
+    "linear": lambda x, weight, bias=0.0: x @ weight.T + bias,
+    "max_pool": _eval_max_pool,
+    "mul": lambda x, y: x * y,
+    "reduce_mean": _eval_reduce_mean,
+    "relu": lambda x: np.maximum(x, 0),
+    "reshape": lambda x, shape: x.reshape(shape),
+    "softmax": _eval_softmax,
+    "sub": lambda x, y: x - y,
+}

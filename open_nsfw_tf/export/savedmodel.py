@@ -1,0 +1,145 @@
+"""SavedModel for TF Serving: floats, picture files or base64, the weights stored once.
+
+Signatures take ``inputs`` and answer ``outputs``, float32 (N, 2), columns SFW, NSFW:
+
+- ``predict_images``: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123)
+- ``predict_bytes``: strings (N,), picture files: what ``{"b64": ...}`` delivers
+- ``predict_base64``: strings (N,), base64 of picture files
+- ``serving_default``: the one for the export's input type
+"""
+
+import base64
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.export import Job
+from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
+from open_nsfw_tf.model import OpenNsfwModel
+from open_nsfw_tf.samples import generated_pictures
+
+DEFAULTS = {
+    "tensor": "predict_images",
+    "bytes": "predict_bytes",
+    "base64_jpeg": "predict_base64",
+}
+MODEL_NAME = "open_nsfw"  # in the warm-up requests; TF Serving does not read it there
+WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+
+
+def write(path: Path, job: Job) -> None:
+    """Write ``saved_model.pb``, variables, labels and warm-up requests."""
+    tf = import_tensorflow()
+    module = tf.Module()
+    with tempfile.TemporaryDirectory() as folder:
+        labels = Path(folder) / "labels.txt"
+        labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+        module.labels = tf.saved_model.Asset(str(labels))
+        tf.saved_model.save(module, str(path), _signatures(module, job))
+    write_warm_ups(path / WARM_UP_FILE, job)
+
+
+def _signatures(module: Any, job: Job) -> dict[str, Any]:
+    tf = import_tensorflow()
+    model = OpenNsfwModel()
+    model.build_from(job.weights, fold=True)
+    network = model.keras_model
+    # The variables alone: a Keras model as an attribute would load in Python, and fail
+    # in the C++ loader of TF Serving.
+    module.tf_variables = [variable.value for variable in network.variables]
+    images = tf.TensorSpec(
+        (None, INPUT_SIZE, INPUT_SIZE, CHANNELS), tf.float32, "inputs"
+    )
+    strings = tf.TensorSpec((None,), tf.string, "inputs")
+
+    def signature(load: Callable[[Any], Any], spec: Any) -> Any:
+        @tf.function(input_signature=[spec])
+        def answer(inputs: Any) -> dict[str, Any]:
+            return {"outputs": network(load(inputs), training=False)}
+
+        return answer.get_concrete_function()
+
+    found = {
+        "predict_images": signature(lambda batch: batch, images),
+        "predict_bytes": signature(load_bytes_tensor, strings),
+        "predict_base64": signature(load_base64_tensor, strings),
+    }
+    return {"serving_default": found[DEFAULTS[job.input_type]], **found}
+
+
+def scores(path: Path, job: Job) -> np.ndarray:
+    """What every signature answers, one after the other."""
+    tf = import_tensorflow()
+    loaded = tf.saved_model.load(str(path))
+    found = []
+    for name, input_type in _signature_inputs(job):
+        inputs = tf.constant(as_inputs(job, input_type))
+        found.append(loaded.signatures[name](inputs=inputs)["outputs"].numpy())
+    return np.concatenate(found)
+
+
+def _signature_inputs(job: Job) -> Iterator[tuple[str, str]]:
+    yield "serving_default", job.input_type
+    yield from ((name, input_type) for input_type, name in DEFAULTS.items())
+
+
+def as_inputs(job: Job, input_type: str) -> Any:
+    """The job's pictures as an input type takes them; files are PNG, which is exact."""
+    if input_type == "tensor":
+        return job.batch
+    files = []
+    for picture in job.pictures:
+        file = BytesIO()
+        picture.save(file, format="PNG", compress_level=1)
+        data = file.getvalue()
+        files.append(base64.urlsafe_b64encode(data) if "64" in input_type else data)
+    return files
+
+
+# -- warm-up: a TFRecord of PredictionLog, as TF Serving replays it after loading.
+# Its messages are a few nested fields, which are written here by hand because their
+# Python package (tensorflow-serving-api) is no part of the core. Field numbers:
+# tensorflow_serving/apis/prediction_log.proto, predict.proto and model.proto.
+
+
+def write_warm_ups(path: Path, job: Job) -> None:
+    """Write requests for every signature."""
+    tf = import_tensorflow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = [picture.resize((64, 64)) for picture in generated_pictures(1)]
+    shape = (1, INPUT_SIZE, INPUT_SIZE, CHANNELS)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, input_type in _signature_inputs(job):
+            if input_type == "tensor":  # one number stands for all of its zeros
+                inputs = tf.make_tensor_proto(0.0, tf.float32, shape)
+            else:
+                files = as_inputs(replace(job, pictures=small), input_type)
+                inputs = tf.make_tensor_proto(files)
+            writer.write(_prediction_log(name, inputs))
+
+
+def _prediction_log(signature: str, inputs: Any) -> bytes:
+    spec = _field(1, MODEL_NAME.encode()) + _field(3, signature.encode())
+    entry = _field(1, b"inputs") + _field(2, inputs.SerializeToString())
+    request = _field(1, spec) + _field(2, entry)
+    return _field(6, _field(1, request))  # predict_log.request
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])

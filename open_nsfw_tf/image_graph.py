@@ -1,0 +1,332 @@
+"""Yahoo's preprocessing as TensorFlow ops, bit for bit equal to the Pillow loader.
+
+Only ops: no Python runs in the graph, so the same code serves a `tf.function`, a
+SavedModel, a frozen graph and TensorFlow Serving. A picture that TensorFlow would read
+differently from Pillow is refused with a reason, never read approximately. Nothing
+raises on the way: every step hands on `(result, reason)`, where an empty reason means
+"good", because only so can a batch say which of its elements is bad.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.image import (
+    CROP,
+    MEAN_BGR,
+    RESIZE,
+    ImageError,
+    Picture,
+    describe,
+    load_rgb,
+    read_file,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+MAX_SIDE = 512 * RESIZE  # pixels; up to here the float32 sums of `_resize` are exact
+PARALLEL_PICTURES = 4  # pictures of a batch in memory at the same time
+JPEG_QUALITY = 75  # Pillow's default for save(format="JPEG"), with 4:2:0
+PRECISION_BITS = 22  # of a resampling weight: Pillow's 32 - 8 - 2
+LOW_BITS = 7  # of a weight that go to the second matmul
+COLUMNS = 8  # neighbouring outputs that share one slice of the input
+GROUPS = RESIZE // COLUMNS
+
+
+def load_image_tensor(data: tf.Tensor) -> tf.Tensor:
+    """Load one encoded picture inside a graph exactly as Yahoo did.
+
+    Args:
+        data: Scalar string: a JPEG, PNG, WebP, GIF (first frame) or BMP file.
+
+    Returns:
+        float32 (224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run on a picture that is damaged, larger
+            than MAX_PIXELS, or of a kind that TensorFlow reads differently from Pillow
+            (CMYK JPEG, palette BMP, GIF with transparency ...). No checksum guards the
+            pixels of GIF: one damaged there may be accepted.
+
+    Source: Yahoo's classify_nsfw.py and the Resample.c of Pillow.
+    """
+    blob, reason = _load(data)
+    return _require(reason[None], blob)
+
+
+def load_bytes_tensor(strings: tf.Tensor) -> tf.Tensor:
+    """Load a batch of encoded pictures inside a graph exactly as Yahoo did.
+
+    Args:
+        strings: string [None], each as for `load_image_tensor`; may be empty.
+
+    Returns:
+        float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run with a bad element; the message names
+            the index of every bad element and what is wrong with it.
+    """
+    return _load_batch(strings, _load)
+
+
+def load_base64_tensor(strings: tf.Tensor) -> tf.Tensor:
+    """Load a batch of base64 pictures inside a graph exactly as Yahoo did.
+
+    Args:
+        strings: string [None]; base64 in the standard or the urlsafe alphabet, padded
+            or not, with or without white space; the pictures as for
+            `load_image_tensor`.
+
+    Returns:
+        float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+
+    Raises:
+        tf.errors.InvalidArgumentError: As for `load_bytes_tensor`; also when an element
+            is not base64.
+    """
+    return _load_batch(strings, _load_base64)
+
+
+def create_tensorflow_image_loader(
+    expand_dims: bool = True,
+) -> Callable[[Picture], np.ndarray]:
+    """Return a function that loads one picture through the TensorFlow graph.
+
+    Args:
+        expand_dims: Whether to add the batch dimension.
+
+    Returns:
+        `load(picture)`; a path (str or PathLike), bytes, a binary file, a PIL image or
+        a uint8 RGB array (H, W, 3). It gives float32 (1, 224, 224, 3), or
+        (224, 224, 3) without expand_dims; BGR, 0..255 minus (104, 117, 123). It raises
+        ImageError, one line that names the picture and the reason.
+    """
+
+    def load(picture: Picture) -> np.ndarray:
+        value = _value(picture)
+        tf = import_tensorflow()
+        from_bytes, from_pixels = _compiled()
+        run = from_bytes if isinstance(value, bytes) else from_pixels
+        try:
+            blob, reason = run(tf.constant(value))
+        except tf.errors.OpError as error:
+            what = f"{describe(picture)}: TensorFlow failed: {error_reason(error)}"
+            raise ImageError(what) from error
+        if reason.numpy():
+            raise ImageError(f"{describe(picture)}: {reason.numpy().decode()}")
+        tensor: np.ndarray = blob.numpy()
+        return tensor[np.newaxis] if expand_dims else tensor
+
+    return load
+
+
+@functools.cache
+def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Trace the two graphs, from bytes and from pixels, once for all loaders."""
+    tf = import_tensorflow()
+
+    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
+    return (
+        tf.function(_load, input_signature=[tf.TensorSpec([], tf.string)]),
+        tf.function(lambda rgb: (_prepare(rgb), ""), input_signature=[pixels]),
+    )
+
+
+def _value(picture: Picture) -> bytes | np.ndarray:
+    """The bytes of a picture file; or of one in memory the pixels, uint8 (H, W, 3)."""
+    if not isinstance(picture, Image.Image | np.ndarray):
+        return read_file(picture)
+    pixels = np.asarray(load_rgb(picture))
+    if max(pixels.shape) > MAX_SIDE:
+        raise ImageError(
+            f"{describe(picture)}: expected sides of at most {MAX_SIDE} pixels, got "
+            f"{pixels.shape[1]} x {pixels.shape[0]}"
+        )
+    return pixels
+
+
+def error_reason(error: Any) -> str:
+    """What `load_bytes_tensor` or `load_base64_tensor` complain of, in one line.
+
+    Args:
+        error: the `tf.errors.OpError` that came.
+    """
+    message = " ".join(error.message.split())
+    found = re.search(r"assertion failed: \[(.*?)\]", message)
+    return found[1] if found else message
+
+
+def _load(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the blob and the reason why it is only zeros ("" for a good picture)."""
+    tf = import_tensorflow()
+
+    from open_nsfw_tf.image_decode import decode
+
+    # On a GPU TensorFloat-32 would round the sums, and decoding is CPU work anyway.
+    with tf.device("/CPU:0"):
+        picture, reason = decode(data, MAX_SIDE)
+        blob = tf.cond(
+            tf.equal(reason, ""),
+            lambda: _prepare(picture),
+            lambda: tf.zeros((CROP, CROP, 3)),
+        )
+        return tf.ensure_shape(blob, (CROP, CROP, 3)), reason
+
+
+def _load_base64(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the blob of one base64 picture, and the reason as `_load` does."""
+    tf = import_tensorflow()
+
+    with tf.device("/CPU:0"):
+        text = tf.strings.regex_replace(text, r"\s+", "")
+        good = tf.strings.regex_full_match(text, "[A-Za-z0-9+/_-]*={0,2}")
+        for old, new in ((r"\+", "-"), ("/", "_"), ("=+", "")):
+            text = tf.strings.regex_replace(text, old, new)
+        # TensorFlow cannot decode a last group of a single character; nor can anyone.
+        good = good & tf.not_equal(tf.strings.length(text) % 4, 1)
+        reason = "not base64: expected A-Z a-z 0-9 with +/ or -_, = only at the end"
+        blob, why = tf.cond(
+            good,
+            lambda: _load(tf.io.decode_base64(text)),
+            lambda: (tf.zeros((CROP, CROP, 3)), reason),
+        )
+        return blob, why
+
+
+def _load_batch(strings: tf.Tensor, load: Callable[..., Any]) -> tf.Tensor:
+    """Apply `load` to each string and fail once, naming all the bad elements."""
+    tf = import_tensorflow()
+
+    strings = tf.ensure_shape(tf.convert_to_tensor(strings, tf.string), (None,))
+    specs = (tf.TensorSpec((CROP, CROP, 3), tf.float32), tf.TensorSpec((), tf.string))
+    blobs, reasons = tf.map_fn(
+        load,
+        strings,
+        fn_output_signature=specs,
+        parallel_iterations=PARALLEL_PICTURES,
+    )
+    return _require(reasons, blobs)
+
+
+def _require(reasons: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return `values`, or fail with the number and the reason of each bad picture."""
+    tf = import_tensorflow()
+
+    bad = tf.reshape(tf.where(tf.not_equal(reasons, "")), (-1,))
+    lines = tf.strings.join(
+        ["picture ", tf.strings.as_string(bad), ": ", tf.gather(reasons, bad)]
+    )
+    check = tf.debugging.Assert(
+        tf.equal(tf.size(bad), 0), [tf.strings.reduce_join(lines, separator="; ")]
+    )
+    # Without the dependency a frozen graph would lose the check.
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(values)
+
+
+def _prepare(picture: tf.Tensor) -> tf.Tensor:
+    """Turn uint8 RGB (H, W, 3) into the network's float32 (224, 224, 3)."""
+    tf = import_tensorflow()
+
+    from open_nsfw_tf.image_decode import decode_jpeg
+
+    with tf.device("/CPU:0"):
+        jpeg = tf.io.encode_jpeg(
+            _resize(picture),
+            format="rgb",
+            quality=JPEG_QUALITY,
+            chroma_downsampling=True,
+        )
+        edge = (RESIZE - CROP) // 2
+        crop = decode_jpeg(jpeg)[edge : edge + CROP, edge : edge + CROP, ::-1]
+        return tf.ensure_shape(tf.cast(crop, tf.float32), (CROP, CROP, 3)) - MEAN_BGR
+
+
+def _resize(picture: tf.Tensor) -> tf.Tensor:
+    """Resize to (256, 256, 3), first the width, then the height, as Pillow does.
+
+    Pillow sums in integers. Here two float32 matmuls do it, of the high and the low
+    bits of the weights; no partial sum needs more than 24 bits, so each is exact in any
+    order. Neighbours share a slice of the input, because an output needs few taps.
+    """
+    tf = import_tensorflow()
+
+    height, width = tf.unstack(tf.shape(picture)[:2])
+    rows = tf.reshape(picture, (height, 3 * width))
+    starts, weights = _weights(width)
+    # The channels are interleaved, so the weights are spread over pairs of channels.
+    weights = tf.einsum("got,cd->gtcod", weights, tf.eye(3))
+    weights = tf.reshape(weights, (GROUPS, -1, 2 * COLUMNS * 3))
+    slices = _slices(rows, 3 * starts, tf.shape(weights)[1], axis=1)
+    sums = map(tf.matmul, slices, tf.unstack(weights))
+    narrow = tf.stack([_round(part, axis=1) for part in sums], axis=1)
+
+    rows = tf.reshape(narrow, (height, RESIZE * 3))
+    starts, weights = _weights(height)
+    slices = _slices(rows, starts, tf.shape(weights)[2], axis=0)
+    sums = map(tf.matmul, tf.unstack(weights), slices)
+    small = tf.stack([_round(part, axis=0) for part in sums])
+    return tf.reshape(small, (RESIZE, RESIZE, 3))
+
+
+def _slices(
+    rows: tf.Tensor, starts: tf.Tensor, size: tf.Tensor, axis: int
+) -> list[tf.Tensor]:
+    """Return the float32 slices of a matrix that begin at each of the starts."""
+    tf = import_tensorflow()
+
+    along = [axis == 0, axis == 1]
+    begins = tf.unstack(tf.where(along, starts[:, None], 0), GROUPS)
+    shape = tf.where(along, size, tf.shape(rows))
+    return [tf.cast(tf.slice(rows, begin, shape), tf.float32) for begin in begins]
+
+
+def _round(sums: tf.Tensor, axis: int) -> tf.Tensor:
+    """Join the high and the low sums, the two halves of an axis, to rounded uint8."""
+    tf = import_tensorflow()
+
+    high, low = tf.split(sums, 2, axis=axis)
+    high_bits = PRECISION_BITS - LOW_BITS
+    half = 2.0 ** (high_bits - 1)
+    return tf.cast((high + tf.floor(low) + half) * 2.0**-high_bits, tf.uint8)
+
+
+def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return Pillow's bilinear weights from `size` to RESIZE pixels.
+
+    Returns:
+        int32 (GROUPS,), the first input pixel of each group of outputs; and float32
+        (GROUPS, 2 * COLUMNS, taps), for each group the high parts of its outputs'
+        weights, then the low ones, both in units of the lowest high bit.
+    """
+    tf = import_tensorflow()
+
+    scale = tf.cast(size, tf.float64) / RESIZE
+    support = tf.maximum(scale, 1.0)
+    centers = (tf.range(RESIZE, dtype=tf.float64) + 0.5) * scale
+    lows = tf.maximum(tf.cast(centers - support + 0.5, tf.int32), 0)
+    highs = tf.minimum(tf.cast(centers + support + 0.5, tf.int32), size)
+    taps = tf.reduce_max(highs[COLUMNS - 1 :: COLUMNS] - lows[::COLUMNS])
+    starts = tf.minimum(lows[::COLUMNS], size - taps)
+
+    inputs = tf.repeat(starts, COLUMNS)[:, None] + tf.range(taps)
+    offsets = tf.cast(inputs, tf.float64) - centers[:, None] + 0.5
+    triangle = tf.maximum(1.0 - tf.abs(offsets * (1.0 / support)), 0.0)
+    used = (inputs >= lows[:, None]) & (inputs < highs[:, None])
+    triangle = tf.where(used, triangle, 0.0)
+    # Not reduce_sum: the last bit of the sum depends on Pillow's order, one by one.
+    total = tf.cumsum(triangle, axis=1)[:, -1:]
+    whole = tf.floor(triangle / total * 2.0**PRECISION_BITS + 0.5) * 2.0**-LOW_BITS
+    parts = tf.stack([tf.round(whole), whole - tf.round(whole)], axis=1)
+    parts = tf.reshape(parts, (GROUPS, COLUMNS, 2, taps))
+    parts = tf.reshape(tf.transpose(parts, (0, 2, 1, 3)), (GROUPS, 2 * COLUMNS, taps))
+    return starts, tf.cast(parts, tf.float32)

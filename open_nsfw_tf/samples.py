@@ -1,0 +1,69 @@
+"""Pictures to compare and to calibrate with, where the user names none."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZES = ((640, 480), (333, 500), (1200, 800), (224, 224), (90, 1000))  # width, height
+
+# Photographs that scikit-image installs; no drawings, logos or plots.
+_INSTALLED = (
+    "astronaut.png",
+    "coffee.png",
+    "chelsea.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "camera.png",
+    "coins.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "retina.jpg",
+    "grass.png",
+    "gravel.png",
+    "brick.png",
+)
+
+
+def installed_pictures() -> list[Path]:
+    """The photographs that come with scikit-image; none where it is not installed."""
+    spec = find_spec("skimage")
+    if spec is None or spec.origin is None:
+        return []
+    folder = Path(spec.origin).parent / "data"
+    return [folder / name for name in _INSTALLED if (folder / name).is_file()]
+
+
+def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
+    """Made-up pictures with the statistics of photographs, the same at every call.
+
+    Args:
+        count: how many.
+        seed: another seed gives others.
+
+    Returns:
+        PIL images of mode RGB and several sizes: noise whose power falls with the
+        square of the frequency, as that of natural scenes does (Field, 1987), tinted.
+    """
+    random = np.random.default_rng(seed)
+    made = []
+    for index in range(count):
+        width, height = SIZES[index % len(SIZES)]
+        y = np.fft.fftfreq(height)[:, np.newaxis]
+        x = np.fft.rfftfreq(width)
+        amplitude = 1 / np.maximum(np.hypot(x, y), 1 / max(width, height))
+        phases = np.exp(2j * np.pi * random.random((*amplitude.shape, 3)))
+        waves = np.fft.irfft2(
+            amplitude[..., np.newaxis] * phases, (height, width), axes=(0, 1)
+        )
+        tint = random.uniform(60, 200, 3)
+        pixels = tint + 45 * (0.7 * waves[..., :1] + 0.3 * waves) / waves.std()
+        made.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return made
+
+
+def sample_pictures(count: int) -> list[Path | Image.Image]:
+    """Installed photographs first, then generated pictures, `count` in all."""
+    installed: list[Path | Image.Image] = list(installed_pictures()[:count])
+    return installed + generated_pictures(count - len(installed))
