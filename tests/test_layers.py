@@ -10,7 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # From the ground up. Rooms of one row do not import each other, but for the parts of a
 # folder, which may import the folder's own `__init__`.
 ROWS = [
-    ["architecture", "image", "backend"],
+    ["messages"],
+    ["architecture", "picture", "backend"],
+    ["image"],
     ["formats", "published", "image_decode", "samples"],
     ["weights", "image_graph"],
     ["model"],
@@ -29,7 +31,14 @@ OWNERS = {
         "engines/onnxruntime",
     },
     "onnxruntime": {"engines/onnxruntime", "export/onnx"},
-    "PIL": {"image", "image_graph", "samples", "export/__init__", "export/savedmodel"},
+    "PIL": {
+        "image",
+        "picture",
+        "image_graph",
+        "samples",
+        "export/__init__",
+        "export/savedmodel",
+    },
     "coremltools": {"export/coreml", "export/mil"},
     "pooch": {"published"},
     "typer": {"cli/__init__", "cli/app", "cli/classify", "cli/export", "cli/weights"},

@@ -1,0 +1,17 @@
+"""How errors call things: in one line, printable, and of bounded length."""
+
+LONGEST_NAME = 200  # characters of a name that a file or a caller chose
+LONGEST_REASON = 300  # characters of another library's words
+
+
+def shown(name: object, longest: int = LONGEST_NAME) -> str:
+    """A name for an error: newlines and control characters escaped, cut if long."""
+    text = name if isinstance(name, str) else str(name)
+    text = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    text = " ".join(str(error).split())[:LONGEST_REASON]
+    return shown(text, LONGEST_REASON) or type(error).__name__
