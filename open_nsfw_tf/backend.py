@@ -1,12 +1,15 @@
-"""TensorFlow, imported once, when it is needed, and without its start-up log."""
+"""TensorFlow and ONNX Runtime, imported when they are needed, and made to be quiet."""
 
 import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+from open_nsfw_tf.messages import shown
 
 # What TensorFlow's C++ writes before its own settings for logging take effect, such as
 # "I0000 00:00:1795168271.889178    4577 port.cc:153] oneDNN custom operations are on."
@@ -16,27 +19,48 @@ _NOISE = re.compile(
 )
 
 
+_importing = threading.RLock()  # standard error is one for all threads
+
+
 def import_tensorflow() -> Any:
     """TensorFlow with Keras on top of it.
 
     Raises:
         ImportError: TensorFlow is not installed, or Keras runs on another backend.
     """
-    if "keras" not in sys.modules or "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors of the C++ part
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        with without_noise():
-            import keras
-            import tensorflow
-    import keras
-    import tensorflow
+    with _importing:
+        if "keras" not in sys.modules or "tensorflow" not in sys.modules:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its C++: errors only
+            os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+            _check_backend(os.environ["KERAS_BACKEND"])
+            with without_noise():
+                import keras
+                import tensorflow
+        import keras
+        import tensorflow
 
-    if keras.backend.backend() != "tensorflow":
-        raise ImportError(
-            f"Keras runs on {keras.backend.backend()}, this network needs TensorFlow: "
-            "set KERAS_BACKEND=tensorflow"
-        )
+    _check_backend(keras.backend.backend())
     return tensorflow
+
+
+def _check_backend(name: str) -> None:
+    if name != "tensorflow":
+        raise ImportError(
+            f"Keras runs on {shown(name)}, this network needs TensorFlow: set "
+            "KERAS_BACKEND=tensorflow"
+        )
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, without the telemetry of its wheels.
+
+    Version 1.31 writes a device id and a database into the user's cache when it is
+    imported, and sends them to Microsoft; its own switch has to be set before.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 @contextmanager
@@ -45,12 +69,13 @@ def without_noise() -> Iterator[None]:
 
     No setting silences that log: it is written before TensorFlow reads its settings.
     """
-    try:
-        saved = os.dup(2)
-    except OSError:  # a process without standard error
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
+    with _importing, ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            saved = os.dup(2)
+        except OSError:  # nowhere to hold it, or a process without standard error
+            yield
+            return
         os.dup2(held.fileno(), 2)
         try:
             yield

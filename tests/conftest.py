@@ -3,9 +3,11 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 # Before anything is imported: the tests neither use nor fill the user's cache, and no
@@ -53,3 +55,70 @@ def model(weights_path: Path) -> Any:
     model = OpenNsfwModel()
     model.build(weights_path)
     return model
+
+
+@pytest.fixture(scope="session")
+def trained(weights: Any) -> Any:
+    """Yahoo's trained weights, batch norm folded."""
+    return weights
+
+
+@pytest.fixture(scope="session")
+def unfolded(trained: Any) -> Any:
+    """The same function with random batch norms."""
+    from open_nsfw_tf.architecture import unfold_batch_norm
+
+    return unfold_batch_norm(trained, seed=1)
+
+
+def _smooth(seed: int) -> np.ndarray:
+    """A soft colour field: the network is unsure of these, so errors show."""
+    side = np.linspace(0, np.pi, 224)
+    waves = np.stack([np.cos(count * side) for count in range(3)])
+    colours = np.random.default_rng(seed).normal(size=(3, 3, 3))
+    field = np.einsum("ih,jw,ijc->hwc", waves, waves, colours)
+    return (20 * field / np.abs(field).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def batch() -> np.ndarray:
+    """Four net inputs, whose scores lie between .47 and .65."""
+    return np.stack([_smooth(seed) for seed in (1, 8, 10, 13)])
+
+
+@pytest.fixture(scope="session")
+def score(batch: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """np.ndarray of the batch with some weights, by ONNX Runtime."""
+    from open_nsfw_tf.backend import import_onnxruntime
+    from open_nsfw_tf.formats.onnx_graph import graph
+
+    onnxruntime = import_onnxruntime()
+
+    def scored(weights: Any) -> np.ndarray:
+        model = graph(weights).SerializeToString()
+        session = onnxruntime.InferenceSession(
+            model, providers=["CPUExecutionProvider"]
+        )
+        return session.run(None, {"input": batch})[0]
+
+    return scored
+
+
+@pytest.fixture(scope="session")
+def expected(trained: Any, score: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """The scores of the batch with the trained weights."""
+    return score(trained)
+
+
+@pytest.fixture(scope="session")
+def assert_equal() -> Callable[[Any, Any], None]:
+    """Assert that two weights are the same to the bit."""
+
+    def check(first: Any, second: Any) -> None:
+        assert first.keys() == second.keys()
+        for name, layer in first.items():
+            assert layer.keys() == second[name].keys()
+            for field, array in layer.items():
+                assert np.array_equal(array, second[name][field]), f"{name}.{field}"
+
+    return check

@@ -189,5 +189,76 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert not done.stderr
 
 
+def test_closed_streams_are_errors_of_one_line() -> None:
+    scripts = [f"'{SCRIPTS / name}'" for name in ("open-nsfw", "classify_nsfw.py")]
+    for command in (f"{scripts[0]} classify - <&-", f"{scripts[1]} - <&-"):
+        done = run("sh", "-c", command)
+        assert done.returncode == 1
+        assert "standard input, which is closed" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = run("sh", "-c", f"{scripts[1]} '{COFFEE}' >&-")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: standard output is closed: there is nowhere to print to\n"
+    )
+    done = run("sh", "-c", f"{scripts[1]} none.jpg 2>&-")
+    assert done.returncode == 1
+    assert not done.stdout
+
+
+def test_nothing_is_left_or_printed_by_libraries(tmp_path: Path) -> None:
+    """ONNX Runtime's wheels would leave a device id, and send it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    environment.pop("XDG_CACHE_HOME")
+    done = run(SCRIPTS / "classify_nsfw.py", COFFEE, env=environment)
+    assert not done.stderr
+    left = [path.relative_to(home) for path in home.rglob("*") if path.is_file()]
+    assert len(left) == 1
+    assert left[0].match(".cache/open_nsfw_tf/graphs/*.onnx")
+
+
+def test_a_damaged_tiff_prints_our_line_only(tmp_path: Path) -> None:
+    data = bytearray(
+        pictures.encoded(
+            pictures.sample("camera.png"), "TIFF", compression="tiff_adobe_deflate"
+        )
+    )
+    data[60:90] = bytes(30)
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(data)
+    done = run(SCRIPTS / "classify_nsfw.py", path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {path}: ")
+
+
+def test_a_tool_may_ask_for_tracebacks(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPTS / "classify_nsfw.py", tmp_path / "none.jpg"],
+        env={**os.environ, "OPEN_NSFW_TF_DEBUG": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("loader", ["yahoo", "tensorflow"])
+@pytest.mark.parametrize("input_type", ["tensor", "base64_jpeg"])
+def test_loaders_and_input_types_print_the_same(loader: str, input_type: str) -> None:
+    rocket = pictures.path("rocket.jpg")
+    command = SCRIPTS / "classify_nsfw.py"
+    plain = run(command, rocket)
+    done = run(command, "-l", loader, "-i", input_type, rocket)
+    assert done.stdout == plain.stdout
+    assert not done.stderr
+    bad = run(command, "-l", loader, "-i", input_type, __file__)
+    assert bad.returncode == 1
+    assert bad.stderr.startswith(f"error: {__file__}: ")
+    assert len(bad.stderr.splitlines()) == 1
+
+
 def test_version() -> None:
     assert open_nsfw("--version").stdout.strip() == "0.1.0"

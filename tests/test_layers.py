@@ -14,7 +14,7 @@ ROWS = [
     ["architecture", "picture", "backend"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "image_graph"],
+    ["weights", "mmdnn_route", "image_graph"],
     ["model"],
     ["engines"],
     ["classifier", "export"],
@@ -30,7 +30,7 @@ OWNERS = {
         "export/onnx",
         "engines/onnxruntime",
     },
-    "onnxruntime": {"engines/onnxruntime", "export/onnx"},
+    "onnxruntime": {"backend", "export/onnx"},
     "PIL": {
         "image",
         "picture",
@@ -40,6 +40,7 @@ OWNERS = {
         "export/savedmodel",
     },
     "coremltools": {"export/coreml", "export/mil"},
+    "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
     "typer": {"cli/__init__", "cli/app", "cli/classify", "cli/export", "cli/weights"},
 }

@@ -10,17 +10,17 @@ import typer
 from open_nsfw_tf.cli import classify as _classify
 from open_nsfw_tf.cli import export as _export
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
-from open_nsfw_tf.cli.app import app, errors_in_one_line
+from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
 
 
 def main() -> None:
     """Run `open-nsfw`."""
-    with errors_in_one_line():
-        app(prog_name="open-nsfw")
+    _run(app)
 
 
 def _run(script: typer.Typer) -> None:
     with errors_in_one_line():
+        standard_output_is_open()
         script(prog_name=script.info.name)
 
 

@@ -1,16 +1,20 @@
 """The command `open-nsfw` itself, and what its commands share."""
 
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.engines import ENGINES
+from open_nsfw_tf.image import ImageError
+from open_nsfw_tf.messages import shown
 
 app = typer.Typer(
     name="open-nsfw",
@@ -87,22 +91,64 @@ _EXPECTED = (
     MemoryError,
     RuntimeError,  # ExportError among them
 )
+DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what can be expected to go wrong into one line and exit status 1."""
+    if os.environ.get(DEBUG):
+        yield
+        return
     # A warning of a picture's decoder or of a library is no news to the user.
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    _silence_libraries()
     try:
         yield
-    except (
-        ValueError,
-        OSError,
-        ImportError,
-        MemoryError,
-        NotImplementedError,
-    ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {reason}", file=sys.stderr)
+    except _EXPECTED as error:
+        if sys.stderr is not None:
+            print(f"error: {shown(error, LONGEST)}", file=sys.stderr)
         sys.exit(1)
+
+
+LONGEST = 2000  # characters of an error
+
+
+def _silence_libraries() -> None:
+    """Give C libraries a standard error of their own, which nobody reads.
+
+    TensorFlow, libtiff and others print there what no user can act on; what they cannot
+    do comes back as an error that Python prints.
+    """
+    if sys.stderr is None:
+        return
+    try:
+        ours = os.dup(2)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 2)
+        os.close(silence)
+    except OSError:
+        return
+    sys.stderr = os.fdopen(ours, "w", buffering=1, errors="backslashreplace")
+
+
+def standard_input() -> IO[bytes]:
+    """The binary standard input.
+
+    Raises:
+        ImageError: it is closed.
+    """
+    if sys.stdin is None:
+        raise ImageError("-: expected a picture on standard input, which is closed")
+    return sys.stdin.buffer
+
+
+def standard_output_is_open() -> None:
+    """Refuse to work for nobody.
+
+    Raises:
+        OSError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output is closed: there is nowhere to print to")

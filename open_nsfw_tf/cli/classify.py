@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,13 @@ import numpy as np
 import typer
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.cli.app import EngineOption, WeightsOption, app, choice
+from open_nsfw_tf.cli.app import (
+    EngineOption,
+    WeightsOption,
+    app,
+    choice,
+    standard_input,
+)
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     ImageError,
@@ -72,7 +77,7 @@ def classify(
     from open_nsfw_tf.classifier import Classifier
 
     classifier = Classifier(engine, weights, max_pixels=max_pixels)
-    pictures = (sys.stdin.buffer if path == STDIN else path for path in images)
+    pictures = [standard_input() if path == STDIN else path for path in images]
     results = classifier.classify_many(pictures, errors="yield")
     failed = False
     for path, result in zip(images, results, strict=True):
@@ -84,7 +89,9 @@ def classify(
             row.update(result._asdict())
             if threshold is not None:
                 row["label"] = "nsfw" if result.nsfw >= threshold else "sfw"
-        print(json.dumps(row) if json_lines else _line(row), flush=True)
+        print(
+            json.dumps(row, allow_nan=False) if json_lines else _line(row), flush=True
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -136,7 +143,7 @@ def classify_original(
     """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
     from open_nsfw_tf.classifier import Classifier
 
-    picture = sys.stdin.buffer if input_file == STDIN else input_file
+    picture = standard_input() if input_file == STDIN else input_file
     load = create_yahoo_image_loader()
     if input_type == "base64_jpeg":
         load = _load_base64

@@ -30,13 +30,14 @@ def weights_list() -> None:
     for place in places():
         mark = "-"
         if place.path is not None:
-            mark, chosen = ("+" if chosen else "*"), True
+            mark = "+" if chosen else "*" if place.path.is_file() else "!"
+            chosen = True
         at = f": {describe(place.path)}" if place.path is not None else ""
         print(f"{mark} {place.title}{at}")
     for name, copy in PUBLISHED.items():
         if copy.url:
             print(f"  to fetch: {name} ({copy.title}; {copy.licence})")
-    print("* is used, + is there too, - is not there")
+    print("* is used, + is there too, - is not there, ! is named but no file")
 
 
 @weights_app.command("fetch")

@@ -64,8 +64,8 @@ def create(
         ImportError: the engine's package is not installed; the message says how to.
         WeightsError: the weights cannot be read or do not fit.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"expected at least 1 thread, got {threads}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"expected at least 1 thread, got {threads!r:.80}")
     kind_name = _installed() if name == "auto" else name
     kind = ENGINES.get(kind_name)
     if kind is None:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from open_nsfw_tf.architecture import DENSE
+from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.formats.onnx_graph import INPUT, METADATA, OUTPUT, graph
 
@@ -39,6 +40,7 @@ def _inputs(job: Job) -> np.ndarray:
 def _quantized(model: Any, inputs: np.ndarray) -> Any:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
+        import_onnxruntime()
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -82,8 +84,7 @@ class _Reader:
 
 def scores(path: Path, job: Job) -> np.ndarray:
     """What ONNX Runtime answers: for all pictures at once, and for each alone."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(

@@ -11,27 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Layer, Weights, WeightsError
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.formats.pickled import PickledArray, text, unpickle
+from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats.pickled import PickledArray, unpickle
+from open_nsfw_tf.messages import shown
 
-MAX_BYTES = 1 << 29  # of a file; the real one has 24 MB
 MAX_HEADER = 4096  # bytes; such a file's header has about 110
 MAGIC = b"\x93NUMPY"
-
-# What a broken stream makes of well-meant code.
-_BROKEN = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    Warning,  # pickletools warns of escapes; an application may make that an error
-    struct.error,
-)
 
 
 def read(path: Path) -> Weights:
@@ -48,16 +33,21 @@ def read(path: Path) -> Weights:
         OSError: the file cannot be read.
         WeightsError: it is cut, broken, too large, or asks for anything but arrays.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise WeightsError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not weights")
-    data = path.read_bytes()
-    try:
+    return read_dict(path)
+
+
+def read_dict(path: Path) -> Weights:
+    """Read any `.npy` of one pickled dict of dicts of arrays, of whatever names.
+
+    Returns:
+        ``{layer: {field: float32 array}}``.
+
+    Raises:
+        OSError, WeightsError: as `read`.
+    """
+    with reading(path, ".npy file", *BROKEN):
+        data = whole(path)
         return _weights(unpickle(_pickle_of(data)), limit=2 * len(data))
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: cut or broken .npy file ({reason})") from error
 
 
 def write(path: Path, weights: Weights) -> None:
@@ -105,11 +95,11 @@ def _weights(found: object, limit: int) -> Weights:
     weights: Weights = {}
     for name, layer in found.items():
         if not isinstance(layer, dict):
-            raise WeightsError(f"expected a dict of arrays in layer {text(name)!r:.80}")
-        weights[text(name)] = fields = {}
+            raise WeightsError(f"expected a dict of arrays in layer {shown(name)}")
+        weights[name] = fields = {}
         for field, array in layer.items():
-            fields[text(field)] = _float32(array, f"{text(name)}.{text(field)}")
-            limit -= fields[text(field)].nbytes
+            fields[field] = _float32(array, f"{name}.{field}")
+            limit -= fields[field].nbytes
             if limit < 0:  # one array named many times
                 raise WeightsError("refused: its arrays are larger than the file")
     return weights
@@ -117,8 +107,10 @@ def _weights(found: object, limit: int) -> Weights:
 
 def _float32(array: object, name: str) -> np.ndarray:
     if not isinstance(array, PickledArray):
-        raise WeightsError(f"expected an array in {name}, got {type(array).__name__}")
-    return np.ascontiguousarray(array.numpy(), dtype=np.float32)
+        raise WeightsError(
+            f"expected an array in {shown(name)}, got {type(array).__name__}"
+        )
+    return float32(array.numpy())
 
 
 # -- writing: the same opcodes, by hand, because today's pickle names `numpy._core`,

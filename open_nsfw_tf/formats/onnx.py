@@ -22,10 +22,10 @@ from open_nsfw_tf.architecture import (
     WeightsError,
     identity_batch_norm,
 )
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
 from open_nsfw_tf.formats.onnx_graph import graph
 
-FLOATS = (np.float16, np.float32, np.float64)
+FLOATS = ("FLOAT16", "FLOAT", "DOUBLE")
 
 
 def write(path: Path, weights: Weights) -> None:
@@ -51,17 +51,13 @@ def read(path: Path) -> Weights:
     import onnx
     from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load(path, load_external_data=False)
+    with reading(path, "ONNX file", *BROKEN, DecodeError):
+        model = onnx.load_model_from_string(whole(path))
         return _Walker(model.graph).weights()
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except (DecodeError, ValueError, TypeError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: cut or broken ONNX file ({reason})") from error
 
 
-_PASSED = {"Relu", "MaxPool", "Transpose", "Identity", "Pad", "Cast"}
+_SAME = {"Identity", "Transpose", "Cast"}
+_PASSED = _SAME | {"Relu", "MaxPool", "Pad"}
 _TO_DENSE = _PASSED | {
     "AveragePool",
     "GlobalAveragePool",
@@ -109,9 +105,11 @@ class _Walker:
             raise WeightsError(f"expected constant weights in {name!r:.80}")
         if tensor.data_location == TensorProto.EXTERNAL:
             raise WeightsError("its weights are in another file: save it as one file")
+        if tensor.data_type not in (getattr(TensorProto, kind) for kind in FLOATS):
+            raise WeightsError(
+                f"expected float weights, got type {tensor.data_type} in {name!r:.80}"
+            )
         array: np.ndarray = numpy_helper.to_array(tensor)
-        if array.dtype not in FLOATS:
-            raise WeightsError(f"expected float weights, got {array.dtype} in {name!r}")
         return array
 
     def reach(self, tensor: str, kinds: set[str], through: set[str]) -> list[Any]:
@@ -139,8 +137,8 @@ class _Walker:
                     biases = self.array(node.input[2])
                 norm, biases, end = self.batch_norm(node.output[0], conv, biases)
                 found[f"conv_{conv.place}"] = {
-                    "weights": _float32(kernel.transpose(2, 3, 1, 0)),  # OIHW to HWIO
-                    "biases": _float32(biases),
+                    "weights": float32(kernel.transpose(2, 3, 1, 0)),  # OIHW to HWIO
+                    "biases": float32(biases),
                 }
                 found[f"bn_{conv.place}"] = norm
                 return end
@@ -153,26 +151,52 @@ class _Walker:
     def batch_norm(
         self, tensor: str, conv: Convolution, biases: np.ndarray
     ) -> tuple[Layer, np.ndarray, str]:
-        norm = identity_batch_norm(conv.outputs)
-        for node in self.users.get(tensor, []):
-            if node.op_type == "BatchNormalization":
-                names = ("scale", "offset", "mean", "variance")
-                arrays = [self.array(name) for name in node.input[1:5]]
-                norm = dict(zip(names, map(_float32, arrays), strict=True))
-                epsilon = _attribute(node, "epsilon", 1e-5)
-                spare = arrays[3].astype(np.float64) + (epsilon - BATCH_NORM_EPSILON)
-                norm["variance"] = _float32(spare)
-                return norm, biases, node.output[0]
-            if node.op_type == "Add" and (bias := self.constant_of(node)) is not None:
-                return self.batch_norm(node.output[0], conv, biases + bias.reshape(-1))
-        return norm, biases, tensor
+        """What a convolution's output goes through: sums and products with constants.
+
+        Returns:
+            The batch norm, the identity if there is none; the biases, with what is
+            added before it; the tensor after it.
+        """
+        norm: Layer = {}
+        seen = set()  # a broken graph may run in a circle
+        while tensor not in seen and len(self.users.get(tensor, [])) == 1:
+            seen.add(tensor)
+            node = self.users[tensor][0]
+            constant = self.constant_of(node)
+            if node.op_type == "BatchNormalization" and not norm:
+                norm = self.norm(node)
+            elif node.op_type == "Add" and constant is not None and norm:
+                norm["offset"] = norm["offset"] + constant
+            elif node.op_type == "Add" and constant is not None:
+                biases = biases + constant
+            elif node.op_type == "Mul" and constant is not None:
+                # Keras 3 has no batch norm of one piece: it multiplies and adds.
+                norm = norm or identity_batch_norm(conv.outputs)
+                for field in ("scale", "offset"):
+                    norm[field] = norm[field] * constant
+            elif node.op_type not in _SAME:
+                break
+            tensor = str(node.output[0])
+        norm = norm or identity_batch_norm(conv.outputs)
+        return {name: float32(norm[name]) for name in norm}, biases, tensor
+
+    def norm(self, node: Any) -> Layer:
+        names = ("scale", "offset", "mean", "variance")
+        arrays = [self.array(name) for name in node.input[1:5]]
+        norm = dict(zip(names, arrays, strict=True))
+        epsilon = float(np.float32(_attribute(node, "epsilon", 1e-5)))
+        # The attribute is a float32, and the usual one should change no bit.
+        spare = epsilon - float(np.float32(BATCH_NORM_EPSILON))
+        return {**norm, "variance": arrays[3].astype(np.float64) + spare}
 
     def constant_of(self, node: Any) -> np.ndarray | None:
         names = [name for name in node.input if name in self.constants]
-        return self.array(names[0]) if names else None
+        if not names or node.op_type not in ("Add", "Mul"):
+            return None
+        return self.array(names[0]).reshape(-1)
 
     def sum_after(self, tensor: str, place: str) -> str:
-        sums = self.reach(tensor, {"Add", "Sum"}, {"Identity", "Transpose", "Cast"})
+        sums = self.reach(tensor, {"Add", "Sum"}, _SAME)
         if len(sums) != 1:
             raise WeightsError(f"another network: no sum at the end of {place}")
         return str(sums[0].output[0])
@@ -191,11 +215,11 @@ class _Walker:
             )
         if len(nodes[0].input) > 2:
             return {
-                "weights": _float32(kernel),
-                "biases": _float32(self.array(nodes[0].input[2])),
+                "weights": float32(kernel),
+                "biases": float32(self.array(nodes[0].input[2])),
             }
         _, biases, _ = self.batch_norm(nodes[0].output[0], STEM, np.zeros(CLASSES))
-        return {"weights": _float32(kernel), "biases": _float32(biases)}
+        return {"weights": float32(kernel), "biases": float32(biases)}
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:
@@ -205,7 +229,3 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)
     return default
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, dtype=np.float32)

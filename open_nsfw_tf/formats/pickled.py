@@ -16,6 +16,9 @@ from open_nsfw_tf.architecture import WeightsError
 
 FLOATS = ("f2", "f4", "f8")
 MAX_SIDE = 1 << 29  # of an array; more bytes than any weights have
+MAX_OPCODES = 200_000  # the 107 layers take about 10,000
+MAX_TUPLE = 9  # items; a dtype's state has the most
+MAX_TEXT = 1024  # characters of a name
 
 
 @dataclass
@@ -94,7 +97,14 @@ class _Machine:
         self.expect(list).extend(items)
 
     def set_items(self, items: list[Any]) -> None:
-        self.expect(dict).update(zip(items[::2], items[1::2], strict=True))
+        keys = [text(key) for key in items[::2]]
+        self.expect(dict).update(zip(keys, items[1::2], strict=True))
+
+    def mark_tuple(self) -> None:
+        items = tuple(self.since_mark())
+        if len(items) > MAX_TUPLE:
+            raise WeightsError(f"refused: a tuple of {len(items)} items in weights")
+        self.stack.append(items)
 
     def expect(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -102,12 +112,13 @@ class _Machine:
         return self.stack[-1]
 
     def name(self, module: object, name: object) -> None:
-        if (module, name) not in _CALLS and (module, name) not in _CLASSES:
+        wanted = (text(module), text(name))
+        if wanted not in _CALLS and wanted not in _CLASSES:
             raise WeightsError(
-                f"refused: it asks for {module}.{name}, which weights do not need; "
-                "this file may run code where it is unpickled"
+                f"refused: it asks for {wanted[0]:.80}.{wanted[1]:.80}, which weights "
+                "do not need; this file may run code where it is unpickled"
             )
-        self.stack.append(_Name(str(module), str(name)))
+        self.stack.append(_Name(*wanted))
 
     def reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
@@ -128,6 +139,8 @@ class _Machine:
 
     def encode(self, text: str, encoding: str = "") -> bytes:
         """What Python 3 writes for bytes under protocol 2."""
+        if not isinstance(text, str):
+            raise WeightsError(f"refused: it encodes a {type(text).__name__}")
         self.budget -= len(text)
         if encoding != "latin1" or self.budget < 0:
             raise WeightsError("refused: bytes that no array needs")
@@ -135,14 +148,23 @@ class _Machine:
 
 
 def text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    """A name in the stream; Python 2's byte strings are latin-1.
+
+    Raises:
+        WeightsError: it is no string, or far too long.
+    """
+    if not isinstance(value, str | bytes) or len(value) > MAX_TEXT:
+        raise WeightsError(f"expected a name, got {type(value).__name__}")
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _shape(shape: object) -> tuple[int, ...]:
+    # Nothing is put into words before it is known to be small: the repr of a tuple
+    # of a few bytes may have gigabytes.
     if not isinstance(shape, tuple) or len(shape) > 4:
-        raise WeightsError(f"expected a shape of at most 4 sides, got {shape!r:.80}")
-    if not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in shape):
-        raise WeightsError(f"expected a shape of sizes, got {shape!r:.80}")
+        raise WeightsError("expected the shape of an array, of at most 4 sides")
+    if not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape):
+        raise WeightsError(f"expected a shape of sizes from 0 to {MAX_SIDE}")
     return shape
 
 
@@ -188,7 +210,7 @@ _OPCODES: dict[str, Callable[[_Machine, Any], object]] = {
     "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
     "EMPTY_LIST": lambda m, _: m.stack.append([]),
     "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "TUPLE": lambda m, _: m.mark_tuple(),
     "TUPLE1": lambda m, _: m.tuple_of(1),
     "TUPLE2": lambda m, _: m.tuple_of(2),
     "TUPLE3": lambda m, _: m.tuple_of(3),
@@ -217,7 +239,9 @@ def unpickle(data: bytes) -> object:
         ValueError: and the other errors of broken data, when it is broken.
     """
     machine = _Machine(limit=len(data))
-    for opcode, argument, _ in pickletools.genops(data):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if count > MAX_OPCODES:
+            raise WeightsError(f"refused: more than {MAX_OPCODES} steps in a pickle")
         if opcode.name not in _OPCODES:
             raise WeightsError(f"refused: pickle opcode {opcode.name} in weights")
         _OPCODES[opcode.name](machine, argument)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights, WeightsError
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
 FLOATS = (np.float16, np.float32, np.float64)
@@ -22,18 +22,15 @@ def read(path: Path) -> Weights:
         WeightsError: it is cut or broken, or holds other dtypes.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     weights: Weights = {}
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path}: cut or broken safetensors: {error}") from error
-    for name, array in tensors.items():
-        if array.dtype not in FLOATS:
-            raise WeightsError(f"{path}: {name} has dtype {array.dtype}, not a float's")
-        layer, _, field = name.rpartition(".")
-        weights.setdefault(layer, {})[field] = array.astype(np.float32, copy=False)
+    with reading(path, "safetensors file", *BROKEN, SafetensorError):
+        for name, array in load(whole(path)).items():
+            if array.dtype not in FLOATS:
+                raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
+            layer, _, field = name.rpartition(".")
+            weights.setdefault(layer, {})[field] = float32(array)
     return weights
 
 

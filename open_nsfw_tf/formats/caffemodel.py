@@ -1,0 +1,333 @@
+"""Caffe's binary caffemodel, of current layers and of the older V1.
+
+The messages are a small part of Caffe's ``caffe.proto`` (BVLC), declared here at run
+time. Repeated messages and packed numbers are declared as ``bytes``, which is the same
+on the wire: numpy then takes the numbers without a Python object for each, and what a
+hostile file can claim memory for is bounded by the bytes it really has.
+
+A caffemodel keeps a batch norm as two layers: ``bn_X`` (mean and variance, both still to
+be divided by a third blob, the scale factor) and ``scale_X`` (scale and offset).
+"""
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import (
+    CONVOLUTIONS,
+    DENSE,
+    Weights,
+    WeightsError,
+    check_weights,
+    identity_batch_norm,
+)
+from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats.prototxt import NETWORK, CaffeLayer, caffe_layers, prototxt
+
+__all__ = ["prototxt", "read", "write"]
+
+MAX_LAYERS = 4096  # a ResNet-152 with everything apart has 700
+MAX_FIELDS = 256  # of one layer
+MAX_SHAPE = 64  # bytes; four sides need less than 20
+SHOWN = 4  # layers that do not fit, in one error
+
+Blobs = list[np.ndarray]
+
+# {message: {field: (number, type)}}; "*" is repeated.
+_MESSAGES = {
+    "Net": {"name": (1, "bytes"), "v1": (2, "bytes*"), "layer": (100, "bytes*")},
+    "Layer": {
+        "name": (1, "bytes"),
+        "type": (2, "bytes"),
+        "bottom": (3, "bytes*"),
+        "top": (4, "bytes*"),
+        "blobs": (7, "bytes*"),
+    },
+    "V1Layer": {"name": (4, "bytes"), "type": (5, "int32"), "blobs": (6, "bytes*")},
+    "Blob": {
+        "num": (1, "int32"),
+        "channels": (2, "int32"),
+        "height": (3, "int32"),
+        "width": (4, "int32"),
+        "data": (5, "bytes"),  # packed floats
+        "shape": (7, "bytes"),
+        "double_data": (8, "bytes"),  # packed doubles
+    },
+    "Shape": {"dim": (1, "int64*")},  # packed
+    # The same blob as a writer without packing, or with several packs, leaves it.
+    "UnpackedBlob": {"data": (5, "float*"), "double_data": (8, "double*")},
+}
+
+
+@cache
+def _message(name: str) -> Any:
+    """The class of one message of `_MESSAGES`."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="open_nsfw_tf/caffe.proto", package="open_nsfw_tf", syntax="proto2"
+    )
+    for message, fields in _MESSAGES.items():
+        declared = file.message_type.add(name=message)
+        for field, (number, kind) in fields.items():
+            made = declared.field.add(name=field, number=number)
+            made.type = getattr(made, f"TYPE_{kind.rstrip('*').upper()}")
+            repeated = kind.endswith("*")
+            made.label = made.LABEL_REPEATED if repeated else made.LABEL_OPTIONAL
+            if message == "Shape":
+                made.options.packed = True
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    found = pool.FindMessageTypeByName(f"open_nsfw_tf.{name}")
+    return message_factory.GetMessageClass(found)
+
+
+# -- reading
+
+
+def read(path: Path) -> Weights:
+    """Read a caffemodel of this network, of today's layers or Caffe's older V1.
+
+    Args:
+        path: of the binary `.caffemodel`.
+
+    Returns:
+        The canonical dict, the scale factors of the batch norms divided out. A network
+        whose batch norms were merged into its convolutions gets the identity ones.
+        Doubles are converted to float32.
+
+    Raises:
+        OSError: the file cannot be read.
+        WeightsError: it is cut or broken, or of another network: the first layers that
+            do not fit are named.
+    """
+    from google.protobuf.message import DecodeError
+
+    with reading(path, "caffemodel", *BROKEN, DecodeError):
+        # No second name for the file's bytes: they are dropped when they are parsed.
+        return _canonical(_layers(_parsed("Net", whole(path), MAX_LAYERS)))
+
+
+def _parsed(message: str, data: bytes, limit: int) -> Any:
+    """Parse a message of not too many fields: an empty one costs protobuf 60 bytes."""
+    at = count = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        size, at = _varint(data, at) if tag & 7 in (0, 2) else (0, at)
+        at += {0: 0, 1: 8, 2: size, 5: 4}[tag & 7]
+        count += 1
+        if count > limit:
+            raise WeightsError(
+                f"another network: more than {limit} parts in one {message}"
+            )
+    return _message(message).FromString(data)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of protobuf's, and where it ends."""
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+    raise ValueError("a number of more than 64 bits")
+
+
+def _layers(net: Any) -> dict[str, Blobs]:
+    """Every layer of the file that has blobs."""
+    layers: dict[str, Blobs] = {}
+    for kind, parts in (("Layer", net.layer), ("V1Layer", net.v1)):
+        for part in parts:
+            layer = _parsed(kind, part, MAX_FIELDS)
+            name = layer.name.decode("utf-8", "replace")[:80]
+            blobs = [_array(blob, name) for blob in layer.blobs]
+            if name in layers and blobs:
+                raise WeightsError(f"two layers are called {name!r}")
+            if blobs:  # data, loss, pooling and the like have none
+                layers[name] = blobs
+    return layers
+
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "data": np.dtype("<f4"),
+    "double_data": np.dtype("<f8"),
+}
+
+
+def _array(encoded: bytes, name: str) -> np.ndarray:
+    """One blob in the file's own shape, as float32."""
+    blob = _message("Blob").FromString(encoded)
+    shape = _shape(blob, name)
+    count = math.prod(shape)
+    for field, dtype in _DTYPES.items():
+        raw = getattr(blob, field)
+        if count and len(raw) == count * dtype.itemsize:
+            return float32(np.frombuffer(raw, dtype).reshape(shape))
+    unpacked = _message("UnpackedBlob").FromString(encoded)
+    for field, dtype in _DTYPES.items():
+        values = getattr(unpacked, field)
+        if count and len(values) == count:
+            return float32(np.fromiter(values, dtype, count).reshape(shape))
+    has = len(unpacked.data) + len(unpacked.double_data)
+    raise WeightsError(
+        f"layer {name!r}: a blob of shape {shape} needs {count:.4g} numbers, the "
+        f"file has {has}; it is cut or broken"
+    )
+
+
+def _shape(blob: Any, name: str) -> tuple[int, ...]:
+    """A blob's shape; four sides, most of them 1, in files older than BlobShape."""
+    shape: tuple[int, ...]
+    if not blob.HasField("shape"):
+        shape = (blob.num, blob.channels, blob.height, blob.width)
+    elif len(blob.shape) <= MAX_SHAPE:
+        shape = tuple(_message("Shape").FromString(blob.shape).dim)
+    else:
+        shape = (-1,)
+    if any(side < 0 for side in shape):
+        raise WeightsError(f"layer {name!r}: broken, a blob of shape {shape}")
+    return shape
+
+
+def _canonical(layers: dict[str, Blobs]) -> Weights:
+    layers = _fitted(layers)
+    weights: Weights = {}
+    for conv in CONVOLUTIONS:
+        kernel, biases = layers[f"conv_{conv.place}"]
+        weights[f"conv_{conv.place}"] = {
+            "weights": np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)),
+            "biases": biases,
+        }
+        norm = identity_batch_norm(conv.outputs)
+        if blobs := layers.get(f"bn_{conv.place}"):
+            mean, variance, factor = blobs
+            norm["mean"] = _divided(mean, factor[0])
+            norm["variance"] = _divided(variance, factor[0])
+        if blobs := layers.get(f"scale_{conv.place}"):
+            norm["scale"], norm["offset"] = blobs
+        weights[f"bn_{conv.place}"] = norm
+    kernel, biases = layers[DENSE]
+    weights[DENSE] = {
+        "weights": np.ascontiguousarray(kernel.T),
+        "biases": biases,
+    }
+    return weights
+
+
+def _divided(values: np.ndarray, factor: np.float32) -> np.ndarray:
+    """A running statistic; Caffe takes a scale factor of 0 for no statistic at all."""
+    with np.errstate(all="ignore"):
+        quotient = values.astype(np.float64) / factor if factor else values * 0
+    return float32(quotient)
+
+
+def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
+    """The file's layers with today's shapes, once all of them are the network's."""
+    merged = not any(name.startswith(("bn_", "scale_")) for name in layers)
+    norms = ("BatchNorm", "Scale")
+    fitted: dict[str, Blobs] = {}
+    wrong = []
+    for layer in caffe_layers():
+        blobs = layers.get(layer.name, [])
+        came = [blob.shape for blob in blobs]
+        if not blobs and layer.shapes and not (merged and layer.kind in norms):
+            if _partner(layer.name) not in layers:
+                wrong.append(f"{layer.name} {_text(layer.shapes)} is missing")
+        elif list(map(_core, came)) != list(map(_core, layer.shapes)) and blobs:
+            should = _text(layer.shapes) or "without blobs"
+            wrong.append(f"{layer.name} should be {should}, is {_text(came)}")
+        else:
+            pairs = zip(blobs, layer.shapes, strict=False)
+            fitted[layer.name] = [blob.reshape(shape) for blob, shape in pairs]
+    surplus = [
+        f"{name} {_text([blob.shape for blob in blobs])} is not in it"
+        for name, blobs in layers.items()
+        if name not in {layer.name for layer in caffe_layers()}
+    ]
+    if wrong or surplus:
+        shown = wrong[:SHOWN] + surplus[:SHOWN]
+        rest = len(wrong) + len(surplus) - len(shown)
+        raise WeightsError(
+            "another network, or not all of it; the first layers that do not fit: "
+            + "; ".join(shown)
+            + (f"; and {rest} more" if rest else "")
+        )
+    return fitted
+
+
+def _partner(name: str) -> str:
+    """The other half of a batch norm; one half alone is a batch norm too."""
+    kind, _, place = name.partition("_")
+    return {"bn": f"scale_{place}", "scale": f"bn_{place}"}.get(kind, "")
+
+
+def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the ones in front, which older files fill four sides with."""
+    while shape[:1] == (1,):
+        shape = shape[1:]
+    return shape
+
+
+def _text(shapes: list[tuple[int, ...]]) -> str:
+    return " ".join(str(shape) for shape in shapes)
+
+
+# -- writing
+
+
+def write(path: Path, weights: Weights, scale_factor: float = 1.0) -> None:
+    """Write a caffemodel that Caffe loads with Yahoo's prototxt, or with `prototxt`.
+
+    Args:
+        path: of the file.
+        weights: the canonical dict, complete.
+        scale_factor: what every mean and variance is multiplied with and says so
+            beside; 1 keeps them to the bit.
+
+    Raises:
+        OSError: the file cannot be written.
+        WeightsError: as `check_weights`.
+    """
+    check_weights(weights)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(_message("Net")(name=NETWORK.encode()).SerializeToString())
+        for layer in caffe_layers():
+            made = _encoded(layer, weights, np.float32(scale_factor))
+            # One layer at a time: a message's pieces may be written one after another.
+            net = _message("Net")(layer=[made])
+            file.write(net.SerializeToString())
+
+
+def _encoded(layer: CaffeLayer, weights: Weights, factor: np.float32) -> bytes:
+    conv, bn = f"conv_{layer.conv.place}", f"bn_{layer.conv.place}"
+    blobs: Blobs = []
+    if layer.kind == "Convolution":
+        kernel = weights[conv]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+        blobs = [kernel, weights[conv]["biases"]]
+    elif layer.kind == "BatchNorm":
+        statistics = (weights[bn]["mean"], weights[bn]["variance"])
+        blobs = [array * factor for array in statistics] + [factor.reshape(1)]
+    elif layer.kind == "Scale":
+        blobs = [weights[bn]["scale"], weights[bn]["offset"]]
+    elif layer.kind == "InnerProduct":
+        blobs = [weights[DENSE]["weights"].T, weights[DENSE]["biases"]]
+    made = _message("Layer")(
+        name=layer.name.encode(),
+        type=layer.kind.encode(),
+        bottom=[bottom.encode() for bottom in layer.bottoms],
+        top=[layer.top.encode()],
+        blobs=map(_blob, blobs),
+    )
+    return bytes(made.SerializeToString())
+
+
+def _blob(array: np.ndarray) -> bytes:
+    shape = _message("Shape")(dim=array.shape)
+    data = np.ascontiguousarray(array, "<f4").tobytes()
+    made = _message("Blob")(shape=shape.SerializeToString(), data=data)
+    return bytes(made.SerializeToString())

@@ -1,0 +1,174 @@
+"""Keras archives (`.keras`): a zip of a model's config and its weights.
+
+Reading takes the weights alone: the config, which can name any class, is not opened.
+Writing makes the config of the network that `open_nsfw_tf.model` builds, of Keras' own
+layers, so that ``keras.models.load_model`` needs nothing of this package.
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from open_nsfw_tf.architecture import (
+    BATCH_NORM_EPSILON,
+    BLOCKS,
+    CHANNELS,
+    CLASSES,
+    DENSE,
+    INPUT_SIZE,
+    POOL_SIZE,
+    POOL_STRIDE,
+    STEM,
+    Convolution,
+    Weights,
+    WeightsError,
+)
+from open_nsfw_tf.formats import BROKEN, reading, replacing, whole
+from open_nsfw_tf.formats.keras_h5 import file_of, weights_of
+
+MEMBER = "model.weights.h5"
+VERSION = "3.0.0"  # of Keras, the first one with this layout
+MAX_GROWTH = 4  # of the member over the archive; Keras does not compress at all
+
+
+def read(path: Path) -> Weights:
+    """Read the weights of a `.keras` archive of this network.
+
+    Returns:
+        As `open_nsfw_tf.formats.keras_h5.read`.
+
+    Raises:
+        OSError: the file cannot be read.
+        WeightsError: it is cut or broken, a zip bomb, or another network's.
+    """
+    with reading(path, "Keras archive"):
+        return weights_of(_member(whole(path)))
+
+
+def _member(data: bytes) -> bytes:
+    broken = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if MEMBER not in archive.namelist():
+                raise WeightsError(
+                    f"expected {MEMBER} in the archive, got "
+                    f"{', '.join(archive.namelist()[:4]) or 'nothing'!r:.200}"
+                )
+            declared = archive.getinfo(MEMBER).file_size
+            if declared > MAX_GROWTH * len(data):
+                raise WeightsError(
+                    f"refused: {MEMBER} would unpack to {declared} bytes, {declared // len(data)} "
+                    "times the archive: a zip bomb"
+                )
+            with archive.open(MEMBER) as member:
+                return member.read(declared)
+    except WeightsError:
+        raise
+    except (*broken, *BROKEN, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"cut, broken or not a zip archive ({reason:.200})"
+        ) from error
+
+
+# -- writing
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write the network with these weights for ``keras.models.load_model``."""
+    members: dict[str, str | bytes] = {
+        "metadata.json": json.dumps({"keras_version": VERSION}),
+        "config.json": json.dumps(_config()),
+        MEMBER: file_of(weights),
+    }
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in members.items():
+            # A date of its own: the same weights give the same archive.
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _config() -> dict[str, Any]:
+    """The network as Keras' Functional serializes one; what is default is left out."""
+    layers = _Layers()
+    at = layers.convolution("input", STEM)
+    at = layers.add("ReLU", f"relu_{STEM.place}", at)
+    pool = {"pool_size": POOL_SIZE, "strides": POOL_STRIDE, "padding": "same"}
+    at = layers.add("MaxPooling2D", "pool1", at, **pool)
+    for block in (block for stage in BLOCKS for block in stage):
+        projection = block.projection
+        shortcut = layers.convolution(at, projection) if projection else at
+        for conv in block.main:
+            at = layers.convolution(at, conv)
+            if conv is not block.main[-1]:
+                at = layers.add("ReLU", f"relu_{conv.place}", at)
+        at = layers.add("Add", f"eltwise_{block.place}", shortcut, at)
+        at = layers.add("ReLU", f"relu_{block.place}", at)
+    at = layers.add("GlobalAveragePooling2D", "pool", at)
+    at = layers.add("Dense", DENSE, at, units=CLASSES)
+    at = layers.add("Softmax", "predictions", at)
+    ends = {"input_layers": ["input", 0, 0], "output_layers": [at, 0, 0]}
+    return {
+        "module": "keras.src.models.functional",
+        "class_name": "Functional",
+        "registered_name": "Functional",
+        "config": {"name": "open_nsfw", "layers": layers.made, **ends},
+    }
+
+
+class _Layers:
+    """Collects the entries of layers; they are called by their names."""
+
+    def __init__(self) -> None:
+        self.made: list[dict[str, Any]] = []
+        shape = [None, INPUT_SIZE, INPUT_SIZE, CHANNELS]
+        self.add("InputLayer", "input", batch_shape=shape)
+
+    def add(self, kind: str, name: str, *inputs: str, **config: Any) -> str:
+        tensors = [
+            {
+                "class_name": "__keras_tensor__",
+                # Keras looks at where a tensor comes from, and finds its shape itself.
+                "config": {
+                    "shape": [None],
+                    "dtype": "float32",
+                    "keras_history": [source, 0, 0],
+                },
+            }
+            for source in inputs
+        ]
+        # A layer that merges takes one argument, a list.
+        arguments = [tensors] if len(tensors) > 1 else tensors
+        self.made.append(
+            {
+                "module": "keras.layers",
+                "class_name": kind,
+                "config": {"name": name, "dtype": "float32", **config},
+                "registered_name": None,
+                "name": name,
+                "inbound_nodes": [{"args": arguments, "kwargs": {}}] if inputs else [],
+            }
+        )
+        return name
+
+    def convolution(self, at: str, conv: Convolution) -> str:
+        """A convolution and its batch norm."""
+        padding = "same"
+        if conv.stride > 1:
+            padding = "valid"
+            if conv.padding:  # on both sides alike, which "same" does not do
+                pad = f"pad_{conv.place}"
+                at = self.add("ZeroPadding2D", pad, at, padding=conv.padding)
+        at = self.add(
+            "Conv2D",
+            f"conv_{conv.place}",
+            at,
+            filters=conv.outputs,
+            kernel_size=conv.kernel,
+            strides=conv.stride,
+            padding=padding,
+        )
+        norm = f"bn_{conv.place}"
+        return self.add("BatchNormalization", norm, at, epsilon=BATCH_NORM_EPSILON)
