@@ -28,12 +28,7 @@ READ = 1 << 20  # bytes that are asked of a stream at once
 
 # Raster formats only. Pillow's default list has EPS (runs Ghostscript) and dozens that
 # nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "WEBP",
-    "BMP",
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP") + (
     "TIFF",
     "AVIF",
     "JPEG2000",
@@ -105,6 +100,10 @@ def read_file(picture: Picture) -> bytes:
     Raises:
         ImageError: it is missing, empty, no regular file, too large, or no file at all.
     """
+    if isinstance(picture, Image.Image | np.ndarray):
+        raise ImageError(
+            f"{describe(picture)}: expected a picture file, by its path, bytes or file"
+        )
     with _naming(picture), _open_binary(picture) as file:
         return _read_all(file)
 

@@ -122,3 +122,18 @@ def assert_equal() -> Callable[[Any, Any], None]:
                 assert np.array_equal(array, second[name][field]), f"{name}.{field}"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory, weights: Any) -> Path:
+    """The folder of the version of an exported SavedModel."""
+    from open_nsfw_tf.export import export
+
+    return export("savedmodel", tmp_path_factory.mktemp("serving"), weights).path
+
+
+@pytest.fixture(scope="session")
+def served(saved_model: Path) -> Any:
+    from serving_servers import Served
+
+    return Served(saved_model)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
+from PIL import Image
 
 from open_nsfw_tf import Classifier, ImageError, Scores, classify
 
@@ -76,15 +78,28 @@ def test_nothing_in_nothing_out(classifier: Classifier) -> None:
     assert classifier.predict(empty).shape == (0, 2)
 
 
-@pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg")])
+@pytest.mark.parametrize(
+    "one",
+    [
+        "photo.jpg",
+        b"bytes",
+        bytearray(b"bytes"),
+        Path("photo.jpg"),
+        BytesIO(b"file"),
+        Image.new("RGB", (9, 9)),
+        np.zeros((9, 9, 3), np.uint8),
+    ],
+    ids=lambda one: type(one).__name__,
+)
 def test_one_picture_is_no_iterable(classifier: Classifier, one: Any) -> None:
     with pytest.raises(TypeError, match=r"classify\(\) takes one"):
         classifier.classify_many(one)
 
 
 def test_wrong_words_are_told(classifier: Classifier) -> None:
-    with pytest.raises(ValueError, match="batch_size"):
-        classifier.classify_many([], batch_size=0)
+    for wrong in (0, 10**5, 2.0, "x"):
+        with pytest.raises(ValueError, match="batch_size of 1 to 1024"):
+            classifier.classify_many([], batch_size=wrong)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="'raise' or 'yield'"):
         classifier.classify_many([], errors="ignore")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="shape"):

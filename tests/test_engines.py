@@ -1,7 +1,6 @@
 """Every engine answers what Caffe answered."""
 
-import sys
-import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,13 @@ import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 
-from open_nsfw_tf import Classifier, create_yahoo_image_loader, engines
+from open_nsfw_tf import (
+    Classifier,
+    WeightsError,
+    create_yahoo_image_loader,
+    engines,
+    save_weights,
+)
 from open_nsfw_tf.engines import ENGINES, onnxruntime
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.published import cache_folder
@@ -109,8 +114,41 @@ def test_a_missing_package_is_told_with_its_command(
         engines.create("auto", weights)
 
 
-def test_no_warning_comes_from_a_session(weights_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        onnxruntime.Engine(weights_path)
-    assert "onnxruntime" in sys.modules
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_agree_on_real_batch_norms(
+    name: str, unfolded: Any, batch: np.ndarray, expected: np.ndarray
+) -> None:
+    """The trained weights come folded; these have random statistics everywhere."""
+    scores = engines.create(name, unfolded)(batch)
+    assert np.abs(scores - expected).max() <= 1e-5
+
+
+def test_weights_that_overflow_are_no_scores(weights: Any, tmp_path: Path) -> None:
+    huge = deepcopy(weights)
+    huge["fc_nsfw"]["weights"] *= np.float32(1e38)
+    save_weights(huge, tmp_path / "huge.npy")
+    classifier = Classifier(engine="onnxruntime", weights=tmp_path / "huge.npy")
+    with pytest.raises(WeightsError, match="not finite"):
+        classifier.classify(pictures.path("coffee.png"))
+    with pytest.raises(WeightsError, match="not finite"):
+        for _ in classifier.classify_many([pictures.path("coffee.png")]):
+            pytest.fail("a score that is none")
+    for name in huge:
+        if name.startswith("bn_"):
+            huge[name]["scale"] = huge[name]["scale"] * np.float32(1e38)
+    with pytest.raises(WeightsError, match="not finite"):
+        Classifier(engine="onnxruntime", weights=huge)
+
+
+def test_only_the_newest_graphs_are_kept(
+    weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(onnxruntime, "MAX_GRAPHS", 2)
+    changed = deepcopy(weights)
+    for number in range(3):
+        changed["fc_nsfw"]["biases"] += np.float32(1)
+        path = tmp_path / f"{number}.safetensors"
+        save_weights(changed, path)
+        onnxruntime.Engine(path)
+    assert len(list((cache_folder() / "graphs").iterdir())) == 2

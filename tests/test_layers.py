@@ -14,16 +14,17 @@ ROWS = [
     ["architecture", "picture", "backend"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "mmdnn_route", "image_graph"],
+    ["weights", "mmdnn_route", "image_graph", "network"],
     ["model"],
     ["engines"],
     ["classifier", "export"],
+    ["request"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
-    "keras": {"backend", "model"},
+    "keras": {"backend", "model", "network"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -42,7 +43,14 @@ OWNERS = {
     "coremltools": {"export/coreml", "export/mil"},
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
-    "typer": {"cli/__init__", "cli/app", "cli/classify", "cli/export", "cli/weights"},
+    "typer": {
+        "cli/__init__",
+        "cli/app",
+        "cli/classify",
+        "cli/export",
+        "cli/request",
+        "cli/weights",
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

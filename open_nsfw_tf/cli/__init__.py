@@ -9,6 +9,7 @@ import typer
 
 from open_nsfw_tf.cli import classify as _classify
 from open_nsfw_tf.cli import export as _export
+from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
 
@@ -42,3 +43,8 @@ def export_graph() -> None:
 def export_tflite() -> None:
     """Run `export_tflite.py`."""
     _run(_export.tflite)
+
+
+def create_predict_request() -> None:
+    """Run `create_predict_request.py`."""
+    _run(_request.original)

@@ -30,9 +30,9 @@ from open_nsfw_tf.image_graph import (
     load_base64_tensor,
 )
 from open_nsfw_tf.model import InputType
+from open_nsfw_tf.request import LOADERS
 
 STDIN = "-"
-LOADERS = ("yahoo", "tensorflow")
 INPUT_TYPES = (InputType.TENSOR.value, InputType.BASE64_JPEG.value)
 
 original = typer.Typer(

@@ -23,6 +23,7 @@ from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
 from open_nsfw_tf.model import OpenNsfwModel
+from open_nsfw_tf.network import predictions_of
 from open_nsfw_tf.samples import generated_pictures
 
 DEFAULTS = {
@@ -62,7 +63,7 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
     def signature(load: Callable[[Any], Any], spec: Any) -> Any:
         @tf.function(input_signature=[spec])
         def answer(inputs: Any) -> dict[str, Any]:
-            return {"outputs": network(load(inputs), training=False)}
+            return {"outputs": predictions_of(network, load(inputs))}
 
         return answer.get_concrete_function()
 

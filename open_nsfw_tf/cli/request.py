@@ -1,0 +1,86 @@
+"""`open-nsfw request`, and `create_predict_request.py` with the first port's flags."""
+
+from typing import Annotated
+
+import typer
+
+from open_nsfw_tf.cli.app import app, choice, standard_input
+from open_nsfw_tf.cli.classify import STDIN
+from open_nsfw_tf.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+
+original = typer.Typer(
+    name="create_predict_request.py",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TargetOption = Annotated[
+    str,
+    choice(
+        TARGETS,
+        "--target",
+        "-t",
+        help="Who answers it: TF Serving's REST interface, or Google's ML Engine.",
+    ),
+]
+InputTypeOption = Annotated[
+    str,
+    choice(
+        INPUT_TYPES,
+        "--input-type",
+        "--input_type",
+        "-i",
+        help="What is sent: the prepared picture as numbers, its file as base64 text, "
+        'or its file as {"b64": ...}. The score is the same; the files are far '
+        "smaller.",
+    ),
+]
+ImageLoaderOption = Annotated[
+    str,
+    choice(
+        LOADERS,
+        "--image-loader",
+        "--image_loader",
+        "-l",
+        help="What prepares a tensor: Pillow, or the same in TensorFlow ops. The "
+        "numbers are the same.",
+    ),
+]
+SignatureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--signature-name",
+        "--signature_name",
+        help="For tf-serving. Without it: the one for the input type, which every "
+        "export has. serving_default suits models of the first port.",
+    ),
+]
+
+
+@app.command()
+def request(
+    image: Annotated[
+        str, typer.Argument(help="A picture file; - reads it from standard input.")
+    ],
+    target: TargetOption,
+    input_type: InputTypeOption = "tensor",
+    image_loader: ImageLoaderOption = "yahoo",
+    signature_name: SignatureOption = None,
+) -> None:
+    """Print the body of a request for the scores of a picture: one line of JSON."""
+    picture = standard_input() if image == STDIN else image
+    print(predict_request(picture, target, input_type, image_loader, signature_name))
+
+
+@original.command()
+def request_original(
+    input_file: Annotated[
+        str, typer.Argument(help="Path of the picture; - reads standard input.")
+    ],
+    target: TargetOption,
+    input_type: InputTypeOption = "tensor",
+    image_loader: ImageLoaderOption = "yahoo",
+    signature_name: SignatureOption = None,
+) -> None:
+    """Print the body of a request, with the flags of the first port."""
+    request(input_file, target, input_type, image_loader, signature_name)
