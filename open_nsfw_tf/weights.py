@@ -192,10 +192,15 @@ def save_weights(
     """
     check_weights(weights)
     path = Path(path)
-    module(format or _format_of(path)).write(path, weights)
+    module(format or format_of(path)).write(path, weights)
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """The format that a file to be written has, by its suffix.
+
+    Raises:
+        WeightsError: no format has this suffix.
+    """
     for name, known in FORMATS.items():
         if path.name.lower().endswith(known.suffixes):
             return name

@@ -17,7 +17,7 @@ ROWS = [
     ["weights", "mmdnn_route", "image_graph", "network"],
     ["model"],
     ["engines"],
-    ["classifier", "export"],
+    ["classifier", "export", "convert"],
     ["request"],
     ["cli"],
 ]
@@ -47,6 +47,7 @@ OWNERS = {
         "cli/__init__",
         "cli/app",
         "cli/classify",
+        "cli/convert",
         "cli/export",
         "cli/request",
         "cli/weights",

@@ -8,6 +8,7 @@ is exit status 2.
 import typer
 
 from open_nsfw_tf.cli import classify as _classify
+from open_nsfw_tf.cli import convert as _convert
 from open_nsfw_tf.cli import export as _export
 from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
@@ -48,3 +49,13 @@ def export_tflite() -> None:
 def create_predict_request() -> None:
     """Run `create_predict_request.py`."""
     _run(_request.original)
+
+
+def convert_caffe() -> None:
+    """Run `convert_caffe.py`."""
+    _run(_convert.caffe)
+
+
+def convert_mmdnn() -> None:
+    """Run `convert_mmdnn.py`."""
+    _run(_convert.mmdnn)

@@ -12,6 +12,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -204,6 +205,34 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         raise WeightsError(
             f"{shown(path)}: cut or broken {title} ({one_line(error)})"
         ) from error
+
+
+_remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)
+
+
+@contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Collect what readers and writers say of what they had to change."""
+    said: list[str] = []
+    token = _remarks.set(said)
+    try:
+        yield said
+    finally:
+        _remarks.reset(token)
+
+
+def remark(text: str) -> None:
+    """Say something, once, to whoever collects `remarks`."""
+    said = _remarks.get()
+    if said is not None and text not in said:
+        said.append(text)
+
+
+def from_file(array: np.ndarray) -> np.ndarray:
+    """A file's array as float32; that it was of another dtype is a remark."""
+    if array.dtype.itemsize != np.dtype(np.float32).itemsize:
+        remark(f"{array.dtype.newbyteorder('=')} arrays were converted to float32")
+    return float32(array)
 
 
 def float32(array: np.ndarray) -> np.ndarray:

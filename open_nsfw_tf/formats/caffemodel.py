@@ -24,7 +24,7 @@ from open_nsfw_tf.architecture import (
     check_weights,
     identity_batch_norm,
 )
-from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, float32, from_file, reading, replacing, whole
 from open_nsfw_tf.formats.prototxt import NETWORK, CaffeLayer, caffe_layers, prototxt
 
 __all__ = ["prototxt", "read", "write"]
@@ -167,12 +167,12 @@ def _array(encoded: bytes, name: str) -> np.ndarray:
     for field, dtype in _DTYPES.items():
         raw = getattr(blob, field)
         if count and len(raw) == count * dtype.itemsize:
-            return float32(np.frombuffer(raw, dtype).reshape(shape))
+            return from_file(np.frombuffer(raw, dtype).reshape(shape))
     unpacked = _message("UnpackedBlob").FromString(encoded)
     for field, dtype in _DTYPES.items():
         values = getattr(unpacked, field)
         if count and len(values) == count:
-            return float32(np.fromiter(values, dtype, count).reshape(shape))
+            return from_file(np.fromiter(values, dtype, count).reshape(shape))
     has = len(unpacked.data) + len(unpacked.double_data)
     raise WeightsError(
         f"layer {name!r}: a blob of shape {shape} needs {count:.4g} numbers, the "

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.formats import from_file
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ROOT = 64  # where the superblock keeps the address of the root group
@@ -183,7 +184,7 @@ class _File:
                 "compressed or virtual: load it into Keras and save it again"
             )
         with np.errstate(all="ignore"):
-            return np.frombuffer(raw, dtype).reshape(shape).astype(np.float32)
+            return from_file(np.frombuffer(raw, dtype).reshape(shape))
 
 
 def _dtype(message: bytes, path: str) -> "np.dtype[np.floating]":

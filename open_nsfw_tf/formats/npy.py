@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Layer, Weights, WeightsError
-from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
 from open_nsfw_tf.messages import shown
 
@@ -110,7 +110,7 @@ def _float32(array: object, name: str) -> np.ndarray:
         raise WeightsError(
             f"expected an array in {shown(name)}, got {type(array).__name__}"
         )
-    return float32(array.numpy())
+    return from_file(array.numpy())
 
 
 # -- writing: the same opcodes, by hand, because today's pickle names `numpy._core`,

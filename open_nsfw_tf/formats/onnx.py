@@ -22,7 +22,7 @@ from open_nsfw_tf.architecture import (
     WeightsError,
     identity_batch_norm,
 )
-from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, float32, from_file, reading, replacing, whole
 from open_nsfw_tf.formats.onnx_graph import graph
 
 FLOATS = ("FLOAT16", "FLOAT", "DOUBLE")
@@ -109,7 +109,7 @@ class _Walker:
             raise WeightsError(
                 f"expected float weights, got type {tensor.data_type} in {name!r:.80}"
             )
-        array: np.ndarray = numpy_helper.to_array(tensor)
+        array = from_file(numpy_helper.to_array(tensor))
         return array
 
     def reach(self, tensor: str, kinds: set[str], through: set[str]) -> list[Any]:

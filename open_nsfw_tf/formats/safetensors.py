@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights, WeightsError
-from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
 FLOATS = (np.float16, np.float32, np.float64)
@@ -30,7 +30,7 @@ def read(path: Path) -> Weights:
             if array.dtype not in FLOATS:
                 raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
             layer, _, field = name.rpartition(".")
-            weights.setdefault(layer, {})[field] = float32(array)
+            weights.setdefault(layer, {})[field] = from_file(array)
     return weights
 
 
