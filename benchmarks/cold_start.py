@@ -21,9 +21,6 @@ from open_nsfw_tf import load_weights, save_weights
 
 PYTHON = sys.executable
 OURS = Path(sys.executable).parent / "classify_nsfw.py"
-# Users of a library have its bytecode; the first process after an installation writes
-# it, so a run that is not counted comes first.
-WARM_UPS = 1
 
 
 def commands(picture: str, their_weights: str) -> dict[str, list[str]]:
@@ -83,15 +80,17 @@ def photo(folder: str) -> str:
     return str(path)
 
 
-def measure(picture: str, their_weights: str, runs: int) -> dict[str, float]:
+def measure(
+    picture: str, their_weights: str, runs: int, warm_ups: int
+) -> dict[str, float]:
     """Median seconds by name; the commands take turns, so that drift hits all alike."""
     found: dict[str, list[float]] = {}
-    for turn in range(runs + WARM_UPS):
+    for turn in range(runs + warm_ups):
         for name, command in commands(picture, their_weights).items():
             taken = seconds(command, dict(os.environ))
-            if turn >= WARM_UPS:
+            if turn >= warm_ups:
                 found.setdefault(name, []).append(taken)
-        if turn >= WARM_UPS:
+        if turn >= warm_ups:
             found.setdefault("classify_nsfw.py, very first run", []).append(
                 first_run(picture)
             )
@@ -103,13 +102,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", nargs="?", help="else a generated photo of 1 Mpx")
     parser.add_argument("--runs", type=int, default=7)
+    # The first process after an installation writes the bytecode, which users have.
+    parser.add_argument("--warm-ups", type=int, default=1, help="runs not counted")
     parser.add_argument("--json", help="file to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         their_weights = str(Path(folder) / "open_nsfw_weights.h5")
         save_weights(load_weights(), their_weights, format="opennsfw2")
         picture = arguments.picture or photo(folder)
-        medians = measure(picture, their_weights, arguments.runs)
+        medians = measure(picture, their_weights, arguments.runs, arguments.warm_ups)
     base = medians["python -c pass"]
     print(f"{'whole process':45} {'seconds':>8} {'/ python':>9}")
     for name, median in medians.items():

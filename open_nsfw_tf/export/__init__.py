@@ -23,6 +23,7 @@ from PIL import Image
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
+from open_nsfw_tf.messages import shown
 from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.samples import sample_pictures
 from open_nsfw_tf.weights import load_weights
@@ -206,7 +207,10 @@ def export(
     precision = precision or next(iter(known.tolerances))
     target = Path(destination)
     if not target.name.endswith(known.suffix):
-        raise ValueError(f"{format}: expected a name that ends in {known.suffix}")
+        raise ValueError(
+            f"{format}: expected a name that ends in {known.suffix}, got "
+            f"{shown(target.name)}"
+        )
     if format == "savedmodel":
         target = target / str(version)
     description = target.with_suffix(".json") if known.described else None

@@ -72,12 +72,9 @@ def write(path: Path, job: Job) -> None:
         job: its weights and its precision, "float32" or "float16".
 
     Raises:
-        ValueError: the path has another suffix.
         WeightsError: as `check_weights`.
         OSError: the package cannot be written.
     """
-    if path.suffix != SUFFIX:
-        raise ValueError(f"a Core ML package is called *{SUFFIX}, not {path.name}")
     with _quiet(), _full_disk_told(path), TemporaryDirectory() as folder:
         model = _converted(job, Path(folder) / f"open_nsfw{SUFFIX}")
         _describe(model, job.precision)

@@ -238,7 +238,7 @@ def from_file(array: np.ndarray) -> np.ndarray:
 def float32(array: np.ndarray) -> np.ndarray:
     """The array as contiguous, native float32; what does not fit becomes infinite."""
     with np.errstate(all="ignore"):  # `check_weights` finds what is not finite
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.asarray(array, dtype=np.float32, order="C")
 
 
 @contextmanager
