@@ -1,5 +1,6 @@
 """TensorFlow and ONNX Runtime, imported when they are needed, and made to be quiet."""
 
+import errno
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.messages import one_line, shown
 
 # What TensorFlow's C++ writes before its own settings for logging take effect, such as
 # "I0000 00:00:1795168271.889178    4577 port.cc:153] oneDNN custom operations are on."
@@ -49,6 +50,22 @@ def _check_backend(name: str) -> None:
             f"Keras runs on {shown(name)}, this network needs TensorFlow: set "
             "KERAS_BACKEND=tensorflow"
         )
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """TensorFlow's own errors about files as OSErrors of one line.
+
+    Raises:
+        OSError: a disk is full, or a file cannot be written or read.
+    """
+    tf = import_tensorflow()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        full = isinstance(error, tf.errors.ResourceExhaustedError)
+        code = errno.ENOSPC if full else errno.EIO
+        raise OSError(code, os.strerror(code) if full else one_line(error)) from error
 
 
 def import_onnxruntime() -> Any:

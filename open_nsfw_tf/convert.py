@@ -2,13 +2,15 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from open_nsfw_tf.architecture import (
+    CHANNELS,
     LAYERS,
     Weights,
     WeightsError,
@@ -17,7 +19,16 @@ from open_nsfw_tf.architecture import (
     is_folded,
     unfold_batch_norm,
 )
-from open_nsfw_tf.formats import FORMATS, detect, module, reading, remarks
+from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.formats import (
+    FORMATS,
+    detect,
+    module,
+    reading,
+    remarks,
+    replacing,
+)
+from open_nsfw_tf.formats.prototxt import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
@@ -27,6 +38,8 @@ from open_nsfw_tf.weights import find_weights, format_of
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
 SCORES = 5e-6  # the largest difference of a score
 FOLDED_SCORES = 1e-5  # where batch norms were folded on the way
+HALF = "float16 arrays were converted to float32"
+HALF_SCORES = 1e-3  # from a file that computes in float16
 COMPARED = 8  # pictures, where the user names none
 FOLDING = ("onnx",)  # formats that have no batch norms of their own
 
@@ -44,6 +57,7 @@ class Conversion:
             file gave back.
         score_difference: the largest one of an NSFW score between the two files.
         compared: how many pictures were scored.
+        network: the deploy.prototxt beside a caffemodel; None for other formats.
         said: what had to be changed on the way, a line each.
     """
 
@@ -54,6 +68,7 @@ class Conversion:
     array_difference: float
     score_difference: float
     compared: int
+    network: Path | None
     said: tuple[str, ...]
 
 
@@ -91,10 +106,9 @@ def convert(
     found, target = find_weights(source), Path(destination)
     source_format = source_format or detect(found)
     target_format = target_format or format_of(target)
-    if os.path.lexists(target) and not overwrite:
-        raise FileExistsError(
-            f"{shown(target)} exists: name another file, or --overwrite"
-        )
+    network = target.with_suffix(".prototxt") if target_format == "caffemodel" else None
+    for path in filter(None, (target, network)):
+        _check_free(path, overwrite)
     with remarks() as said:
         read = _read(found, source_format)
         weights = read if unfold is None else unfold_batch_norm(read, unfold)
@@ -102,37 +116,67 @@ def convert(
             said.append(f"batch norms were unfolded with random statistics, {unfold}")
         if target_format in FOLDING and not is_folded(weights):
             said.append("batch norms were folded into the convolutions")
-    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
-    try:
+    named = list(pictures) or sample_pictures(COMPARED)
+    batch = np.stack([yahoo_tensor(picture) for picture in named])
+    with _beside(target) as temporary:
         module(target_format).write(temporary, weights)
         back = _read(temporary, target_format)
         arrays = _array_difference(weights, back)
-        scores, compared = _score_difference(read, back, pictures)
+        one = _scores(found, source_format, read, batch)
+        other = _scores(temporary, target_format, back, batch)
+        scores = float(np.abs(one - other).max())
         bound = SCORES if is_folded(read) == is_folded(back) else FOLDED_SCORES
+        if HALF in said:  # the source computes in float16 what we do in float32
+            bound = HALF_SCORES
         if arrays > ARRAYS or not scores <= bound:
             raise WeightsError(
                 f"{shown(target)}: what was written differs when it is read back: arrays "
                 f"by {arrays:.2g}, scores by {scores:.2g}; nothing was kept"
             )
         temporary.replace(target)
+        if network:
+            with replacing(network) as unfinished:
+                unfinished.write_text(prototxt(), encoding="utf-8")
+    return Conversion(
+        path=target,
+        source=source_format,
+        target=target_format,
+        weights=weights,
+        array_difference=arrays,
+        score_difference=scores,
+        compared=len(named),
+        network=network,
+        said=tuple(said),
+    )
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{shown(path)} is a folder: name a file")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(
+            f"{shown(path)} exists: name another file, or --overwrite"
+        )
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    try:
+        yield temporary
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            error.filename, error.filename2 = str(target), None  # not a hidden name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    return Conversion(
-        target,
-        source_format,
-        target_format,
-        weights,
-        arrays,
-        scores,
-        compared,
-        tuple(said),
-    )
 
 
 def _read(path: Path, format: str) -> Weights:
     weights = module(format).read(path)
     with reading(path, "file"):
         check_weights(weights)
+        fold_batch_norm(weights)  # raises where products are not finite
     return weights
 
 
@@ -147,15 +191,26 @@ def _array_difference(weights: Weights, back: Weights) -> float:
     )
 
 
-def _score_difference(
-    weights: Weights, back: Weights, pictures: Iterable[Picture]
-) -> tuple[float, int]:
+def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.ndarray:
+    """What a file answers: an ONNX graph by itself, other files in our network."""
     from open_nsfw_tf import engines
 
-    named = list(pictures) or sample_pictures(COMPARED)
-    batch = np.stack([yahoo_tensor(picture) for picture in named])
-    one, other = (engines.create("onnxruntime", w)(batch) for w in (weights, back))
-    return float(np.abs(one - other).max()), len(named)
+    if format != "onnx":
+        return engines.create("onnxruntime", weights)(batch)
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    # Its reader has held every node of it against the network before.
+    session = runtime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    taken = session.get_inputs()[0]
+    inputs = batch if taken.shape[-1] == CHANNELS else batch.transpose(0, 3, 1, 2)
+    rows = [
+        session.run(None, {taken.name: np.ascontiguousarray(inputs[i : i + 1])})[0]
+        for i in range(len(inputs))
+    ]
+    return np.concatenate(rows).astype(np.float32)
 
 
 # -- inspection
@@ -205,16 +260,15 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     copies = (
         name for name, c in PUBLISHED.items() if {c.sha256, c.git_blob} & {*digests}
     )
-    with remarks() as said:
+    with remarks() as said, reading(found, "file", OSError):
         weights = module(format).read(found)
     complaint, folded, difference = "", False, ""
     try:
         check_weights(weights)
+        difference = _from_reference(fold_batch_norm(weights))
+        folded = is_folded(weights)
     except WeightsError as error:
         complaint = str(error)
-    else:
-        folded = is_folded(weights)
-        difference = _from_reference(weights)
     arrays = [array for fields in weights.values() for array in fields.values()]
     return Inspection(
         found,
@@ -230,14 +284,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
-def _from_reference(weights: Weights) -> str:
-    """How weights differ from those that are found without a name, once folded."""
+def _from_reference(folded: Weights) -> str:
+    """How folded weights differ from those that are found without a name."""
     try:
         place = find_weights(download=False)
         reference = fold_batch_norm(_read(place, detect(place)))
     except WeightsError:
         return "no reference weights are installed to compare with"
-    folded = fold_batch_norm(weights)
     for layer, shapes in LAYERS.items():
         for field in shapes:
             differences = np.abs(folded[layer][field] - reference[layer][field])

@@ -28,11 +28,13 @@ from open_nsfw_tf.image import (
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.messages import shown
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 MAX_SIDE = 512 * RESIZE  # pixels; up to here the float32 sums of `_resize` are exact
+LONGEST = 1000  # characters of a complaint about a batch
 PARALLEL_PICTURES = 4  # pictures of a batch in memory at the same time
 JPEG_QUALITY = 75  # Pillow's default for save(format="JPEG"), with 4:2:0
 PRECISION_BITS = 22  # of a resampling weight: Pillow's 32 - 8 - 2
@@ -161,8 +163,11 @@ def error_reason(error: Any) -> str:
         error: the `tf.errors.OpError` that came.
     """
     message = " ".join(error.message.split())
-    found = re.search(r"assertion failed: \[(.*?)\]", message)
-    return found[1] if found else message
+    # What the check says in a graph, and what it says when ops run one by one.
+    in_graph = re.search(r"assertion failed: \[(.*?)\]", message)
+    eagerly = re.search(r"Summarized data: b'(.*)'", message)
+    found = in_graph or eagerly
+    return shown(found[1] if found else message, LONGEST)
 
 
 def _load(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -100,13 +100,21 @@ def make_environment(folder: Path | None = None, say: Say = print) -> Path:
                 f"{folder} is no virtual environment: name another folder"
             )
         say(f"{folder} is not whole or of another Python: made again")
-        shutil.rmtree(folder)
     say(f"makes a virtual environment for MMdnn in {folder}")
-    _run([sys.executable, "-I", "-m", "venv", str(folder)], "venv")
-    say(f"installs {' '.join(REQUIREMENTS)} into it, this once")
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-    _run([*pip, *REQUIREMENTS], "pip")
-    marker.write_text(content)
+    # Beside its name, because another process may be doing the same.
+    made = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        _run([sys.executable, "-I", "-m", "venv", str(made)], "venv")
+        say(f"installs {' '.join(REQUIREMENTS)} into it, this once")
+        pip = [str(made / python.relative_to(folder)), "-I", "-m", "pip", "install"]
+        _run([*pip, "--disable-pip-version-check", "-q", *REQUIREMENTS], "pip")
+        (made / MARKER).write_text(content)
+        if marker.is_file() and marker.read_text() == content:
+            return python  # the other one was faster
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return python
 
 

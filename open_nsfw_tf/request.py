@@ -11,7 +11,14 @@ import json
 from typing import Any
 
 from open_nsfw_tf.export.savedmodel import DEFAULTS
-from open_nsfw_tf.image import Picture, create_yahoo_image_loader, read_file
+from open_nsfw_tf.image import (
+    ImageError,
+    Picture,
+    create_yahoo_image_loader,
+    describe,
+    load_rgb,
+    read_file,
+)
 
 TARGETS = ("tf-serving", "ml-engine")
 INPUT_TYPES = tuple(DEFAULTS)
@@ -73,6 +80,12 @@ def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
         # Python's floats hold float32 exactly, and JSON gets their shortest exact text.
         return _loader(image_loader)(picture).tolist()
     data = read_file(picture)
+    try:
+        load_rgb(data)  # what is no picture is not sent
+    except ImageError as error:
+        raise ImageError(
+            str(error).replace(describe(data), describe(picture))
+        ) from error
     if input_type == "base64_jpeg":
         return base64.urlsafe_b64encode(data).decode("ascii")
     return {"b64": base64.b64encode(data).decode("ascii")}

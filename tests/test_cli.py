@@ -260,5 +260,16 @@ def test_loaders_and_input_types_print_the_same(loader: str, input_type: str) ->
     assert len(bad.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("loader", ["yahoo", "tensorflow"])
+def test_what_only_tensorflow_refuses_is_told_plainly(
+    tmp_path: Path, loader: str
+) -> None:
+    path = tmp_path / "cmyk.jpg"
+    pictures.sample("coffee.png").convert("CMYK").save(path)
+    done = run(SCRIPTS / "classify_nsfw.py", "-l", loader, "-i", "base64_jpeg", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path}: picture 0: a JPEG of 4 components")
+
+
 def test_version() -> None:
     assert open_nsfw("--version").stdout.strip() == "0.1.0"

@@ -13,7 +13,7 @@ import pytest
 
 from open_nsfw_tf import WeightsError, load_weights, save_weights
 from open_nsfw_tf.convert import convert, inspect
-from open_nsfw_tf.formats import FORMATS, npy
+from open_nsfw_tf.formats import FORMATS, npy, onnx_graph
 from open_nsfw_tf.published import PUBLISHED
 
 SCRIPTS = Path(sys.executable).parent
@@ -48,7 +48,8 @@ def test_every_format_there_and_back(
     again = convert(there, back, pictures=PHOTOS)
     assert again.source == format
     assert again.array_difference == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([there.name, back.name])
+    made = {there, back, done.network} - {None}
+    assert set(tmp_path.iterdir()) == made
     if format == "onnx":
         assert done.score_difference <= 1e-5
         assert done.said == ("batch norms were folded into the convolutions",)
@@ -122,6 +123,59 @@ def test_what_exists_is_kept(weights_path: Path, tmp_path: Path) -> None:
         convert(weights_path, tmp_path / "x.zip")
     with pytest.raises(WeightsError, match="no weights format is called 'zip'"):
         convert(weights_path, tmp_path / "x.npy", target_format="zip", overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", [f.suffixes[0] for f in FORMATS.values()])
+def test_a_missing_or_full_folder_is_an_oserror(
+    weights_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    with pytest.raises(OSError, match="No such file") as caught:
+        convert(weights_path, tmp_path / "none" / f"x{suffix}", pictures=PHOTOS[:1])
+    assert str(tmp_path / "none" / f"x{suffix}") in str(caught.value)
+    code = (
+        "import resource, signal, sys\n"
+        "from open_nsfw_tf.convert import convert\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**7, 10**7))\n"
+        "try: convert(*sys.argv[1:])\n"
+        "except OSError as error: print(error)"
+    )
+    done = run(sys.executable, "-c", code, weights_path, tmp_path / f"x{suffix}")
+    assert str(tmp_path / f"x{suffix}") in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_caffemodel_brings_its_network(weights_path: Path, tmp_path: Path) -> None:
+    done = convert(weights_path, tmp_path / "UP.CAFFEMODEL", pictures=PHOTOS[:1])
+    assert done.network == tmp_path / "UP.prototxt"
+    assert done.network.read_text().startswith("name:")
+    (tmp_path / "b.prototxt").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        convert(weights_path, tmp_path / "b.caffemodel", overwrite=True)
+    assert not (tmp_path / "b.caffemodel").exists()
+
+
+def test_weights_that_overflow_are_the_sources_fault(
+    weights: Any, tmp_path: Path
+) -> None:
+    huge = {name: dict(fields) for name, fields in weights.items()}
+    huge["bn_1"]["scale"] = huge["bn_1"]["scale"] * np.float32(3e38)
+    huge["conv_1"]["weights"] = huge["conv_1"]["weights"] * np.float32(1e3)
+    path = tmp_path / "huge.npy"
+    npy.write(path, huge)
+    with pytest.raises(WeightsError, match=r"huge\.npy: .*not finite"):
+        convert(path, tmp_path / "x.safetensors")
+    assert "not finite" in inspect(path).complaint
+
+
+def test_a_source_graph_is_run_itself(weights: Any, tmp_path: Path) -> None:
+    """float16 graphs compute in float16: the proof shows what that costs."""
+    path = tmp_path / "half.onnx"
+    model = onnx_graph.graph(weights, "nchw", np.float16)
+    path.write_bytes(model.SerializeToString())
+    done = convert(path, tmp_path / "x.npy", pictures=PHOTOS)
+    assert done.score_difference <= 1e-3
+    assert done.said == ("float16 arrays were converted to float32",)
 
 
 def test_the_command(weights_path: Path, tmp_path: Path) -> None:

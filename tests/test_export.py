@@ -154,20 +154,37 @@ def test_an_existing_destination_is_kept(weights: Any, tmp_path: Path) -> None:
         export("tflite", tmp_path / "y.tflite", weights)
     export("onnx", path, weights, pictures=PHOTOS[:1], overwrite=True)
     assert path.stat().st_size > 23e6
-    folder = tmp_path / "graphs"
-    folder.mkdir()
+
+
+@pytest.mark.parametrize("format", ["onnx", "graph", "savedmodel", "tflite"])
+def test_overwriting_deletes_no_folder_of_something_else(
+    weights: Any, tmp_path: Path, format: str
+) -> None:
+    folder = tmp_path / "precious.tflite"
+    precious = folder / "1" / "photo.jpg"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    with pytest.raises(FileExistsError, match="is no earlier export of this format"):
+        export(format, folder, weights, overwrite=True)
+    assert precious.exists()
+
+
+def test_an_earlier_export_is_replaced(weights: Any, tmp_path: Path) -> None:
+    options = {"freeze": False, "optimize": False, "pictures": PHOTOS[:1]}
+    folder = export("graph", tmp_path / "graphs", weights, **options).path
     (folder / "old").touch()
-    done = export(
-        "graph", folder, weights, freeze=False, optimize=False, overwrite=True
-    )
-    assert not (done.path / "old").exists()
+    export("graph", folder, weights, overwrite=True, **options)
+    assert not (folder / "old").exists()
+    assert os.listdir(tmp_path) == ["graphs"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(weights: Any, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
-        export("onnx", tmp_path / "x.onnx", weights, pictures=PHOTOS[:1])
+def test_a_read_only_folder() -> None:
+    """Not even root may write there."""
+    done = run(SCRIPTS / "open-nsfw", "export", "onnx", "/proc/nsfw.onnx")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "'/proc/nsfw.onnx'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 FULL = """
@@ -177,16 +194,17 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
 try:
     export(sys.argv[1], sys.argv[2])
-except Exception as error:
+except OSError as error:
     print(type(error).__name__, error)
 """
 
 
-@pytest.mark.parametrize("format", ["onnx", "savedmodel", "graph"])
+@pytest.mark.parametrize("format", ["onnx", "savedmodel", "graph", "tflite"])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, format: str) -> None:
     """A limit of 10 MB a file stands for the disk: writing fails half-way."""
-    done = run(sys.executable, "-c", FULL, format, tmp_path / "out" / "export")
-    assert done.stdout, done.stderr
+    done = run(sys.executable, "-c", FULL, format, tmp_path / "out" / "export.tflite")
+    assert "Error" in done.stdout.split()[0], done.stderr
+    assert len(done.stdout.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,6 @@ import random
 import resource
 import struct
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from open_nsfw_tf.formats.caffemodel import _blob, _message
 NAMES = {name: f"a{known.suffixes[0]}" for name, known in FORMATS.items()}
 TINY_ROUNDS = 1500  # damaged copies of a file of few kB, a format
 REAL_ROUNDS = 15  # damaged copies of the real file, a format
-SLOWEST = 5.0  # seconds for one read, on a busy machine
 MORE_MEMORY = 400 << 20  # bytes; the real files have 24 MB
 
 
@@ -37,13 +35,11 @@ def survive(path: Path, name: str) -> None:
     except WeightsError:
         known = False
     for read in (load,) if known else (load, module(name).read):
-        start = time.perf_counter()
         try:
             read(path)
         except WeightsError as error:
             assert "\n" not in str(error)
             assert len(str(error)) < 2000
-        assert time.perf_counter() - start < SLOWEST
 
 
 def peak_memory() -> int:
@@ -287,10 +283,8 @@ def test_hostile_pickles(tmp_path, name, title):
         np.lib.format.write_array_header_1_0(file, header)
         file.write(HOSTILE[title])
     for read in (load, module(name).read):
-        start = time.perf_counter()
         with pytest.raises(WeightsError):
             read(path)
-        assert time.perf_counter() - start < SLOWEST
     assert not Path("/tmp/hacked").exists()
 
 

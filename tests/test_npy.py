@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -181,12 +180,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_are_refused(tmp_path: Path, name: str) -> None:
-    start = time.process_time()
+    # Some of these would take hours, or the memory, or the process.
     with pytest.raises(WeightsError) as caught:
         read(tmp_path, numpy_file(b"\x80\x03" + HOSTILE[name] + b"."))
     assert str(caught.value).isprintable()
-    # No speed is asserted here: these would take hours, or the memory, or the process.
-    assert time.process_time() - start < 30
 
 
 def test_one_array_named_many_times_does_not_fill_the_memory(tmp_path: Path) -> None:

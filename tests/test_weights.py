@@ -201,7 +201,14 @@ def test_a_named_file_must_exist(
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
         (b"\n<!DOCTYPE html><html>404</html>", "HTML page"),
-        (b"something else", "no known weights format"),
+        (b"something else", "text that begins 'something else'"),
+        (b"\xef\xbb\xbf<!-- x --><html>", "HTML page"),
+        (b"404: Not Found", "server's error message"),
+        (b'{"message": "Not Found"}', "JSON"),
+        (b"# a comment\ninput_dim: 1", "prototxt"),
+        (b"\x1f\x8b\x08\x00", "gzip archive"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a picture"),
+        (b"\x00\x01\x02\x03 something", "no known weights format"),
     ],
 )
 def test_files_that_are_no_weights_say_what_they_are(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +105,8 @@ def errors_in_one_line() -> Iterator[None]:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     _silence_libraries()
+    # Asked to end, end as after Ctrl-C: temporary files go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except _EXPECTED as error:

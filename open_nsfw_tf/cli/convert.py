@@ -11,7 +11,6 @@ from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.weights import weights_app
 from open_nsfw_tf.convert import TITLES, convert, inspect
 from open_nsfw_tf.formats import FORMATS
-from open_nsfw_tf.formats.prototxt import prototxt
 from open_nsfw_tf.messages import shown
 
 caffe = typer.Typer(
@@ -57,6 +56,7 @@ def convert_command(
         int | None,
         typer.Option(
             metavar="SEED",
+            min=0,
             help="Give the convolutions random batch norms that they make up for, to "
             "test other software with.",
         ),
@@ -68,10 +68,6 @@ def convert_command(
     The destination is read back: every array is compared, and both files score pictures.
     A caffemodel gets its deploy.prototxt beside it.
     """
-    beside = destination.with_suffix(".prototxt")
-    to_caffe = (target_format or destination.suffix.lstrip(".")) == "caffemodel"
-    if to_caffe and beside.exists() and not overwrite:
-        raise FileExistsError(f"{shown(beside)} exists: name another, or --overwrite")
     done = convert(
         source,
         destination,
@@ -89,9 +85,8 @@ def convert_command(
         f"read back: arrays differ by {done.array_difference:g}, scores of "
         f"{done.compared} pictures by at most {done.score_difference:.1e}"
     )
-    if to_caffe:
-        beside.write_text(prototxt(), encoding="utf-8")
-        print(f"its network: {shown(beside)}")
+    if done.network:
+        print(f"its network: {shown(done.network)}")
 
 
 def _print_layers(weights: Weights) -> None:

@@ -7,10 +7,7 @@ are within the tolerance. One module a format, each with `write` and `scores`.
 
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.export.place import beside, check_free, move, size_of
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
 from open_nsfw_tf.messages import shown
@@ -48,6 +46,7 @@ class Format:
         extra: of our own distribution that installs them.
         described: whether a JSON file beside it says what a caller must know.
         suffix: that the destination must have; "" for any.
+        marker: a file that every folder of this format has; "" where it is a file.
     """
 
     title: str
@@ -57,6 +56,7 @@ class Format:
     extra: str | None = None
     described: bool = False
     suffix: str = ""
+    marker: str = ""
 
 
 FLOAT32 = 5e-6  # other libraries add float32 in another order
@@ -67,11 +67,13 @@ FORMATS = {
         "TensorFlow SavedModel, for TF Serving",
         {"float32": FLOAT32},
         ("tensor", "base64_jpeg", "bytes"),
+        marker="saved_model.pb",
     ),
     "graph": Format(
         "TensorFlow checkpoint, graph, frozen and optimised graph",
         {"float32": FLOAT32},
         ("tensor", "base64_jpeg", "bytes"),
+        marker="checkpoint",
     ),
     "tflite": Format(
         "TensorFlow Lite / LiteRT",
@@ -79,6 +81,7 @@ FORMATS = {
         packages=("ai_edge_litert", "ai_edge_quantizer"),
         extra="tflite",
         described=True,
+        suffix=".tflite",
     ),
     "onnx": Format("ONNX", {"float32": FLOAT32, "float16": FLOAT16, "int8": 0.02}),
     "coreml": Format(
@@ -87,6 +90,7 @@ FORMATS = {
         packages=("coremltools",),
         extra="coreml",
         suffix=".mlpackage",
+        marker="Manifest.json",
     ),
 }
 
@@ -100,7 +104,6 @@ class Job:
         precision: of the computation.
         input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
         layout: ``nhwc`` or ``nchw``, of the ONNX input.
-        version: of the SavedModel, a folder's name.
         text: whether graphs are written as text.
         freeze: whether the frozen graph is written.
         optimize: whether the optimised graph is written.
@@ -113,7 +116,6 @@ class Job:
     precision: str = "float32"
     input_type: str = "tensor"
     layout: str = "nhwc"
-    version: int = 1
     text: bool = False
     freeze: bool = True
     optimize: bool = True
@@ -214,13 +216,22 @@ def export(
     if format == "savedmodel":
         target = target / str(version)
     description = target.with_suffix(".json") if known.described else None
-    for path in filter(None, (target, description)):
-        _check_free(path, overwrite)
+    check_free(target, overwrite, known.marker)
+    if description:
+        check_free(description, overwrite)
     module = cast(Module, import_module(f"{__name__}.{format}"))
     loaded = weights if isinstance(weights, dict) else load_weights(weights)
-    job = Job(loaded, precision, input_type, layout, version, text, freeze, optimize)
+    job = Job(
+        loaded,
+        precision=precision,
+        input_type=input_type,
+        layout=layout,
+        text=text,
+        freeze=freeze,
+        optimize=optimize,
+    )
     _take_pictures(job, pictures)
-    with _beside(target) as temporary:
+    with beside(target) as temporary:
         module.write(temporary, job)
         difference = _difference(module, temporary, job)
         tolerance = known.tolerances[precision]
@@ -229,12 +240,14 @@ def export(
                 f"{format} {precision}: scores differ by {difference:.2g} from the "
                 f"model's, more than {tolerance:.2g}; nothing was written"
             )
-        size = _size(temporary)
+        size = size_of(temporary)
         if description:
             text_of = json.dumps(module.description(job), indent=1)
             with replacing(description) as unfinished:
                 unfinished.write_text(text_of + "\n", encoding="utf-8")
-        _move(temporary, target)
+                move(temporary, target)  # and then the description
+        else:
+            move(temporary, target)
     compared = len(job.pictures)
     return Export(target, size, difference, tolerance, compared, tuple(job.said))
 
@@ -267,11 +280,6 @@ def _known(
     return known
 
 
-def _check_free(target: Path, overwrite: bool) -> None:
-    if os.path.lexists(target) and not overwrite:
-        raise FileExistsError(f"{target} exists: name another place, or --overwrite")
-
-
 def _take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     named = list(pictures)
     if not named and job.precision == "int8":
@@ -294,43 +302,3 @@ def _difference(module: Module, path: Path, job: Job) -> float:
     if not len(came) or not np.isfinite(came).all():
         return float("inf")
     return float(np.abs(came - expected).max())
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A name in the destination's folder, which is made if need be; nothing stays."""
-    made = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some runtimes and libraries go by it.
-    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
-    temporary = target.with_name(name)
-    try:
-        yield temporary
-    except BaseException:
-        _remove(temporary)
-        for folder in made:
-            folder.rmdir()
-        raise
-    _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _move(temporary: Path, target: Path) -> None:
-    if os.path.lexists(target):  # an existing one, which may be overwritten
-        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-        target.rename(old)
-        temporary.rename(target)
-        _remove(old)
-    else:
-        temporary.rename(target)
-
-
-def _size(path: Path) -> int:
-    files: list[Any] = [path] if path.is_file() else list(path.rglob("*"))
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
 from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
@@ -33,7 +33,8 @@ def write(path: Path, job: Job) -> None:
         folded = _network(job, fold=True)
         graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job.input_type)
     for name, graph in graphs.items():
-        tf.io.write_graph(graph, str(path), name, as_text=job.text)
+        with disk_errors():
+            tf.io.write_graph(graph, str(path), name, as_text=job.text)
 
 
 def _network(job: Job, fold: bool) -> tuple[Any, str, str]:
@@ -100,7 +101,8 @@ def _with_variables(network: Any, input_type: str, checkpoint: Path) -> Any:
         _connect(network, input_type, replaced)
         saver = v1.train.Saver(variables, save_relative_paths=True)
         session.run(v1.global_variables_initializer())
-        saver.save(session, str(checkpoint), write_meta_graph=False)
+        with disk_errors():
+            saver.save(session, str(checkpoint), write_meta_graph=False)
         saving = saver.saver_def.save_tensor_name.split(":")[0]
         ends = {OUTPUT, saver.saver_def.restore_op_name, saving}
         return _needed(graph.as_graph_def(), ends)

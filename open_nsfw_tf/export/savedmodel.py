@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
 from open_nsfw_tf.model import OpenNsfwModel
@@ -43,8 +43,11 @@ def write(path: Path, job: Job) -> None:
         labels = Path(folder) / "labels.txt"
         labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         module.labels = tf.saved_model.Asset(str(labels))
-        tf.saved_model.save(module, str(path), _signatures(module, job))
-    write_warm_ups(path / WARM_UP_FILE, job)
+        signatures = _signatures(module, job)
+        with disk_errors():
+            tf.saved_model.save(module, str(path), signatures)
+    with disk_errors():
+        write_warm_ups(path / WARM_UP_FILE, job)
 
 
 def _signatures(module: Any, job: Job) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
-from open_nsfw_tf.backend import import_tensorflow, without_noise
+from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image import MEAN_BGR
 from open_nsfw_tf.model import OpenNsfwModel
@@ -28,7 +28,7 @@ KEPT_FLOAT = ("INPUT", "OUTPUT", "FULLY_CONNECTED", "SOFTMAX")
 
 
 def write(path: Path, job: Job) -> None:
-    """Write the network; `describe` is what stands beside it."""
+    """Write the network; `description` is what stands beside it."""
     network = _converted(job)
     path.write_bytes(_quantized(network, job) if job.precision == "int8" else network)
 
@@ -70,7 +70,8 @@ def _converted(job: Job) -> bytes:
     module.tf_variables = [variable.value for variable in network.variables]
     with tempfile.TemporaryDirectory() as folder:
         signatures = {SIGNATURE: answer.get_concrete_function()}
-        tf.saved_model.save(module, folder, signatures)
+        with disk_errors():
+            tf.saved_model.save(module, folder, signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if job.precision == "float16":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -76,14 +76,18 @@ BROKEN = (
     Warning,  # a library's; an application may make it an error
     struct.error,
 )
+PROTOTXT = "a prototxt, the network's definition (pass the .caffemodel)"
 IMPOSTORS = {  # what stands under the name of a weights file, and is none
     b"version https://git-lfs": "a git-lfs pointer (run `git lfs pull`)",
     b"<!doctype html": "an HTML page (the download failed)",
     b"<html": "an HTML page (the download failed)",
-    b"name:": "a prototxt, the network's definition (pass the .caffemodel)",
-    b"layer {": "a prototxt, the network's definition (pass the .caffemodel)",
-    b"layer{": "a prototxt, the network's definition (pass the .caffemodel)",
-    b"input:": "a prototxt, the network's definition (pass the .caffemodel)",
+    b"<": "an XML or HTML page (the download failed)",
+    b"404": "a server's error message (the download failed)",
+    b"{": "JSON, perhaps a server's error message",
+    b"\x1f\x8b": "a gzip archive (unpack it)",
+    b"\xff\xd8\xff": "a picture",
+    b"\x89png": "a picture",
+    **dict.fromkeys((b"name:", b"layer", b"input", b"force_backward"), PROTOTXT),
 }
 
 
@@ -117,7 +121,12 @@ def detect(path: Path) -> str:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         # Keras 3 numbers its arrays, Keras 2 names them.
         return "opennsfw2" if _holds(path, b"kernel") else "keras_h5"
-    if head.startswith(b"PK\x03\x04") and path.suffix.lower() != ".npz":
+    if head.startswith(b"PK\x03\x04"):
+        if path.suffix.lower() == ".npz":
+            raise WeightsError(
+                f"{shown(path)}: this is an .npz archive; expected caffe-tensorflow's "
+                ".npy, or another known format"
+            )
         return "keras"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return "safetensors"
@@ -143,9 +152,16 @@ _AFTER_IR_VERSION = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x4
 def _refuse_impostor(head: bytes) -> None:
     if not head:
         raise WeightsError("the file is empty; fetch or convert it again")
-    for start, what in IMPOSTORS.items():
-        if head.lstrip().lower().startswith(start):
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    while start.startswith(b"#"):  # comments, as a prototxt may have
+        start = start.partition(b"\n")[2].lstrip()
+    for known, what in IMPOSTORS.items():
+        if start.startswith(known):
             raise WeightsError(f"this is {what}, not weights")
+    if len(head) > 8 and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
+        raise WeightsError(
+            f"this is text that begins {shown(head[:40].decode('latin-1'))!r}, not weights"
+        )
 
 
 def _holds(path: Path, text: bytes) -> bool:

@@ -5,6 +5,7 @@ are, and opennsfw2's sums take the shortcut as their second input. In other netw
 our names it is read by ``model.load_weights(path, by_name=True)``.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def write(path: Path, weights: Weights) -> None:
     import h5py
 
     names = layer_names(shortcut_first=False)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         file.attrs["layer_names"] = np.array(names, "S")
         file.attrs["backend"] = np.bytes_("tensorflow")
         file.attrs["keras_version"] = np.bytes_("2.0.0")  # 1 would have kernels turned
@@ -37,3 +39,5 @@ def write(path: Path, weights: Weights) -> None:
             group.attrs["weight_names"] = np.array(paths, "S")
             for path_inside, field in zip(paths, fields.values(), strict=True):
                 group[path_inside] = np.asarray(weights[name][field], np.float32)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())

@@ -36,7 +36,7 @@ def read(path: Path) -> Weights:
 
 def write(path: Path, weights: Weights) -> None:
     """Write the arrays as float32, with the layout in the file's metadata."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = {
         f"{layer}.{field}": np.ascontiguousarray(array, dtype=np.float32)
@@ -44,4 +44,4 @@ def write(path: Path, weights: Weights) -> None:
         for field, array in fields.items()
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"layout": LAYOUT})
+        temporary.write_bytes(save(tensors, metadata={"layout": LAYOUT}))
