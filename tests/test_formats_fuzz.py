@@ -1,5 +1,6 @@
 """Every reader of weights against files that are cut, damaged or made to do harm."""
 
+import json
 import os
 import pickle
 import random
@@ -318,3 +319,21 @@ def test_a_huge_onnx_tensor(tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError):
         load(path)
+
+
+def test_headers_of_millions_of_nothings_are_refused(tmp_path):
+    empty = {
+        f"l{i}.f": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        for i in range(30_000)
+    }
+    header = json.dumps(empty).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match="header has more than 1 MiB"):
+        load(path)
+    archive = tmp_path / "a.keras"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(65):
+            file.writestr(str(number), b"")
+    with pytest.raises(WeightsError, match="at most 64 members"):
+        load(archive)

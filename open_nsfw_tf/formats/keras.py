@@ -31,6 +31,7 @@ from open_nsfw_tf.formats.keras_h5 import file_of, weights_of
 
 MEMBER = "model.weights.h5"
 VERSION = "3.0.0"  # of Keras, the first one with this layout
+MAX_MEMBERS = 64  # a model with vocabularies has a few
 MAX_GROWTH = 4  # of the member over the archive; Keras does not compress at all
 
 
@@ -50,6 +51,9 @@ def read(path: Path) -> Weights:
 
 def _member(data: bytes) -> bytes:
     broken = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
+    end = data.rfind(b"PK\5\6")  # the record at the end, which counts the members
+    if end >= 0 and int.from_bytes(data[end + 10 : end + 12], "little") > MAX_MEMBERS:
+        raise WeightsError(f"expected at most {MAX_MEMBERS} members in the archive")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if MEMBER not in archive.namelist():

@@ -8,6 +8,7 @@ from open_nsfw_tf.architecture import Weights, WeightsError
 from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
+MAX_HEADER = 1 << 20  # bytes; that of 107 layers has 20,000
 FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -26,7 +27,10 @@ def read(path: Path) -> Weights:
 
     weights: Weights = {}
     with reading(path, "safetensors file", *BROKEN, SafetensorError):
-        for name, array in load(whole(path)).items():
+        data = whole(path)
+        if int.from_bytes(data[:8], "little") > MAX_HEADER:
+            raise WeightsError(f"its header has more than {MAX_HEADER >> 20} MiB")
+        for name, array in load(data).items():
             if array.dtype not in FLOATS:
                 raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
             layer, _, field = name.rpartition(".")
