@@ -28,6 +28,7 @@ OWNERS = {
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
+        "formats/onnx_walk",
         "export/onnx",
         "engines/onnxruntime",
     },

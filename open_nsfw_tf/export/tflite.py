@@ -3,7 +3,7 @@
 The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR, 0..255
 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2), columns SFW, NSFW. What a
 caller must know stands in a JSON file beside the network. int8 is approximate: weights
-and activations in 8 bits, found on the job's pictures.
+and activations in 8 bits, found on the job's calibration pictures.
 """
 
 import tempfile
@@ -99,15 +99,15 @@ def _quantized(network: bytes, job: Job) -> bytes:
             worker.update_quantization_recipe(
                 ".*", operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
             )
-        calibration = worker.calibrate({SIGNATURE: list(_inputs(job))})
+        calibration = worker.calibrate({SIGNATURE: list(_inputs(job.calibration))})
         quantized = worker.quantize(calibration, enable_progress_report=False)
         quantized.export_model(str(target))
         return target.read_bytes()
 
 
-def _inputs(job: Job) -> Iterator[dict[str, np.ndarray]]:
-    for index in range(len(job.batch)):
-        yield {"inputs": job.batch[index : index + 1]}
+def _inputs(batch: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for index in range(len(batch)):
+        yield {"inputs": batch[index : index + 1]}
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
@@ -116,4 +116,6 @@ def scores(path: Path, job: Job) -> np.ndarray:
 
     with without_noise():
         runner = Interpreter(model_path=str(path)).get_signature_runner(SIGNATURE)
-        return np.concatenate([runner(**inputs)["outputs"] for inputs in _inputs(job)])
+        return np.concatenate(
+            [runner(**inputs)["outputs"] for inputs in _inputs(job.batch)]
+        )

@@ -24,7 +24,15 @@ from open_nsfw_tf.architecture import (
     check_weights,
     identity_batch_norm,
 )
-from open_nsfw_tf.formats import BROKEN, float32, from_file, reading, replacing, whole
+from open_nsfw_tf.formats import (
+    BROKEN,
+    float32,
+    from_file,
+    reading,
+    replacing,
+    whole,
+    wire,
+)
 from open_nsfw_tf.formats.prototxt import NETWORK, CaffeLayer, caffe_layers, prototxt
 
 __all__ = ["prototxt", "read", "write"]
@@ -113,29 +121,12 @@ def read(path: Path) -> Weights:
 
 def _parsed(message: str, data: bytes, limit: int) -> Any:
     """Parse a message of not too many fields: an empty one costs protobuf 60 bytes."""
-    at = count = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        size, at = _varint(data, at) if tag & 7 in (0, 2) else (0, at)
-        at += {0: 0, 1: 8, 2: size, 5: 4}[tag & 7]
-        count += 1
+    for count, _ in enumerate(wire.fields(data, 0, len(data)), 1):
         if count > limit:
             raise WeightsError(
                 f"another network: more than {limit} parts in one {message}"
             )
     return _message(message).FromString(data)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of protobuf's, and where it ends."""
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-    raise ValueError("a number of more than 64 bits")
 
 
 def _layers(net: Any) -> dict[str, Blobs]:

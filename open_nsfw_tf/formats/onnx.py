@@ -1,7 +1,9 @@
 """ONNX: read the weights out of somebody's graph, or write a graph of our own.
 
 `read` walks a graph along its shape instead of trusting names, so that it reads what
-tf2onnx, Keras or we ourselves write, with batch norm folded or not.
+tf2onnx, Keras or we ourselves write, with batch norm folded or not. It walks back from
+the output to the input, node by node, and lets nothing pass that the network has not:
+what it returns is what the graph computes.
 """
 
 from pathlib import Path
@@ -15,17 +17,33 @@ from open_nsfw_tf.architecture import (
     CLASSES,
     DENSE,
     FEATURES,
+    LAYERS,
+    POOL_SIZE,
+    POOL_STRIDE,
     STEM,
+    Block,
     Convolution,
     Layer,
     Weights,
-    WeightsError,
     identity_batch_norm,
 )
-from open_nsfw_tf.formats import BROKEN, float32, from_file, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
 from open_nsfw_tf.formats.onnx_graph import graph
+from open_nsfw_tf.formats.onnx_walk import (
+    SAME,
+    Graph,
+    another,
+    attributes,
+    check_window,
+    kind,
+    window_pads,
+)
+from open_nsfw_tf.formats.wire import check_parts
 
-FLOATS = ("FLOAT16", "FLOAT", "DOUBLE")
+MAX_PARTS = 100_000  # fields of messages; the published graph has 4,000
+POOL = "pool"  # Caffe's names of what has no weights
+POOL1 = "pool1"
+PROB = "prob"
 
 
 def write(path: Path, weights: Weights) -> None:
@@ -45,187 +63,280 @@ def read(path: Path) -> Weights:
 
     Raises:
         OSError: the file cannot be read.
-        WeightsError: it is broken, or the graph is another network: the first layer
-            that does not fit is named.
+        WeightsError: it is broken, or the graph computes something else: the layer
+            that does not fit is named, the first one from the end.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     with reading(path, "ONNX file", *BROKEN, DecodeError):
-        model = onnx.load_model_from_string(whole(path))
-        return _Walker(model.graph).weights()
+        data = whole(path)
+        check_parts(data, onnx.ModelProto.DESCRIPTOR, MAX_PARTS)
+        return _Reader(Graph(onnx.load_model_from_string(data))).weights()
 
 
-_SAME = {"Identity", "Transpose", "Cast"}
-_PASSED = _SAME | {"Relu", "MaxPool", "Pad"}
-_TO_DENSE = _PASSED | {
-    "AveragePool",
-    "GlobalAveragePool",
-    "ReduceMean",
-    "Reshape",
-    "Flatten",
-    "Squeeze",
-}
+_FLAT = SAME | {"Flatten", "Reshape", "Squeeze"}
+_NORM = SAME | {"Add", "BatchNormalization", "Mul"}
 
 
-class _Walker:
-    """Follows a graph from its input along the table of the network."""
+class _Reader:
+    """Follows a graph from its output back to its input, along the table.
 
-    def __init__(self, graph: Any) -> None:
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.users: dict[str, list[Any]] = {}
-        for node in graph.node:
-            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-                self.constants[node.output[0]] = node.attribute[0].t
-            for name in node.input:
-                self.users.setdefault(name, []).append(node)
-        inputs = [i.name for i in graph.input if i.name not in self.constants]
-        if len(inputs) != 1:
-            raise WeightsError(f"expected a graph with one input, got {len(inputs)}")
-        self.input = inputs[0]
+    A method takes the tensor that a layer should make, and returns the one that goes
+    into it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.found: Weights = {}
 
     def weights(self) -> Weights:
-        found: Weights = {}
-        at = self.conv(STEM, self.input, found)
-        for stage in BLOCKS:
-            for block in stage:
-                if block.projection:
-                    self.conv(block.projection, at, found)
-                for conv in block.main:
-                    at = self.conv(conv, at, found)
-                at = self.sum_after(at, block.place)
-        found[DENSE] = self.dense(at)
-        return found
+        """All the network's weights, in its order."""
+        at = self.dense(self.softmax(self.graph.output))
+        for block in reversed([block for stage in BLOCKS for block in stage]):
+            at = self.block(block, at)
+        at = self.conv(STEM, self.relu(self.max_pool(at), f"relu_{STEM.place}"))
+        if at != self.graph.input:
+            raise another("conv_1", "given the input", self.graph.came(at))
+        return {name: self.found[name] for name in LAYERS}
 
-    def array(self, name: str) -> np.ndarray:
-        from onnx import TensorProto, numpy_helper
+    # -- the end
 
-        tensor = self.constants.get(name)
-        if tensor is None:
-            raise WeightsError(f"expected constant weights in {name!r:.80}")
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise WeightsError("its weights are in another file: save it as one file")
-        if tensor.data_type not in (getattr(TensorProto, kind) for kind in FLOATS):
-            raise WeightsError(
-                f"expected float weights, got type {tensor.data_type} in {name!r:.80}"
-            )
-        array = from_file(numpy_helper.to_array(tensor))
-        return array
+    def softmax(self, tensor: str) -> str:
+        _, at = self.graph.back(tensor, SAME - {"Transpose"}, PROB)
+        node = self.graph.node(at, PROB, ["Softmax"])
+        axis = attributes(node, PROB)["axis"]
+        if axis not in (1, -1):  # of two: batch and classes
+            raise another(PROB, "a Softmax of axis 1", f"axis {axis}")
+        return str(node.input[0])
 
-    def reach(self, tensor: str, kinds: set[str], through: set[str]) -> list[Any]:
-        """The nodes of these kinds after a tensor, with only `through` in between."""
-        found, ahead, seen = [], [tensor], set()
-        while ahead:
-            for node in self.users.get(ahead.pop(), []):
-                if node.op_type in kinds:
-                    found.append(node)
-                elif node.op_type in through and node.output[0] not in seen:
-                    seen.add(node.output[0])
-                    ahead.append(node.output[0])
-        return found
+    def dense(self, tensor: str) -> str:
+        """Take in the last layer; returns what goes into the pooling before it."""
+        after, at = self.graph.back(tensor, SAME - {"Transpose"} | {"Add"}, DENSE)
+        node = self.graph.node(at, DENSE, ["Gemm", "MatMul"])
+        kernel = self.dense_kernel(node)
+        biases = np.zeros(CLASSES, np.float32)
+        if len(node.input) > 2 and node.input[2]:
+            biases = self.graph.vector(node.input[2], DENSE, CLASSES)
+        for add in after:
+            if kind(add) == "Add":
+                name = self.constant_of(add)
+                biases = biases + self.graph.vector(name, DENSE, CLASSES)
+        self.found[DENSE] = {"weights": float32(kernel), "biases": float32(biases)}
+        return self.pool(node)
 
-    def conv(self, conv: Convolution, tensor: str, found: Weights) -> str:
-        """Take in one convolution after a tensor; returns what its batch norm gives."""
-        shape = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
-        seen = []
-        for node in self.reach(tensor, {"Conv"}, _PASSED):
-            kernel = self.array(node.input[1])
-            strides = _attribute(node, "strides", [1, 1])
-            if kernel.shape == shape and strides == [conv.stride] * 2:
-                biases = np.zeros(conv.outputs)
-                if len(node.input) > 2 and node.input[2]:
-                    biases = self.array(node.input[2])
-                norm, biases, end = self.batch_norm(node.output[0], conv, biases)
-                found[f"conv_{conv.place}"] = {
-                    "weights": float32(kernel.transpose(2, 3, 1, 0)),  # OIHW to HWIO
-                    "biases": float32(biases),
-                }
-                found[f"bn_{conv.place}"] = norm
-                return end
-            seen.append(f"{kernel.shape} stride {strides}")
-        raise WeightsError(
-            f"another network: conv_{conv.place} should be a Conv of shape {shape}, "
-            f"stride {conv.stride}; found {', '.join(seen) or 'none'}"
+    def dense_kernel(self, node: Any) -> np.ndarray:
+        """The kernel (in, out) of a Gemm or a MatMul that does nothing besides."""
+        given = attributes(node, DENSE)
+        turned = given.pop("transB", 0)
+        if given not in ({}, {"alpha": 1.0, "beta": 1.0, "transA": 0}):
+            raise another(DENSE, "a Gemm of alpha 1, beta 1 and transA 0", given)
+        shape = (CLASSES, FEATURES) if turned else (FEATURES, CLASSES)
+        kernel = self.graph.array(node.input[1], DENSE, shape)
+        return kernel.T if turned else kernel
+
+    def pool(self, dense: Any) -> str:
+        """The global average over height and width, made flat for the last layer."""
+        nodes, at = self.graph.back(dense.input[0], _FLAT, POOL)
+        kinds = ["AveragePool", "GlobalAveragePool", "ReduceMean"]
+        node = self.graph.node(at, POOL, kinds)
+        given = attributes(node, POOL)
+        if kind(node) == "ReduceMean":
+            shape = self.mean_shape(node, given)
+        else:
+            self.graph.check_nchw(node.input[0], POOL)
+            shape = [0, FEATURES, 1, 1]
+            if kind(node) == "AveragePool":
+                check_window(given, POOL, 7)
+                if window_pads(given, 7, 1).any():
+                    raise another(POOL, "without padding", "padding")
+        for flat in nodes:
+            shape = self.flattened(flat, shape, kind(dense))
+        if shape != [0, FEATURES]:
+            raise another(POOL, f"made flat, (n, {FEATURES})", shape)
+        return str(node.input[0])
+
+    def mean_shape(self, node: Any, given: dict[str, Any]) -> list[int]:
+        """The shape that a mean over height and width has; 0 is the batch's size."""
+        layout = self.graph.layouts[node.input[0]]
+        axes = given["axes"]
+        if len(node.input) > 1:
+            axes = self.graph.ints(node.input[1], POOL)
+        over = sorted(layout[axis] for axis in axes or ()) if layout else axes
+        if over != ["H", "W"] or layout not in ("NCHW", "NHWC"):
+            raise another(POOL, "a mean over height and width", f"axes {axes}")
+        sides = {"N": 0, "C": FEATURES}
+        if given["keepdims"]:
+            sides |= {"H": 1, "W": 1}
+        return [sides[letter] for letter in layout if letter in sides]
+
+    def flattened(self, node: Any, shape: list[int], dense: str) -> list[int]:
+        """The shape after a node that may only add or drop ones; 0 is the batch's."""
+        given = attributes(node, POOL)
+        made = list(shape)
+        if kind(node) == "Transpose":
+            made = [shape[axis] for axis in given["perm"] or range(len(shape))[::-1]]
+        elif kind(node) == "Squeeze":
+            axes = given["axes"]
+            if len(node.input) > 1:
+                axes = self.graph.ints(node.input[1], POOL)
+            gone = {axis % len(shape) for axis in axes or ()}
+            made = [side for axis, side in enumerate(shape) if axis not in gone]
+        elif kind(node) == "Flatten" and given["axis"] in (1, 1 - len(shape)):
+            made = [0, FEATURES]
+        elif kind(node) == "Reshape" and not given["allowzero"]:
+            made = self.reshaped(node, shape, dense)
+        elif kind(node) not in SAME:
+            made = []
+        if made[:1] != [0] or [side for side in made if side != 1] != [0, FEATURES]:
+            raise another(POOL, f"made flat, (n, {FEATURES})", kind(node))
+        return made
+
+    def reshaped(self, node: Any, shape: list[int], dense: str) -> list[int]:
+        if node.input[1] not in self.graph.constants and dense == "Gemm":
+            return [0, FEATURES]  # a Gemm takes nothing else, and order is kept
+        sides = self.graph.ints(node.input[1], POOL)
+        sides = [side or shape[axis] for axis, side in enumerate(sides)]
+        rest = [FEATURES if side == -1 else side for side in sides[1:]]
+        # The first side cannot be another than the batch's if the others are known.
+        return [0, *rest] if sides.count(-1) < 2 else []
+
+    # -- between convolutions
+
+    def relu(self, tensor: str, layer: str) -> str:
+        _, at = self.graph.back(tensor, SAME, layer)
+        return str(self.graph.node(at, layer, ["Relu"]).input[0])
+
+    def max_pool(self, tensor: str) -> str:
+        """Caffe rounds the output's size up: a row and a column more at the end."""
+        _, at = self.graph.back(tensor, SAME, POOL1)
+        node = self.graph.node(at, POOL1, ["MaxPool"])
+        given = attributes(node, POOL1)
+        check_window(given, POOL1, POOL_SIZE, POOL_STRIDE)
+        before, at = self.graph.back(node.input[0], SAME | {"Pad"}, POOL1)
+        self.graph.check_nchw(node.input[0], POOL1)
+        # After a ReLU, whose output has nothing below it, zero is as good as -inf.
+        pads = self.graph.pads(before, POOL1, lowest=-np.inf)
+        pads += window_pads(given, POOL_SIZE, POOL_STRIDE)
+        if given["ceil_mode"] and not pads.any():
+            pads[2:] = 1
+        if pads.tolist() != [0, 0, 1, 1]:
+            raise another(POOL1, "padded [0, 0, 1, 1]", pads.tolist())
+        return at
+
+    def block(self, block: Block, tensor: str) -> str:
+        """Take in a block; returns the tensor that both its branches begin with."""
+        layer = f"eltwise_{block.place}"
+        _, at = self.graph.back(self.relu(tensor, f"relu_{block.place}"), SAME, layer)
+        node = self.graph.node(at, layer, ["Add", "Sum"])
+        a, b, c = block.main
+        ends = list(node.input)
+        attributes(node, layer)
+        if len(ends) != 2:
+            raise another(layer, "a sum of two", f"{len(ends)}")
+        ends.sort(key=lambda end: not self.leads_to(c, end))
+        begin = self.conv(c, ends[0])
+        for conv in (b, a):
+            begin = self.conv(conv, self.relu(begin, f"relu_{conv.place}"))
+        if block.projection:
+            shortcut = self.conv(block.projection, ends[1])
+        else:
+            _, shortcut = self.graph.back(ends[1], SAME, layer)
+        if shortcut != begin:
+            came = self.graph.came(shortcut)
+            raise another(layer, "with a shortcut from the block's begin", came)
+        return begin
+
+    def leads_to(self, conv: Convolution, tensor: str) -> bool:
+        """Whether it is this convolution, and not its block's other, that ends here."""
+        _, at = self.graph.back(tensor, _NORM, f"conv_{conv.place}")
+        node = self.graph.made.get(at)
+        if node is None or kind(node) != "Conv":
+            return False
+        kernel = self.graph.constants.get(node.input[1])
+        return kernel is not None and tuple(kernel.dims) == _shape(conv)
+
+    # -- convolutions
+
+    def conv(self, conv: Convolution, tensor: str) -> str:
+        """Take in a convolution and the batch norm after it, and look at its padding."""
+        layer = f"conv_{conv.place}"
+        after, at = self.graph.back(tensor, _NORM, layer)
+        node = self.graph.node(at, layer, ["Conv"])
+        given = attributes(node, layer)
+        kernel = self.graph.array(node.input[1], layer, _shape(conv))
+        check_window(given, layer, conv.kernel, conv.stride)
+        if given["group"] != 1:
+            raise another(layer, "of one group", f"{given['group']}")
+        before, begin = self.graph.back(node.input[0], SAME | {"Pad"}, layer)
+        self.graph.check_nchw(node.input[0], layer)
+        pads = self.graph.pads(before, layer) + window_pads(
+            given, conv.kernel, conv.stride
         )
+        if pads.tolist() != [conv.padding] * 4:
+            raise another(layer, f"padded {[conv.padding] * 4}", pads.tolist())
+        biases = np.zeros(conv.outputs, np.float32)
+        if len(node.input) > 2 and node.input[2]:
+            biases = self.graph.array(node.input[2], layer, (conv.outputs,))
+        norm, biases = self.batch_norm(conv, after, biases)
+        self.found[layer] = {
+            "weights": float32(kernel.transpose(2, 3, 1, 0)),  # OIHW to HWIO
+            "biases": float32(biases),
+        }
+        self.found[f"bn_{conv.place}"] = norm
+        return begin
 
     def batch_norm(
-        self, tensor: str, conv: Convolution, biases: np.ndarray
-    ) -> tuple[Layer, np.ndarray, str]:
+        self, conv: Convolution, nodes: list[Any], biases: np.ndarray
+    ) -> tuple[Layer, np.ndarray]:
         """What a convolution's output goes through: sums and products with constants.
 
         Returns:
             The batch norm, the identity if there is none; the biases, with what is
-            added before it; the tensor after it.
+            added before it.
         """
         norm: Layer = {}
-        seen = set()  # a broken graph may run in a circle
-        while tensor not in seen and len(self.users.get(tensor, [])) == 1:
-            seen.add(tensor)
-            node = self.users[tensor][0]
-            constant = self.constant_of(node)
-            if node.op_type == "BatchNormalization" and not norm:
-                norm = self.norm(node)
-            elif node.op_type == "Add" and constant is not None and norm:
-                norm["offset"] = norm["offset"] + constant
-            elif node.op_type == "Add" and constant is not None:
-                biases = biases + constant
-            elif node.op_type == "Mul" and constant is not None:
-                # Keras 3 has no batch norm of one piece: it multiplies and adds.
-                norm = norm or identity_batch_norm(conv.outputs)
-                for field in ("scale", "offset"):
-                    norm[field] = norm[field] * constant
-            elif node.op_type not in _SAME:
-                break
-            tensor = str(node.output[0])
+        layer = f"bn_{conv.place}"
+        for node in nodes:
+            if kind(node) == "BatchNormalization":
+                if norm:
+                    raise another(layer, "one batch norm", "more after it")
+                norm = self.norm(node, conv, layer)
+            elif kind(node) in ("Add", "Mul"):
+                layout = self.graph.layouts[node.output[0]]
+                name = self.constant_of(node)
+                constant = self.graph.vector(name, layer, conv.outputs, layout)
+                if kind(node) == "Mul":
+                    # Keras 3 has no batch norm of one piece: it multiplies and adds.
+                    norm = norm or identity_batch_norm(conv.outputs)
+                    for field in ("scale", "offset"):
+                        norm[field] = norm[field] * constant
+                elif norm:
+                    norm["offset"] = norm["offset"] + constant
+                else:
+                    biases = biases + constant
         norm = norm or identity_batch_norm(conv.outputs)
-        return {name: float32(norm[name]) for name in norm}, biases, tensor
+        return {name: float32(norm[name]) for name in norm}, biases
 
-    def norm(self, node: Any) -> Layer:
+    def norm(self, node: Any, conv: Convolution, layer: str) -> Layer:
+        """A BatchNormalization's arrays, its epsilon moved to the network's."""
+        given = attributes(node, layer)
         names = ("scale", "offset", "mean", "variance")
-        arrays = [self.array(name) for name in node.input[1:5]]
+        shape = (conv.outputs,)
+        arrays = [self.graph.array(name, layer, shape) for name in node.input[1:5]]
         norm = dict(zip(names, arrays, strict=True))
-        epsilon = float(np.float32(_attribute(node, "epsilon", 1e-5)))
+        self.graph.check_nchw(node.input[0], layer)
+        if given["training_mode"] or given["spatial"] != 1 or len(node.output) != 1:
+            raise another(layer, "a batch norm as it is used", "one that is trained")
+        epsilon = float(np.float32(given["epsilon"]))
         # The attribute is a float32, and the usual one should change no bit.
         spare = epsilon - float(np.float32(BATCH_NORM_EPSILON))
         return {**norm, "variance": arrays[3].astype(np.float64) + spare}
 
-    def constant_of(self, node: Any) -> np.ndarray | None:
-        names = [name for name in node.input if name in self.constants]
-        if not names or node.op_type not in ("Add", "Mul"):
-            return None
-        return self.array(names[0]).reshape(-1)
-
-    def sum_after(self, tensor: str, place: str) -> str:
-        sums = self.reach(tensor, {"Add", "Sum"}, _SAME)
-        if len(sums) != 1:
-            raise WeightsError(f"another network: no sum at the end of {place}")
-        return str(sums[0].output[0])
-
-    def dense(self, tensor: str) -> Layer:
-        nodes = self.reach(tensor, {"Gemm", "MatMul"}, _TO_DENSE)
-        if len(nodes) != 1:
-            raise WeightsError(f"another network: no layer {DENSE} at the end")
-        kernel = self.array(nodes[0].input[1])
-        if _attribute(nodes[0], "transB", 0):
-            kernel = kernel.T
-        if kernel.shape != (FEATURES, CLASSES):
-            raise WeightsError(
-                f"another network: {DENSE} should have shape {(FEATURES, CLASSES)}, "
-                f"got {kernel.shape}"
-            )
-        if len(nodes[0].input) > 2:
-            return {
-                "weights": float32(kernel),
-                "biases": float32(self.array(nodes[0].input[2])),
-            }
-        _, biases, _ = self.batch_norm(nodes[0].output[0], STEM, np.zeros(CLASSES))
-        return {"weights": float32(kernel), "biases": float32(biases)}
+    def constant_of(self, node: Any) -> str:
+        """The name of the constant in a sum or product that was passed."""
+        return str(next(name for name in node.input if name in self.graph.constants))
 
 
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return helper.get_attribute_value(attribute)
-    return default
+def _shape(conv: Convolution) -> tuple[int, ...]:
+    return (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
