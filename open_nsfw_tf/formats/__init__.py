@@ -111,6 +111,8 @@ def detect(path: Path) -> str:
         OSError: the file cannot be read.
         WeightsError: it is empty, or no format that is known.
     """
+    if path.suffix.lower() in (".json", ".pb"):
+        return "mmdnn"  # its reader says that these are graphs without weights
     with path.open("rb") as file, reading(path, "file"):
         head = file.read(HEAD)
         _refuse_impostor(head)
@@ -134,8 +136,6 @@ def detect(path: Path) -> str:
         return "onnx"
     if _starts_as_net(head):
         return "caffemodel"
-    if path.suffix.lower() in (".json", ".pb"):
-        return "mmdnn"  # its reader says that these are graphs without weights
     for name, known in FORMATS.items():
         if path.name.lower().endswith(known.suffixes):
             return name
