@@ -89,7 +89,7 @@ def test_rest_refuses_with_a_reason(url: str, instances: Any, reason: str) -> No
 
 def test_rest_client(url: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(GOOD[:-500])
+    pictures.sample("coffee.png").convert("CMYK").save(bad)  # which Pillow would read
     coffee = pictures.path("coffee.png")
     done = run(sys.executable, CLIENT, "--rest", url, ROCKET, bad, "none.jpg", coffee)
     check_client(done, bad, coffee)
@@ -97,7 +97,7 @@ def test_rest_client(url: str, tmp_path: Path) -> None:
 
 def test_grpc_client(address: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(GOOD[:-500])
+    pictures.sample("coffee.png").convert("CMYK").save(bad)  # which Pillow would read
     coffee = pictures.path("coffee.png")
     flags = ["-W", "error", CLIENT, "--grpc", address]
     done = run(sys.executable, *flags, ROCKET, bad, "none.jpg", coffee)
@@ -112,7 +112,7 @@ def check_client(done: Any, bad: Path, coffee: Path) -> None:
         assert found == str(path)
         assert abs(float(score) - caffe(path.name)) <= SCORE_TOLERANCE
     assert second.startswith(f"no score: {bad}: ")
-    assert "picture 0: truncated or damaged JPEG" in second
+    assert "picture 0: a JPEG of 4 components" in second
     assert third == "no score: none.jpg: No such file or directory"
     assert done.returncode == 1
 
