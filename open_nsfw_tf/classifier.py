@@ -51,13 +51,21 @@ class Classifier:
             engine that is installed.
         weights: the path of a weights file in any known format, the canonical dict, or
             None to search as `open_nsfw_tf.weights.find_weights` does.
-        precision: "float32" is exact.
+        precision: "float32" is exact; others that the engine offers are approximate.
         threads: for the operations of one batch; None leaves it to the engine.
         max_pixels: larger pictures are refused.
+        device: that the engine computes on: "cpu", "cuda:1", "gpu:0", as it calls them;
+            None leaves it to the engine.
+
+    Attributes:
+        engine: that is in use; it may be called with batches.
+        engine_name, source, precision, threads, device: what it was made of, so that
+            others like it can be made.
 
     Raises:
         WeightsError: the weights are not found, not readable or do not fit.
-        ValueError: an unknown engine or precision.
+        ValueError: an unknown engine, precision or device.
+        RuntimeError: the device did not start.
         ImportError: the engine's package is missing; the message says how to install.
     """
 
@@ -68,9 +76,14 @@ class Classifier:
         precision: str = "float32",
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        device: str | None = None,
     ) -> None:
-        source = weights if isinstance(weights, dict) else find_weights(weights)
-        self.engine = engines.create(engine, source, precision, threads)
+        self.engine_name = engine
+        self.source = weights if isinstance(weights, dict) else find_weights(weights)
+        self.precision = precision
+        self.threads = threads
+        self.device = device
+        self.engine = engines.create(engine, self.source, precision, threads, device)
         check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
 

@@ -30,9 +30,10 @@ OWNERS = {
         "formats/onnx_graph",
         "formats/onnx_walk",
         "export/onnx",
-        "engines/onnxruntime",
     },
     "onnxruntime": {"backend", "export/onnx"},
+    "openvino": {"backend"},
+    "ai_edge_litert": {"engines/litert", "export/tflite"},
     "PIL": {
         "image",
         "picture",

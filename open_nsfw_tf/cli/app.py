@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from open_nsfw_tf import __version__
-from open_nsfw_tf.engines import ENGINES
+from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
 from open_nsfw_tf.image import ImageError
 from open_nsfw_tf.messages import shown
 
@@ -60,8 +60,26 @@ EngineOption = Annotated[
     choice(
         ("auto", *ENGINES),
         "--engine",
-        help="What computes the scores; all answer the same. auto: the fastest that is "
-        "installed.",
+        help="What computes the scores; in float32 all answer the same. auto: the fastest "
+        "that is installed and offers the precision.",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    choice(
+        PRECISIONS,
+        "--precision",
+        help="float32 is exact. The others are approximate: they change scores by up to "
+        f"{FLOAT16:g} (float16) and {BFLOAT16:g} (bfloat16).",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="What the engine computes on, as it calls it: cpu; cuda:1 or coreml for "
+        "onnxruntime; gpu:0 for openvino and tensorflow. A wrong one is answered with "
+        "those there are.",
     ),
 ]
 

@@ -10,7 +10,9 @@ import typer
 
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.cli.app import (
+    DeviceOption,
     EngineOption,
+    PrecisionOption,
     WeightsOption,
     app,
     choice,
@@ -55,6 +57,8 @@ def classify(
         ),
     ] = False,
     engine: EngineOption = "auto",
+    precision: PrecisionOption = "float32",
+    device: DeviceOption = None,
     weights: WeightsOption = None,
     threshold: Annotated[
         float | None,
@@ -76,7 +80,9 @@ def classify(
     """
     from open_nsfw_tf.classifier import Classifier
 
-    classifier = Classifier(engine, weights, max_pixels=max_pixels)
+    classifier = Classifier(
+        engine, weights, precision, max_pixels=max_pixels, device=device
+    )
     pictures = [standard_input() if path == STDIN else path for path in images]
     results = classifier.classify_many(pictures, errors="yield")
     failed = False

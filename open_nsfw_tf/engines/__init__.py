@@ -1,8 +1,9 @@
 """What computes scores from a batch. One module an engine, each with a class `Engine`.
 
-Every engine is made as ``Engine(weights, precision, threads)`` and called with a
-float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); it answers float32
-scores (N, 2), columns SFW, NSFW. It may be called from several threads at once.
+Every engine is made as ``Engine(weights, precision, threads, device, workers)`` and
+called with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); it
+answers float32 scores (N, 2), columns SFW, NSFW. It may be called from several threads
+at once, and gives all of them the same scores.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.messages import shown
 
 
 class Engine(Protocol):
@@ -30,19 +32,41 @@ class Kind:
     Attributes:
         package: the package it needs.
         extra: of our own distribution, which installs the package; None: core.
-        precisions: it offers; the first one is exact.
+        precisions: that it offers, each with the largest change of a score from Caffe's
+            that the tests let through; the first one is exact.
     """
 
     package: str
     extra: str | None
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: dict[str, float]
 
 
-# Fastest exact engine first (FLOP for FLOP on two x86-64 cores; see benchmarks/).
+FLOAT32 = 5e-6  # other libraries add float32 in another order
+FLOAT16 = 1e-3  # measured: 4e-4 on photographs, 9.8e-4 on one turned on its side
+BFLOAT16 = 0.02  # measured: .0045 on photographs, .0127 on the one turned on its side
+
+# What "auto" takes first comes first: among equally fast engines, the one that everybody
+# has and that starts soon. On two x86-64 cores that other work shared, in float32:
+#
+#              ms a picture        s to a     MB, alone
+#              alone   16 at once  1st score  and 16 at once
+# onnxruntime  12.0    11.1        0.49       126, 260
+# openvino     11.7    11.2        0.66       172, 261
+# litert       12.6    12.6        0.41       102, 113
+# tensorflow   18.7    13.2        7.7        830, 935
+#
+# openvino in bfloat16: 6.7 and 5.5 ms, 0.76 s, 173 and 198 MB.
 ENGINES = {
-    "onnxruntime": Kind("onnxruntime", None),
-    "tensorflow": Kind("tensorflow", None),
+    "onnxruntime": Kind("onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16}),
+    "openvino": Kind(
+        "openvino", "openvino", {"float32": FLOAT32, "bfloat16": BFLOAT16}
+    ),
+    "litert": Kind("ai_edge_litert", "litert", {"float32": FLOAT32}),
+    "tensorflow": Kind("tensorflow", None, {"float32": FLOAT32}),
 }
+PRECISIONS = tuple(
+    dict.fromkeys(name for kind in ENGINES.values() for name in kind.precisions)
+)
 
 
 def create(
@@ -50,23 +74,33 @@ def create(
     weights: Weights | Path,
     precision: str = "float32",
     threads: int | None = None,
+    device: str | None = None,
+    workers: int = 1,
 ) -> Engine:
     """Make an engine.
 
     Args:
-        name: a key of `ENGINES`, or "auto": the fastest exact one that is installed.
+        name: a key of `ENGINES`, or "auto": the first one there that is installed and
+            offers the precision.
         weights: the canonical dict, or the path of a weights file in any known format.
         precision: one that the engine offers.
         threads: for the operations of one batch; None leaves it to the engine.
+        device: as the engine calls it, with a number where there are several: "cpu",
+            "cuda:1", "gpu:0"; None leaves it to the engine.
+        workers: how many threads will call the engine at once, each of which computes
+            with `threads` threads of its own. More may call; they wait.
 
     Raises:
-        ValueError: no engine has this name, or it does not offer this precision.
+        ValueError: no engine has this name, or it does not offer this precision or
+            device.
         ImportError: the engine's package is not installed; the message says how to.
+        RuntimeError: the device did not start.
         WeightsError: the weights cannot be read or do not fit.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"expected at least 1 thread, got {threads!r:.80}")
-    kind_name = _installed() if name == "auto" else name
+    if threads is not None:
+        _check_count(threads, "thread")
+    _check_count(workers, "worker")
+    kind_name = _first(precision) if name == "auto" else name
     kind = ENGINES.get(kind_name)
     if kind is None:
         raise ValueError(
@@ -80,16 +114,28 @@ def create(
     if find_spec(kind.package) is None:
         raise ImportError(_missing(kind_name))
     made: Engine = import_module(f"{__name__}.{kind_name}").Engine(
-        weights, precision, threads
+        weights, precision, threads, device, workers
     )
     return made
 
 
-def _installed() -> str:
-    for name, kind in ENGINES.items():
-        if find_spec(kind.package) is not None:
+def _check_count(count: int, what: str) -> None:
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"expected at least 1 {what}, got {count!r:.80}")
+
+
+def _first(precision: str) -> str:
+    """The first engine that is installed of those that offer a precision."""
+    names = [name for name, kind in ENGINES.items() if precision in kind.precisions]
+    if not names:
+        raise ValueError(
+            f"no engine offers the precision {shown(precision)!r}: choose one of "
+            f"{', '.join(PRECISIONS)}"
+        )
+    for name in names:
+        if find_spec(ENGINES[name].package) is not None:
             return name
-    raise ImportError(_missing(next(iter(ENGINES))))
+    raise ImportError(_missing(names[0]))
 
 
 def _missing(name: str) -> str:

@@ -17,19 +17,18 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
-from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
+from open_nsfw_tf.backend import without_noise
+from open_nsfw_tf.engines.litert import SIGNATURE, convert
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image import MEAN_BGR
-from open_nsfw_tf.model import OpenNsfwModel
 
-SIGNATURE = "serving_default"
 # What int8 leaves alone: callers feed and get floats, and the last layer decides.
 KEPT_FLOAT = ("INPUT", "OUTPUT", "FULLY_CONNECTED", "SOFTMAX")
 
 
 def write(path: Path, job: Job) -> None:
     """Write the network; `description` is what stands beside it."""
-    network = _converted(job)
+    network = convert(job.weights, job.precision)
     path.write_bytes(_quantized(network, job) if job.precision == "int8" else network)
 
 
@@ -52,33 +51,6 @@ def description(job: Job) -> dict[str, Any]:
         "precision": job.precision,
         "licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc.",
     }
-
-
-def _converted(job: Job) -> bytes:
-    tf = import_tensorflow()
-    model = OpenNsfwModel()
-    model.build_from(job.weights, fold=True)
-    network = model.keras_model
-    # Batches of one: LiteRT plans its memory for fixed shapes.
-    spec = tf.TensorSpec((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), tf.float32, "inputs")
-
-    @tf.function(input_signature=[spec])
-    def answer(inputs: Any) -> dict[str, Any]:
-        return {"outputs": network(inputs, training=False)}
-
-    module = tf.Module()
-    module.tf_variables = [variable.value for variable in network.variables]
-    with tempfile.TemporaryDirectory() as folder:
-        signatures = {SIGNATURE: answer.get_concrete_function()}
-        with disk_errors():
-            tf.saved_model.save(module, folder, signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if job.precision == "float16":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.target_spec.supported_types = [tf.float16]
-        with without_noise():
-            network_bytes: bytes = converter.convert()
-    return network_bytes
 
 
 def _quantized(network: bytes, job: Job) -> bytes:

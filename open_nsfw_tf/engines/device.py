@@ -1,0 +1,47 @@
+"""How a user names a device, the same for every engine: ``cpu``, ``cuda:1``, ``GPU:0``."""
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from open_nsfw_tf.messages import shown
+
+_NAME = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
+
+
+class Device(NamedTuple):
+    """A device.
+
+    Attributes:
+        kind: in lower case: ``cpu``, ``gpu``, ``cuda``.
+        number: among those of its kind, from 0.
+    """
+
+    kind: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.number}"
+
+
+def choose(name: str, offered: Collection[str], engine: str) -> Device:
+    """The device that a user means, if the engine has it.
+
+    Args:
+        name: a kind, or a kind and a number: ``gpu``, which is ``gpu:0``. Upper and
+            lower case are the same.
+        offered: what there is: ``cpu:0``, or ``cuda`` for any number of it.
+        engine: its name, for the error.
+
+    Raises:
+        ValueError: there is no such device; those there are are listed.
+    """
+    match = _NAME.fullmatch(name.lower())
+    if match:
+        device = Device(match[1], int(match[2] or 0))
+        if device.kind in offered or str(device) in offered:
+            return device
+    raise ValueError(
+        f"{engine} has no device {shown(name)!r} here: choose one of "
+        f"{', '.join(offered)}"
+    )
