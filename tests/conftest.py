@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,14 @@ def weights(weights_path: Path) -> Any:
     return load_weights(weights_path)
 
 
-@pytest.fixture(scope="session", params=["onnxruntime", "tensorflow"])
+def installed_engines() -> list[str]:
+    """The engines that can run here; the developers' environment has all."""
+    from open_nsfw_tf.engines import ENGINES
+
+    return [name for name, kind in ENGINES.items() if find_spec(kind.package)]
+
+
+@pytest.fixture(scope="session", params=installed_engines())
 def any_classifier(request: pytest.FixtureRequest, weights_path: Path) -> Any:
     from open_nsfw_tf import Classifier
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pictures
 import pytest
-from conftest import GOLDEN, SCORE_TOLERANCE
+from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -78,7 +78,7 @@ def test_one_bad_picture_does_not_cost_the_others(tmp_path: Path) -> None:
     assert not done.stderr
 
 
-@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "tensorflow"])
+@pytest.mark.parametrize("engine", ["auto", *installed_engines()])
 def test_json_lines(engine: str, tmp_path: Path) -> None:
     paths = [COFFEE, str(tmp_path / "none.jpg"), ASTRONAUT]
     done = open_nsfw("classify", "--json", "--engine", engine, *paths)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from open_nsfw_tf.messages import shown
 
+DEFAULT = "cpu"
 _NAME = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
 
 
@@ -24,18 +25,19 @@ class Device(NamedTuple):
         return f"{self.kind}:{self.number}"
 
 
-def choose(name: str, offered: Collection[str], engine: str) -> Device:
+def choose(name: str | None, offered: Collection[str], engine: str) -> Device:
     """The device that a user means, if the engine has it.
 
     Args:
         name: a kind, or a kind and a number: ``gpu``, which is ``gpu:0``. Upper and
-            lower case are the same.
+            lower case are the same. None is ``cpu``.
         offered: what there is: ``cpu:0``, or ``cuda`` for any number of it.
         engine: its name, for the error.
 
     Raises:
         ValueError: there is no such device; those there are are listed.
     """
+    name = DEFAULT if name is None else name
     match = _NAME.fullmatch(name.lower())
     if match:
         device = Device(match[1], int(match[2] or 0))

@@ -53,7 +53,7 @@ class Engine:
         device: str | None = None,
         workers: int = 1,
     ) -> None:
-        choose(device or "cpu", ["cpu:0"], "litert")
+        choose(device, ["cpu:0"], "litert")
         name = f"{precision}-{NETWORK_VERSION}.tflite"
         self.network = kept(weights, name, lambda loaded: convert(loaded, precision))
         self.threads = threads or max(1, (os.cpu_count() or 1) // workers)

@@ -97,7 +97,7 @@ class Engine:
         workers: int = 1,
     ) -> None:
         onnxruntime = import_onnxruntime()
-        provider, chosen = _provider(onnxruntime, device or "cpu")
+        provider, chosen = _provider(onnxruntime, device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = threads or 0
@@ -124,7 +124,7 @@ class Engine:
 
 
 def _provider(
-    onnxruntime: Any, name: str
+    onnxruntime: Any, name: str | None
 ) -> tuple[Provider, tuple[str, dict[str, str]]]:
     """A device's provider, and what a session is told of it."""
     device = choose(name, DEVICES, "onnxruntime")

@@ -49,11 +49,17 @@ class Engine:
     ) -> None:
         core = import_openvino().Core()
         found = {_ours(name): name for name in core.available_devices}
-        where = choose(device or "cpu", found, "openvino")
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
-        options["NUM_STREAMS"] = workers
-        if where.kind == "cpu" and threads:
-            options["INFERENCE_NUM_THREADS"] = workers * threads
+        where = choose(device, found, "openvino")
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "NUM_STREAMS": workers,
+        }
+        if where.kind == "cpu":
+            # Or it holds its threads to the first cores, and so does every process
+            # beside this one: two of one thread each took twice the time.
+            options["ENABLE_CPU_PINNING"] = False
+            if threads:
+                options["INFERENCE_NUM_THREADS"] = workers * threads
         network = core.read_model(graph(weights))
         compiled = core.compile_model(network, found[str(where)], options)
         came = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
