@@ -11,6 +11,8 @@ import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 
+from open_nsfw_tf.engines import ENGINES
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
 COFFEE = str(pictures.path("coffee.png"))
@@ -91,6 +93,22 @@ def test_json_lines(engine: str, tmp_path: Path) -> None:
     assert abs(rows[2]["nsfw"] - golden("astronaut.png")) <= SCORE_TOLERANCE
     assert done.returncode == 1
     assert not done.stderr
+
+
+def test_precision_and_device() -> None:
+    done = open_nsfw("classify", "--json", "--precision", "float16", COFFEE)
+    drift = abs(json.loads(done.stdout)["nsfw"] - golden("coffee.png"))
+    assert SCORE_TOLERANCE < drift <= ENGINES["onnxruntime"].precisions["float16"]
+    flags = ("--engine", "openvino", "--device", "cpu")
+    done = open_nsfw("classify", "--json", *flags, COFFEE)
+    drift = abs(json.loads(done.stdout)["nsfw"] - golden("coffee.png"))
+    assert drift <= SCORE_TOLERANCE
+    done = open_nsfw("classify", "--device", "tpu", COFFEE)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: onnxruntime has no device 'tpu' here: choose")
+    assert len(done.stderr.splitlines()) == 1
+    done = open_nsfw("classify", "--engine", "litert", "--precision", "int9", COFFEE)
+    assert done.returncode == 2
 
 
 def test_threshold_gives_labels() -> None:

@@ -37,7 +37,7 @@ class Engine:
             workers.
         device: ``cpu`` or None.
         workers: how many threads will call at once: each gets an interpreter, with
-            some 40 MB of its own; threads beyond them wait.
+            some 35 MB of its own; threads beyond them wait.
 
     Raises:
         ValueError: there is no such device.

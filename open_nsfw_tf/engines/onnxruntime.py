@@ -127,16 +127,17 @@ def _provider(
     onnxruntime: Any, name: str | None
 ) -> tuple[Provider, tuple[str, dict[str, str]]]:
     """A device's provider, and what a session is told of it."""
-    device = choose(name, DEVICES, "onnxruntime")
-    provider = DEVICES[device.kind]
     available = onnxruntime.get_available_providers()
-    if provider.name not in available:
-        here = [kind for kind, known in DEVICES.items() if known.name in available]
+    here = [kind for kind, known in DEVICES.items() if known.name in available]
+    asked = (name or "").lower().partition(":")[0]
+    if asked in DEVICES and asked not in here:
         raise ValueError(
-            f"the installed onnxruntime has no {provider.name} for {device.kind}, only "
+            f"the installed onnxruntime has no {DEVICES[asked].name} for {asked}, only "
             f"{', '.join(here)}: pip uninstall onnxruntime, then pip install "
-            f"{provider.package}"
+            f"{DEVICES[asked].package}"
         )
+    device = choose(name, here, "onnxruntime")
+    provider = DEVICES[device.kind]
     if not provider.numbered and device.number:
         raise ValueError(f"onnxruntime has one {device.kind}, got {device}")
     number = {"device_id": str(device.number)} if provider.numbered else {}
