@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.export.place import beside, check_free, move, size_of
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
@@ -64,8 +65,6 @@ class Format:
     marker: str = ""
 
 
-FLOAT32 = 5e-6  # other libraries add float32 in another order
-FLOAT16 = 1e-3  # measured: 4e-4 on photographs, 9.8e-4 on one turned on its side
 INT8 = 0.03  # measured: .003 on average, up to .03 where the network is unsure
 
 FORMATS = {
