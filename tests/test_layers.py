@@ -18,7 +18,7 @@ ROWS = [
     ["model"],
     ["engines"],
     ["classifier", "export", "convert"],
-    ["request"],
+    ["request", "batch", "compare"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
@@ -45,10 +45,13 @@ OWNERS = {
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
     "pyarrow": {"tables/parquet"},
+    "rich": {"cli/progress", "published"},
     "typer": {
         "cli/__init__",
         "cli/app",
+        "cli/batch",
         "cli/classify",
+        "cli/compare",
         "cli/convert",
         "cli/export",
         "cli/request",

@@ -9,6 +9,7 @@ come back from each format as they went in.
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -58,6 +59,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def digest(path: str) -> bytes:
+    """16 bytes that stand for a path, where many are remembered."""
+    return blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> str:
@@ -187,3 +193,32 @@ def _texts(
         f"row {start + bad + 1}: expected in the column {name} a text of at most "
         f"{LONGEST_FIELD} characters, got {shown(values[bad], 40)!r}"
     )
+
+
+def rank(
+    table: Table, top: int | None = None, column: str = "nsfw"
+) -> list[tuple[str, float]]:
+    """The pictures with the highest scores, the highest first.
+
+    Args:
+        table: of scores; pictures without one are left out.
+        top: how many; None for all.
+        column: whose scores.
+
+    Returns:
+        Paths and scores, equal ones in the table's order.
+
+    Raises:
+        ValueError: no such column, or `top` is below 1.
+    """
+    if column not in table.columns:
+        raise ValueError(
+            f"no column {shown(column, 40)!r} of scores; there are "
+            f"{shown(', '.join(table.columns))}"
+        )
+    if top is not None and top < 1:
+        raise ValueError(f"expected a top of at least 1, got {top}")
+    scores = table.columns[column]
+    order = np.argsort(-scores, kind="stable")  # NaN goes to the end
+    order = order[: np.count_nonzero(~np.isnan(scores))][:top]
+    return [(table.paths[index], float(scores[index])) for index in order]

@@ -4,27 +4,52 @@ Parquet's texts are UTF-8: a table with a path that is not has its paths as byte
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, score_columns
+from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, digest, score_columns
+from open_nsfw_tf.tables.text import lines, parse_object
+
+ROW_GROUP = 1 << 16  # rows that are written, and so held, at a time
+TEXTS = ("path", "error", "label", "sha256")
+
+
+def check_installed() -> None:
+    """Say early what would be missed late.
+
+    Raises:
+        ImportError: pyarrow is not installed; the message says how to.
+    """
+    if find_spec("pyarrow") is None:
+        raise ImportError(
+            "tables as .parquet need pyarrow: pip install 'open_nsfw_tf[parquet]'"
+        )
 
 
 def import_pyarrow() -> tuple[Any, Any]:
     """pyarrow and pyarrow.parquet.
 
     Raises:
-        ImportError: it is not installed; the message says how to.
+        ImportError: it is not installed.
     """
-    if find_spec("pyarrow") is None:
-        raise ImportError(
-            "tables as .parquet need pyarrow: pip install 'open_nsfw_tf[parquet]'"
-        )
+    check_installed()
     return import_module("pyarrow"), import_module("pyarrow.parquet")
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is Unicode, and can be a text of Parquet."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
@@ -35,14 +60,79 @@ def chunks(path: Path) -> Iterator[Chunk]:
         ValueError: it is no whole Parquet file, or its columns do not fit.
         ImportError: pyarrow is missing.
     """
+    pyarrow, _ = import_pyarrow()
+    with _opened(path) as table:
+        names = _columns(table.schema_arrow, pyarrow.types)
+        yield {name: [] for name in names}
+        for batch in table.iter_batches(CHUNK, columns=names):
+            yield {name: _values(batch.column(name)) for name in names}
+
+
+def paths(path: Path, columns: Sequence[str]) -> Iterator[str]:
+    """The paths of a table that has these very columns.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no whole Parquet file, or has other columns.
+    """
+    with _opened(path) as table:
+        names = table.schema_arrow.names
+        if names != list(columns):
+            raise ValueError(
+                f"expected the columns {', '.join(columns)}, got "
+                f"{shown(', '.join(names), 80)}"
+            )
+        for batch in table.iter_batches(CHUNK, columns=["path"]):
+            yield from _values(batch.column("path"))
+
+
+def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
+    """Make a table of the one that is there, if any, and of rows as JSON lines.
+
+    Args:
+        path: of the table. It appears, or changes, when it is whole.
+        columns: of the table; the first one is path.
+        added: JSON lines; rows whose path the table has already are left out.
+        raw: whether there are paths that are no UTF-8: all become bytes.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    pyarrow, parquet = import_pyarrow()
+    kinds = {name: pyarrow.string() for name in TEXTS}
+    if raw:
+        kinds["path"] = pyarrow.binary()
+    schema = pyarrow.schema(
+        [(name, kinds.get(name, pyarrow.float64())) for name in columns]
+    )
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
+        known: set[bytes] = set()
+        if path.exists():
+            known.update(map(digest, paths(path, columns)))
+            with _opened(path) as table:
+                for batch in table.iter_batches(ROW_GROUP):
+                    part = pyarrow.Table.from_batches([batch])
+                    writer.write_table(part.cast(schema))
+        with added.open("rb") as source:
+            rows = map(parse_object, lines(source))
+            fresh = (row for row in rows if digest(row["path"]) not in known)
+            while some := list(islice(fresh, ROW_GROUP)):
+                if raw:
+                    for row in some:
+                        row["path"] = os.fsencode(row["path"])
+                writer.write_table(pyarrow.Table.from_pylist(some, schema))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     pyarrow, parquet = import_pyarrow()
     with path.open("rb") as file:
         try:
-            table = parquet.ParquetFile(file)
-            names = _columns(table.schema_arrow, pyarrow.types)
-            yield {name: [] for name in names}
-            for batch in table.iter_batches(CHUNK, columns=names):
-                yield {name: _values(batch.column(name)) for name in names}
+            yield parquet.ParquetFile(file)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
