@@ -7,6 +7,7 @@ so that two runs meet the pictures in one order.
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -94,9 +95,9 @@ def items(
         elif os.path.lexists(source):
             yield from _file(source, wanted, chosen)
         else:
-            for match in _matches(source):
+            for match, error in _matches(source):
                 if wanted(match):
-                    yield Item(match, match)
+                    yield failed(match, error) if error else Item(match, match)
 
 
 def count(sources: Iterable[str], select: str = "either") -> int | None:
@@ -109,27 +110,63 @@ def count(sources: Iterable[str], select: str = "either") -> int | None:
     return sum(1 for _ in items(sources, lambda path: True, select))
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """The files of a glob, folders left out."""
-    if glob.has_magic(pattern):
-        for match in glob.iglob(pattern, recursive=True):
-            if not os.path.isdir(match):
-                yield match
+def _matches(pattern: str) -> Iterator[tuple[str, OSError | None]]:
+    """The files of a glob, and the folders below a ** that cannot be read.
+
+    `glob` itself follows links for **, round and round where one leads upwards.
+    """
+    parts = pattern.split("/")
+    if not glob.has_magic(pattern):
+        return
+    at = parts.index("**") if "**" in parts else len(parts)
+    for root in glob.iglob("/".join(parts[:at])) if at else [""]:
+        if at == len(parts):
+            if not os.path.isdir(root):
+                yield root, None
+            continue
+        skip = len(root) + (not root.endswith("/")) if root else 0
+        for path, kind in _tree(root):
+            if isinstance(kind, OSError):
+                yield path, kind
+            elif kind == "file" and _fits(path[skip:].split("/"), parts[at:]):
+                yield path, None
 
 
-def _walk(folder: str, wanted: Wanted, select: Select) -> Iterator[Item]:
+def _fits(names: list[str], patterns: list[str]) -> bool:
+    """Whether the parts of a path match those of a glob, of which ** is any number."""
+    if not patterns or not names:
+        return not names and set(patterns) <= {"**"}
+    first, *others = patterns
+    hidden = names[0].startswith(".") and not first.startswith(".")
+    if first == "**":
+        deeper = not hidden and _fits(names[1:], patterns)
+        return deeper or _fits(names, others)
+    return not hidden and fnmatchcase(names[0], first) and _fits(names[1:], others)
+
+
+def _tree(folder: str) -> Iterator[tuple[str, str | OSError]]:
+    """What is below a folder: files, links to folders, and folders with their error."""
     # A stack, not recursion: folders may be nested deeper than Python's calls.
-    stack = [iter([(folder, "folder")])]
+    start: list[tuple[str | None, str]] = [(folder, "folder")]
+    stack = [iter(start)]
     while stack:
-        path, kind = next(stack[-1], ("", ""))
-        if not path:
+        path, kind = next(stack[-1], (None, ""))
+        if path is None:
             stack.pop()
-        elif kind == "folder":
+        elif kind != "folder":
+            yield path, kind
+        else:
             try:
                 stack.append(_entries(path))
             except OSError as error:
-                if wanted(path):
-                    yield failed(path, error)
+                yield path, error
+
+
+def _walk(folder: str, wanted: Wanted, select: Select) -> Iterator[Item]:
+    for path, kind in _tree(folder):
+        if isinstance(kind, OSError):
+            if wanted(path):
+                yield failed(path, kind)
         elif kind == "link":
             if wanted(path):
                 yield failed(path, "a link to a folder is not followed: name it itself")
@@ -137,8 +174,8 @@ def _walk(folder: str, wanted: Wanted, select: Select) -> Iterator[Item]:
             yield Item(path, path)
 
 
-def _entries(folder: str) -> Iterator[tuple[str, str]]:
-    with os.scandir(folder) as entries:
+def _entries(folder: str) -> Iterator[tuple[str | None, str]]:
+    with os.scandir(folder or os.curdir) as entries:
         found = sorted((entry.name, _kind(entry)) for entry in entries)
     return ((os.path.join(folder, name), kind) for name, kind in found)
 

@@ -17,7 +17,7 @@ from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, digest, score_columns
 from open_nsfw_tf.tables.text import lines, parse_object
 
-ROW_GROUP = 1 << 16  # rows that are written, and so held, at a time
+ROW_GROUP = 1 << 13  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
 
 
