@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, digest, score_columns
-from open_nsfw_tf.tables.text import lines, parse_object
+from open_nsfw_tf.tables.text import Row, lines, parse_object
 
-ROW_GROUP = 1 << 13  # rows that are written, and so held, at a time
+ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
 
 
@@ -120,11 +120,22 @@ def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
         with added.open("rb") as source:
             rows = map(parse_object, lines(source))
             fresh = (row for row in rows if digest(row["path"]) not in known)
-            while some := list(islice(fresh, ROW_GROUP)):
-                if raw:
-                    for row in some:
-                        row["path"] = os.fsencode(row["path"])
-                writer.write_table(pyarrow.Table.from_pylist(some, schema))
+            for chunk in _columnwise(fresh, columns, raw):
+                writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
+
+
+def _columnwise(
+    rows: Iterator[Row], columns: Sequence[str], raw: bool
+) -> Iterator[Chunk]:
+    """Rows as columns, `ROW_GROUP` at a time: a list a column, not a dict a row."""
+    while first := next(rows, None):
+        chunk: Chunk = {name: [] for name in columns}
+        for row in chain([first], islice(rows, ROW_GROUP - 1)):
+            for name in columns:
+                chunk[name].append(row[name])
+        if raw:
+            chunk["path"] = [os.fsencode(path) for path in chunk["path"]]
+        yield chunk
 
 
 @contextmanager
