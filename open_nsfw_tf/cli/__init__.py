@@ -7,7 +7,9 @@ is exit status 2.
 
 import typer
 
+from open_nsfw_tf.cli import batch as _batch
 from open_nsfw_tf.cli import classify as _classify
+from open_nsfw_tf.cli import compare as _compare
 from open_nsfw_tf.cli import convert as _convert
 from open_nsfw_tf.cli import export as _export
 from open_nsfw_tf.cli import request as _request
@@ -59,3 +61,13 @@ def convert_caffe() -> None:
 def convert_mmdnn() -> None:
     """Run `convert_mmdnn.py`."""
     _run(_convert.mmdnn)
+
+
+def batch_classify() -> None:
+    """Run `batch_classify.py`."""
+    _run(_batch.original)
+
+
+def eval_scores() -> None:
+    """Run `eval.py`."""
+    _run(_compare.original)

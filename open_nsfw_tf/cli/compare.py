@@ -1,0 +1,60 @@
+"""`open-nsfw rank`, `open-nsfw compare`, and `eval.py` of the first port."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from open_nsfw_tf import compare as _compare
+from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.tables import rank, read_table
+
+original = typer.Typer(
+    name="eval.py", add_completion=False, pretty_exceptions_enable=False
+)
+
+
+@app.command("rank")
+def rank_command(
+    scores: Annotated[Path, typer.Argument(help="A table of scores.")],
+    top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
+    column: Annotated[str, typer.Option(help="Whose scores.")] = "nsfw",
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line.")
+    ] = False,
+) -> None:
+    """Print the pictures with the highest scores, the highest first."""
+    for path, score in rank(read_table(scores), top, column):
+        if json_lines:
+            print(json.dumps({"path": path, column: score}))
+        else:
+            print(f"{score:.6f}  {shown(path)}")
+
+
+@app.command("compare")
+@original.command()
+def compare_command(
+    original: Annotated[Path, typer.Argument(help="A table of scores.")],
+    other: Annotated[Path, typer.Argument(help="Another, of the same pictures.")],
+    common: Annotated[
+        bool,
+        typer.Option(
+            "--common", help="Leave out pictures that have no score in one of them."
+        ),
+    ] = False,
+    top: Annotated[
+        int, typer.Option(min=1, help="How many of the largest differences.")
+    ] = 10,
+) -> None:
+    """Say how far two tables of scores of the same pictures are apart."""
+    first, second = read_table(original), read_table(other)
+    found = _compare.compare(first, second, common=common, top=top)
+    for name, difference in found.items():
+        print(f"{shown(name)}: {difference.count} pictures")
+        for figure in ("min", "max", "mean", "median", "std", "correlation"):
+            print(f"  {figure:<12}{getattr(difference, figure):.9f}")
+        print("  largest differences:")
+        for path, one, another in difference.largest:
+            print(f"    {one:.6f}  {another:.6f}  {shown(path)}")

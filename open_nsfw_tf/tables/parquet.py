@@ -1,0 +1,174 @@
+"""Tables as Parquet, by pyarrow.
+
+Parquet's texts are UTF-8: a table with a path that is not has its paths as bytes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, digest, score_columns
+from open_nsfw_tf.tables.text import Row, lines, parse_object
+
+ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
+TEXTS = ("path", "error", "label", "sha256")
+
+
+def check_installed() -> None:
+    """Say early what would be missed late.
+
+    Raises:
+        ImportError: pyarrow is not installed; the message says how to.
+    """
+    if find_spec("pyarrow") is None:
+        raise ImportError(
+            "tables as .parquet need pyarrow: pip install 'open_nsfw_tf[parquet]'"
+        )
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    check_installed()
+    return import_module("pyarrow"), import_module("pyarrow.parquet")
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is Unicode, and can be a text of Parquet."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """Read a table as columns, some rows at a time; the first chunk is always there.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no whole Parquet file, or its columns do not fit.
+        ImportError: pyarrow is missing.
+    """
+    pyarrow, _ = import_pyarrow()
+    with _opened(path) as table:
+        names = _columns(table.schema_arrow, pyarrow.types)
+        yield {name: [] for name in names}
+        for batch in table.iter_batches(CHUNK, columns=names):
+            yield {name: _values(batch.column(name)) for name in names}
+
+
+def paths(path: Path, columns: Sequence[str]) -> Iterator[str]:
+    """The paths of a table that has these very columns.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no whole Parquet file, or has other columns.
+    """
+    with _opened(path) as table:
+        names = table.schema_arrow.names
+        if names != list(columns):
+            raise ValueError(
+                f"expected the columns {', '.join(columns)}, got "
+                f"{shown(', '.join(names), 80)}"
+            )
+        for batch in table.iter_batches(CHUNK, columns=["path"]):
+            yield from _values(batch.column("path"))
+
+
+def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
+    """Make a table of the one that is there, if any, and of rows as JSON lines.
+
+    Args:
+        path: of the table. It appears, or changes, when it is whole.
+        columns: of the table; the first one is path.
+        added: JSON lines; rows whose path the table has already are left out.
+        raw: whether there are paths that are no UTF-8: all become bytes.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    pyarrow, parquet = import_pyarrow()
+    kinds = {name: pyarrow.string() for name in TEXTS}
+    if raw:
+        kinds["path"] = pyarrow.binary()
+    schema = pyarrow.schema(
+        [(name, kinds.get(name, pyarrow.float64())) for name in columns]
+    )
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
+        known: set[bytes] = set()
+        if path.exists():
+            known.update(map(digest, paths(path, columns)))
+            with _opened(path) as table:
+                for batch in table.iter_batches(ROW_GROUP):
+                    part = pyarrow.Table.from_batches([batch])
+                    writer.write_table(part.cast(schema))
+        with added.open("rb") as source:
+            rows = map(parse_object, lines(source))
+            fresh = (row for row in rows if digest(row["path"]) not in known)
+            for chunk in _columnwise(fresh, columns, raw):
+                writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
+
+
+def _columnwise(
+    rows: Iterator[Row], columns: Sequence[str], raw: bool
+) -> Iterator[Chunk]:
+    """Rows as columns, `ROW_GROUP` at a time: a list a column, not a dict a row."""
+    while first := next(rows, None):
+        chunk: Chunk = {name: [] for name in columns}
+        for row in chain([first], islice(rows, ROW_GROUP - 1)):
+            for name in columns:
+                chunk[name].append(row[name])
+        if raw:
+            chunk["path"] = [os.fsencode(path) for path in chunk["path"]]
+        yield chunk
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    pyarrow, parquet = import_pyarrow()
+    with path.open("rb") as file:
+        try:
+            yield parquet.ParquetFile(file)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(
+                f"no whole Parquet file that can be read ({one_line(error)})"
+            ) from error
+
+
+def _columns(schema: Any, types: Any) -> list[str]:
+    """The columns that a table keeps, their types checked."""
+    names = list(schema.names)
+    if len(set(names)) != len(names):
+        raise ValueError(f"two columns have one name: {shown(', '.join(names))}")
+    scored = score_columns(names)
+    for name in names:
+        kind = schema.field(name).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if name in scored and not (types.is_floating(kind) or types.is_integer(kind)):
+            raise ValueError(
+                f"expected scores in the column {shown(name, 40)}, got {kind}"
+            )
+    return [name for name in names if name in scored or name in NOT_SCORES[:3]]
+
+
+def _values(column: Any) -> list[Any]:
+    values = column.to_pylist()
+    return [os.fsdecode(v) if isinstance(v, bytes) else v for v in values]

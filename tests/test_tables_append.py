@@ -1,0 +1,197 @@
+"""Tables that are written: what a kill tears, and what resuming makes of it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from open_nsfw_tf.tables import digest, rank, read_table
+from open_nsfw_tf.tables.append import TableWriter
+
+COLUMNS = ["path", "sfw", "nsfw", "error"]
+NAMES = [
+    "a.jpg",
+    "two\nlines.jpg",
+    'quo"ted,.jpg',
+    "bytes-\udcff.jpg",
+    "é 漢\r.png",
+    " ",
+]
+SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+
+
+def row(path: str, nsfw: float | None = 0.25) -> dict[str, Any]:
+    if nsfw is None:
+        return {"path": path, "sfw": None, "nsfw": None, "error": 'no,\n"picture"'}
+    return {"path": path, "sfw": 1 - nsfw, "nsfw": nsfw, "error": None}
+
+
+def grown(path: Path) -> Path:
+    """The file that grows while a table is written."""
+    return Path(f"{path}.partial") if path.suffix == ".parquet" else path
+
+
+@SUFFIXES
+def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row(name, i / 8) for i, name in enumerate(NAMES)])
+        table.write([row("bad", None)])
+        table.finish()
+    found = read_table(path)
+    assert found.paths == [*NAMES, "bad"]
+    assert found.columns["nsfw"][:6].tolist() == [i / 8 for i in range(6)]
+    assert np.isnan(found.columns["sfw"][6])
+    assert found.errors == [*[None] * 6, 'no,\n"picture"']
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@SUFFIXES
+def test_a_table_cut_anywhere_goes_on(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row(name, i / 8) for i, name in enumerate(NAMES)])
+    whole = grown(path).read_bytes()
+    for size in range(len(whole)):
+        grown(path).write_bytes(whole[:size])
+        with TableWriter(path, COLUMNS, "resume") as table:
+            missing = [name for name in NAMES if digest(name) not in table.done]
+            table.write([row(name, NAMES.index(name) / 8) for name in missing])
+            assert missing == NAMES[len(NAMES) - len(missing) :]
+        assert grown(path).read_bytes() == whole, size
+
+
+@SUFFIXES
+def test_a_finished_table_is_added_to(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    for name in ("a", "b", "c-\udcff"):  # the last one turns Parquet's texts to bytes
+        with TableWriter(path, COLUMNS, "resume") as table:
+            assert digest(name) not in table.done
+            table.write([row(name)])
+            table.finish()
+    assert read_table(path).paths == ["a", "b", "c-\udcff"]
+
+
+def test_a_kill_between_parquet_and_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row("a"), row("b")])
+        rows = grown(path).read_bytes()
+        table.finish()
+    grown(path).write_bytes(rows)  # as if it had not been removed
+    with TableWriter(path, COLUMNS, "resume") as table:
+        table.write([row("c")])
+        table.finish()
+    assert read_table(path).paths == ["a", "b", "c"]
+
+
+@SUFFIXES
+def test_tables_that_exist(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row("a")])
+    with pytest.raises(FileExistsError, match=r"--resume, or begin anew"):
+        TableWriter(path, COLUMNS)
+    with pytest.raises(ValueError, match="expected the columns path, nsfw, error, got"):
+        TableWriter(path, ["path", "nsfw", "error"], "resume")
+    with TableWriter(path, COLUMNS, "overwrite") as table:
+        assert not table.done
+        table.write([row("b")])
+        table.finish()
+    assert read_table(path).paths == ["b"]
+    with pytest.raises(FileExistsError):
+        TableWriter(path, COLUMNS)
+    with TableWriter(path, COLUMNS, "overwrite") as table:
+        table.finish()
+    if suffix != ".jsonl":  # whose columns are only in its rows
+        assert read_table(path).paths == []
+
+
+@SUFFIXES
+def test_two_runs_at_once(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        for mode in ("resume", "overwrite"):
+            with pytest.raises(ValueError, match="another run is writing to it"):
+                TableWriter(path, COLUMNS, mode)  # type: ignore[arg-type]
+        table.write([row("a")])
+    with TableWriter(path, COLUMNS, "resume") as table:
+        assert table.done == {digest("a")}
+
+
+FULL = """
+import resource, signal, sys
+from open_nsfw_tf.tables.append import TableWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+with TableWriter(sys.argv[1], ["path", "sfw", "nsfw", "error"]) as table:
+    for start in range(0, 1000, 7):
+        names = [f"{i}.jpg" for i in range(start, start + 7)]
+        try:
+            table.write([dict(path=p, sfw=.5, nsfw=.5, error=None) for p in names])
+        except OSError as error:
+            print(start, error)
+            break
+"""
+
+
+@SUFFIXES
+def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True
+    )
+    count, message = done.stdout.strip().split(" ", 1)
+    assert message == (
+        f"{path}: File too large; the rows before are whole: make room, then go on "
+        "with --resume"
+    )
+    assert 0 < grown(path).stat().st_size <= 5000
+    with TableWriter(path, COLUMNS, "resume") as table:
+        assert table.done == {digest(f"{i}.jpg") for i in range(int(count))}
+        table.write([row("last")])
+        table.finish()
+    assert read_table(path).paths == [*(f"{i}.jpg" for i in range(int(count))), "last"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 5000
+
+
+def test_rows_of_others_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("path,sfw,nsfw,error\na,1,0,\nb,1\n")
+    with pytest.raises(ValueError, match="row 2: expected 4 fields, got 2"):
+        TableWriter(path, COLUMNS, "resume")
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(row("a")) + "\nnothing\n")
+    with pytest.raises(ValueError, match=r"t\.jsonl: Expecting value"):
+        TableWriter(path, COLUMNS, "resume")
+    with pytest.raises(ValueError, match="expected a table of scores as .csv, .jsonl"):
+        TableWriter(tmp_path / "t.tsv", COLUMNS)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match="expected a regular file"):
+        TableWriter(tmp_path / "t.csv", COLUMNS, "overwrite")
+    (tmp_path / "t.jsonl").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        TableWriter(tmp_path / "t.jsonl", COLUMNS, "overwrite")
+
+
+def test_rank(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv", COLUMNS) as writer:
+        scores = [0.5, None, 0.75, 0.5, 1.0]
+        writer.write([row(str(i), score) for i, score in enumerate(scores)])
+    table = read_table(tmp_path / "t.csv")
+    assert rank(table) == [("4", 1.0), ("2", 0.75), ("0", 0.5), ("3", 0.5)]
+    assert rank(table, 2, "sfw") == [("0", 0.5), ("3", 0.5)]
+    with pytest.raises(
+        ValueError, match="no column 'drawing' of scores; there are sfw"
+    ):
+        rank(table, column="drawing")
+    with pytest.raises(ValueError, match="top of at least 1"):
+        rank(table, 0)
