@@ -1,10 +1,11 @@
 """Pictures in, scores out: the loader and an engine behind one object."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from functools import cache
-from itertools import islice
-from threading import Lock
+from itertools import chain, islice
+from threading import Event, Lock
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -22,13 +23,23 @@ from open_nsfw_tf.image import (
     ImageError,
     Picture,
     check_batch,
+    load_rgb,
+    read_file,
     yahoo_tensor,
 )
 from open_nsfw_tf.picture import check_max_pixels
+from open_nsfw_tf.pipeline import chunks, in_order
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
-BATCH_SIZE = 16  # pictures; larger batches are no faster on a CPU
+BATCH_SIZE = 4  # pictures; larger batches are no faster on a CPU
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Scores(NamedTuple):
@@ -41,6 +52,9 @@ class Scores(NamedTuple):
 
     sfw: float
     nsfw: float
+
+
+NO_SCORES = Scores(float("nan"), float("nan"))  # the place of scores to come
 
 
 class Classifier:
@@ -56,11 +70,12 @@ class Classifier:
         max_pixels: larger pictures are refused.
         device: that the engine computes on: "cpu", "cuda:1", "gpu:0", as it calls them;
             None leaves it to the engine.
+        workers: threads of `classify_many`; None: one for each core.
 
     Attributes:
         engine: that is in use; it may be called with batches.
         engine_name, source, precision, threads, device: what it was made of, so that
-            others like it can be made.
+            others like it can be made; the name is never "auto".
 
     Raises:
         WeightsError: the weights are not found, not readable or do not fit.
@@ -77,15 +92,21 @@ class Classifier:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         device: str | None = None,
+        workers: int | None = None,
     ) -> None:
-        self.engine_name = engine
+        self.engine_name = engines.first(precision) if engine == "auto" else engine
         self.source = weights if isinstance(weights, dict) else find_weights(weights)
         self.precision = precision
         self.threads = threads
         self.device = device
-        self.engine = engines.create(engine, self.source, precision, threads, device)
         check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
+        self.workers = engines.check_count(workers or cores(), "worker")
+        self.engine = engines.create(
+            self.engine_name, self.source, precision, threads, device
+        )
+        self._workers_engine: engines.Engine | None = None
+        self._making, self._decoding = Lock(), Lock()
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Score a preprocessed batch.
@@ -104,7 +125,10 @@ class Classifier:
         batch = check_batch(batch)
         if not len(batch):
             return np.empty((0, CLASSES), np.float32)
-        scores = self.engine(batch)
+        return self._finite(self.engine, batch)
+
+    def _finite(self, engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
+        scores = engine(batch)
         if not np.isfinite(scores).all():
             raise WeightsError(
                 "the scores are not finite: expected weights, and pictures minus their "
@@ -151,10 +175,13 @@ class Classifier:
     ) -> Iterator[Scores | ImageError]:
         """Score any number of pictures, lazily and in their order.
 
-        At most `batch_size` pictures are held at a time, so an endless iterable is fine.
+        The classifier's workers decode and score side by side. The iterable is read in
+        the caller's thread, and no more than some `batch_size` pictures a worker ahead,
+        so an endless one is fine. Closing the iterator that is returned ends the work.
 
         Args:
-            pictures: of the kinds that `classify` takes.
+            pictures: of the kinds that `classify` takes. Arrays and images are used some
+                time after they were given: they must not be changed meanwhile.
             batch_size: pictures that the engine gets at once.
             errors: "raise" stops at a picture that cannot be read, after the scores of
                 those before it; "yield" gives its `ImageError` in its place and goes on.
@@ -182,26 +209,90 @@ class Classifier:
     def _stream(
         self, pictures: Iterator[Picture], batch_size: int, go_on: bool
     ) -> Iterator[Scores | ImageError]:
-        batch = np.empty((batch_size, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
-        while chunk := list(islice(pictures, batch_size)):
-            failed: dict[int, ImageError] = {}
-            filled = 0
-            for index, picture in enumerate(chunk):
-                try:
-                    batch[filled] = yahoo_tensor(picture, self.max_pixels)
-                    filled += 1
-                except ImageError as error:
-                    failed[index] = error
-                    if not go_on:
-                        break
-            rows = iter(self.predict(batch[:filled]))
-            for index in range(filled + len(failed)):
-                if index not in failed:
-                    yield _scores(next(rows))
-                elif go_on:
-                    yield failed[index]
-                else:
-                    raise failed[index]
+        feed = chunks(map(self._taken, pictures), batch_size)
+        first = list(islice(feed, 1))
+        if not first:
+            return
+        results: Generator[list[Scores | ImageError], None, None]
+        if len(first[0]) < batch_size:  # too few to share
+            results = (self._chunk(chunk, self.engine) for chunk in first)
+        else:
+            engine = self._shared_engine()
+            results = in_order(
+                lambda chunk, stopped: self._chunk(chunk, engine, stopped),
+                chain(first, feed),
+                self.workers,
+            )
+        with closing(results):
+            for result in chain.from_iterable(results):
+                if isinstance(result, ImageError) and not go_on:
+                    raise result
+                yield result
+
+    def _taken(self, picture: Picture) -> Picture | ImageError:
+        """What another thread may work on: files are read in their order."""
+        if not hasattr(picture, "read"):
+            return picture
+        try:
+            return read_file(picture)
+        except ImageError as error:
+            return error
+
+    def _chunk(
+        self,
+        pictures: list[Picture | ImageError],
+        engine: engines.Engine,
+        stopped: Event | None = None,
+    ) -> list[Scores | ImageError]:
+        """Decode and score some pictures, in one thread."""
+        shape = (len(pictures), INPUT_SIZE, INPUT_SIZE, CHANNELS)
+        batch = np.empty(shape, np.float32)
+        results: list[Scores | ImageError] = []
+        filled = 0
+        for picture in pictures:
+            if stopped and stopped.is_set():
+                return []
+            try:
+                batch[filled] = self._decoded(picture)
+            except ImageError as error:
+                results.append(error)
+            else:
+                filled += 1
+                results.append(NO_SCORES)
+        rows = iter(self._finite(engine, batch[:filled]) if filled else ())
+        return [
+            result if isinstance(result, ImageError) else _scores(next(rows))
+            for result in results
+        ]
+
+    def _decoded(self, picture: Picture | ImageError) -> np.ndarray:
+        if isinstance(picture, ImageError):
+            raise picture
+        if hasattr(picture, "getbands"):  # a PIL image
+            with self._decoding:  # a lazy image may come twice, and decodes once
+                picture = load_rgb(picture, self.max_pixels)
+        return yahoo_tensor(picture, self.max_pixels)
+
+    def _shared_engine(self) -> engines.Engine:
+        """The engine of the workers, each of which computes with a core of its own.
+
+        Measured: two threads that decode and then compute, each with one thread, are
+        1.3 times as fast as two that compute with both cores.
+        """
+        alone = self.device not in (None, "cpu") or self.workers == 1
+        if alone or not engines.ENGINES[self.engine_name].divisible:
+            return self.engine
+        with self._making:
+            if self._workers_engine is None:
+                self._workers_engine = engines.create(
+                    self.engine_name,
+                    self.source,
+                    self.precision,
+                    self.threads or 1,
+                    self.device,
+                    self.workers,
+                )
+            return self._workers_engine
 
 
 def _scores(row: np.ndarray) -> Scores:

@@ -23,6 +23,11 @@ _INSTALLED = (
     "grass.png",
     "gravel.png",
     "brick.png",
+    "cell.png",
+    "clock_motion.png",
+    "microaneurysms.png",
+    "moon.png",
+    "multipage.tif",
 )
 
 

@@ -69,7 +69,60 @@ def test_many_is_lazy(classifier: Classifier) -> None:
     assert not taken
     for _ in range(6):
         next(stream)
-    assert len(taken) <= 8
+    ahead = 2 * classifier.workers + 1
+    assert len(taken) <= 4 * (2 + ahead)
+    before = threading.active_count()
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before - classifier.workers
+
+
+def test_fewer_than_a_batch_need_no_threads(classifier: Classifier) -> None:
+    before = threading.active_count()
+    stream = classifier.classify_many([pictures.path("coffee.png")] * 3, batch_size=4)
+    next(stream)
+    assert threading.active_count() == before
+
+
+def test_files_and_images_that_come_twice(classifier: Classifier) -> None:
+    """A file is read once, where it stands; a lazy image is decoded once."""
+    path = pictures.path("rocket.jpg")
+    wanted = classifier.classify(path)
+    with open(path, "rb") as file, Image.open(path) as image:
+        again = [file, file, *[image] * 20, file]
+        found = list(classifier.classify_many(again, errors="yield"))
+    assert found[0] == wanted
+    assert isinstance(found[1], ImageError)
+    assert isinstance(found[-1], ImageError)
+    assert found[2:-1] == [wanted] * 20
+
+
+def test_each_error_stands_in_its_place(classifier: Classifier) -> None:
+    good, bad = pictures.path("coffee.png"), b"no picture"
+    given = [bad if index % 3 == 1 else good for index in range(50)]
+    found = list(classifier.classify_many(given, errors="yield"))
+    kinds = [isinstance(result, ImageError) for result in found]
+    assert kinds == [index % 3 == 1 for index in range(50)]
+
+
+def test_what_the_iterable_raises_comes_through(classifier: Classifier) -> None:
+    def broken() -> Iterator[Path]:
+        for _ in range(20):
+            yield pictures.path("coffee.png")
+        raise OSError("the disk is gone")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(classifier.classify_many(broken()))
+    assert threading.active_count() == before
+
+
+def test_one_worker_gives_the_same(weights_path: Path, classifier: Classifier) -> None:
+    paths = [pictures.path(name) for name in NAMES[:9]]
+    alone = Classifier("onnxruntime", weights_path, workers=1)
+    found, wanted = (list(one.classify_many(paths)) for one in (alone, classifier))
+    assert np.abs(np.array(found) - np.array(wanted)).max() <= 1e-6
+    with pytest.raises(ValueError, match="at least 1 worker"):
+        Classifier("onnxruntime", weights_path, workers=0)
 
 
 def test_nothing_in_nothing_out(classifier: Classifier) -> None:

@@ -10,11 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # From the ground up. Rooms of one row do not import each other, but for the parts of a
 # folder, which may import the folder's own `__init__`.
 ROWS = [
-    ["messages"],
+    ["messages", "pipeline"],
     ["architecture", "picture", "backend"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "mmdnn_route", "image_graph", "network", "tables"],
+    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"],
     ["model"],
     ["engines"],
     ["classifier", "export", "convert"],
@@ -31,7 +31,7 @@ OWNERS = {
         "formats/onnx_walk",
         "export/onnx",
     },
-    "onnxruntime": {"backend", "export/onnx"},
+    "onnxruntime": {"backend"},
     "openvino": {"backend"},
     "ai_edge_litert": {"engines/litert", "export/tflite"},
     "PIL": {

@@ -34,15 +34,18 @@ class Kind:
         extra: of our own distribution, which installs the package; None: core.
         precisions: that it offers, each with the largest change of a score from Caffe's
             that the tests let through; the first one is exact.
+        divisible: whether several engines of one process can have threads of their own.
     """
 
     package: str
     extra: str | None
     precisions: dict[str, float]
+    divisible: bool = True
 
 
 FLOAT32 = 5e-6  # other libraries add float32 in another order
 FLOAT16 = 1e-3  # measured: 4e-4 on photographs, 9.8e-4 on one turned on its side
+INT8 = 0.03  # measured: .0036 on photographs; other pictures may drift more
 BFLOAT16 = 0.02  # measured: .0045 on photographs, .0127 on the one turned on its side
 
 # What "auto" takes first comes first: among equally fast engines, the one that everybody
@@ -57,12 +60,14 @@ BFLOAT16 = 0.02  # measured: .0045 on photographs, .0127 on the one turned on it
 #
 # openvino in bfloat16: 6.7 and 5.5 ms, 0.76 s, 173 and 198 MB.
 ENGINES = {
-    "onnxruntime": Kind("onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16}),
+    "onnxruntime": Kind(
+        "onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}
+    ),
     "openvino": Kind(
         "openvino", "openvino", {"float32": FLOAT32, "bfloat16": BFLOAT16}
     ),
     "litert": Kind("ai_edge_litert", "litert", {"float32": FLOAT32}),
-    "tensorflow": Kind("tensorflow", None, {"float32": FLOAT32}),
+    "tensorflow": Kind("tensorflow", None, {"float32": FLOAT32}, divisible=False),
 }
 PRECISIONS = tuple(
     dict.fromkeys(name for kind in ENGINES.values() for name in kind.precisions)
@@ -98,9 +103,9 @@ def create(
         WeightsError: the weights cannot be read or do not fit.
     """
     if threads is not None:
-        _check_count(threads, "thread")
-    _check_count(workers, "worker")
-    kind_name = _first(precision) if name == "auto" else name
+        check_count(threads, "thread")
+    check_count(workers, "worker")
+    kind_name = first(precision) if name == "auto" else name
     kind = ENGINES.get(kind_name)
     if kind is None:
         raise ValueError(
@@ -119,13 +124,24 @@ def create(
     return made
 
 
-def _check_count(count: int, what: str) -> None:
+def check_count(count: int, what: str) -> int:
+    """The count, if it is at least 1.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"expected at least 1 {what}, got {count!r:.80}")
+    return count
 
 
-def _first(precision: str) -> str:
-    """The first engine that is installed of those that offer a precision."""
+def first(precision: str) -> str:
+    """The first engine that is installed of those that offer a precision.
+
+    Raises:
+        ValueError: none offers it.
+        ImportError: none of them is installed; the message says how to.
+    """
     names = [name for name, kind in ENGINES.items() if precision in kind.precisions]
     if not names:
         raise ValueError(

@@ -18,21 +18,19 @@ import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.engines import FLOAT16, FLOAT32
+from open_nsfw_tf.engines import FLOAT16, FLOAT32, INT8
 from open_nsfw_tf.export.place import beside, check_free, move, size_of
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.model import InputType, OpenNsfwModel
-from open_nsfw_tf.samples import (
-    generated_pictures,
-    installed_pictures,
-    sample_pictures,
-)
+from open_nsfw_tf.quantize import sample_batch
+from open_nsfw_tf.samples import sample_pictures
 from open_nsfw_tf.weights import load_weights
 
 COMPARED = 8  # pictures, where the user names none
-CALIBRATED = 24  # generated pictures that int8 is calibrated with, and samples
+MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
+MAX_CALIBRATED = 64  # of more that are named, so many: memory is about 10 MB each
 
 
 class ExportError(RuntimeError):
@@ -64,8 +62,6 @@ class Format:
     suffix: str = ""
     marker: str = ""
 
-
-INT8 = 0.03  # measured: .003 on average, up to .03 where the network is unsure
 
 FORMATS = {
     "savedmodel": Format(
@@ -289,19 +285,23 @@ def _known(
 
 def _take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     named = list(pictures)
-    if not named and job.precision == "int8":
-        job.said.append(
-            "int8 was calibrated on samples: name pictures of your own kind with "
-            "--pictures for scores that fit them"
-        )
     try:
         job.pictures = [load_rgb(p) for p in named or sample_pictures(COMPARED)]
     except ImageError as error:
         raise ImageError(f"cannot compare with {error}") from error
-    job.batch = job.calibration = np.stack([yahoo_tensor(p) for p in job.pictures])
-    if not named and job.precision == "int8":
-        more: list[Picture] = [*installed_pictures(), *generated_pictures(CALIBRATED)]
-        job.calibration = np.stack([yahoo_tensor(picture) for picture in more])
+    job.batch = np.stack([yahoo_tensor(p) for p in job.pictures])
+    if job.precision != "int8":
+        return
+    # Spread over all that were named: a folder's first ones may be of one kind.
+    step = max(1, len(named) // MAX_CALIBRATED)
+    job.calibration = job.batch[::step][:MAX_CALIBRATED] if named else job.batch[:0]
+    if len(named) < MIN_CALIBRATED:
+        job.said.append(
+            f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
+            f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
+            "scores that fit them"
+        )
+        job.calibration = np.concatenate([job.calibration, sample_batch()])
 
 
 def _difference(module: Module, path: Path, job: Job) -> float:

@@ -3,7 +3,7 @@
 The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR, 0..255
 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2), columns SFW, NSFW. What a
 caller must know stands in a JSON file beside the network. int8 is approximate: weights
-and activations in 8 bits, found on the job's calibration pictures.
+and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says.
 """
 
 import tempfile
@@ -18,18 +18,30 @@ import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
 from open_nsfw_tf.backend import without_noise
-from open_nsfw_tf.engines.litert import SIGNATURE, convert
-from open_nsfw_tf.export import Job
+from open_nsfw_tf.engines.litert import SIGNATURE, convert, flatbuffer
+from open_nsfw_tf.export import ExportError, Job
 from open_nsfw_tf.image import MEAN_BGR
+from open_nsfw_tf.quantize import Quantized, ops, quantize
 
-# What int8 leaves alone: callers feed and get floats, and the last layer decides.
-KEPT_FLOAT = ("INPUT", "OUTPUT", "FULLY_CONNECTED", "SOFTMAX")
+# What int8 leaves alone, by the tensors' names and the operation: callers feed and get
+# floats, the mean is added to the picture exactly, and the last layer decides.
+KEPT_FLOAT = (
+    (".*", "INPUT"),
+    (".*", "OUTPUT"),
+    (f".*{ops.PIXELS}.*", "ADD"),
+    (f".*{ops.PIXELS}.*", "PADV2"),
+    (".*", "MEAN"),
+    (".*", "FULLY_CONNECTED"),
+    (".*", "SOFTMAX"),
+)
 
 
 def write(path: Path, job: Job) -> None:
     """Write the network; `description` is what stands beside it."""
-    network = convert(job.weights, job.precision)
-    path.write_bytes(_quantized(network, job) if job.precision == "int8" else network)
+    if job.precision == "int8":
+        path.write_bytes(_quantized(quantize(job.weights, job.calibration)))
+    else:
+        path.write_bytes(convert(job.weights, job.precision))
 
 
 def description(job: Job) -> dict[str, Any]:
@@ -53,7 +65,8 @@ def description(job: Job) -> dict[str, Any]:
     }
 
 
-def _quantized(network: bytes, job: Job) -> bytes:
+def _quantized(network: Quantized) -> bytes:
+    """The flatbuffer in 8 bits: our weights and ranges, that library's operations."""
     with (
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),
@@ -65,16 +78,35 @@ def _quantized(network: bytes, job: Job) -> bytes:
         from ai_edge_quantizer import quantizer, recipe
 
         source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
-        source.write_bytes(network)
+        source.write_bytes(flatbuffer(lambda images: ops.answer(network, images)))
         worker = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-        for operation in KEPT_FLOAT:
+        for scope, operation in KEPT_FLOAT:
             worker.update_quantization_recipe(
-                ".*", operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
+                scope, operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
             )
-        calibration = worker.calibrate({SIGNATURE: list(_inputs(job.calibration))})
-        quantized = worker.quantize(calibration, enable_progress_report=False)
+        # It names the tensors, and finds ranges on a gray picture, which are replaced.
+        gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
+        seen = worker.calibrate({SIGNATURE: list(_inputs(gray))})
+        quantized = worker.quantize(
+            _calibrated(seen, network), enable_progress_report=False
+        )
         quantized.export_model(str(target))
         return target.read_bytes()
+
+
+def _calibrated(seen: dict[str, Any], network: Quantized) -> dict[str, Any]:
+    """Our range of every tensor, in the form of that library's calibration."""
+    ours, found = ops.ranges(network), {}
+    for tensor, extremes in seen.items():
+        scope = tensor.partition("/")[0]
+        if scope not in ours:
+            raise ExportError(f"tflite int8: no range is known for the tensor {tensor}")
+        low, high = ours[scope].extremes
+        found[tensor] = {
+            "min": np.full_like(extremes["min"], low),
+            "max": np.full_like(extremes["max"], high),
+        }
+    return found
 
 
 def _inputs(batch: np.ndarray) -> Iterator[dict[str, np.ndarray]]:

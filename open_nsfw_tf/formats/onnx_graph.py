@@ -63,10 +63,23 @@ def graph(
     Raises:
         WeightsError: as `check_weights`.
     """
+    writer = _Float(fold_batch_norm(weights), np.dtype(dtype))
+    writer.network(layout)
+    return packed(writer, layout, METADATA)
+
+
+def packed(
+    writer: "Writer", layout: str, metadata: dict[str, str]
+) -> "onnx.ModelProto":
+    """What a writer collected, as a model.
+
+    Args:
+        writer: that has written the network from `INPUT` to `OUTPUT`.
+        layout: "nhwc" or "nchw", of the input.
+        metadata: for ``metadata_props``.
+    """
     from onnx import TensorProto, helper
 
-    writer = _Writer(fold_batch_norm(weights), np.dtype(dtype))
-    writer.network(layout)
     sides = [INPUT_SIZE, INPUT_SIZE]
     nhwc, nchw = [*sides, CHANNELS], [CHANNELS, *sides]
     batch = ["batch", *(nhwc if layout == "nhwc" else nchw)]
@@ -84,51 +97,97 @@ def graph(
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
-    helper.set_model_props(model, METADATA)
+    helper.set_model_props(model, metadata)
     return model
 
 
-class _Writer:
-    """Collects nodes and constants along the network."""
+class Writer:
+    """Collects nodes and constants along the network; every tensor has a name."""
 
-    def __init__(self, weights: Weights, dtype: np.dtype) -> None:
-        self.weights = weights
-        self.dtype = dtype
+    def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node of one output, whose name it returns."""
         from onnx import helper
 
         made = helper.make_node(kind, inputs, [output], name=output, **attributes)
         self.nodes.append(made)
         return output
 
-    def constant(self, name: str, array: np.ndarray) -> str:
+    def constant(self, name: str, array: np.ndarray | np.generic) -> str:
+        """Add a constant, whose name it returns."""
         from onnx import numpy_helper
 
-        contiguous = np.ascontiguousarray(array, dtype=self.dtype)
+        contiguous = np.asarray(array, order="C")
         self.constants.append(numpy_helper.from_array(contiguous, name))
         return name
 
-    def conv(self, conv: Convolution, source: str) -> str:
-        name = f"conv_{conv.place}"
-        kernel = self.weights[name]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+    def conv(self, conv: Convolution, inputs: list[str]) -> str:
+        """A convolution of a source, a kernel (OIHW) and biases."""
         return self.node(
             "Conv",
-            [
-                source,
-                self.constant(f"{name}.weights", kernel),
-                self.constant(f"{name}.biases", self.weights[name]["biases"]),
-            ],
-            name,
+            inputs,
+            f"conv_{conv.place}",
             kernel_shape=[conv.kernel] * 2,
             strides=[conv.stride] * 2,
             pads=[conv.padding] * 4,
         )
 
+    def nchw(self, source: str, layout: str) -> str:
+        """The source in the order in which everything is computed."""
+        if layout == "nchw":
+            return source
+        return self.node("Transpose", [source], "nchw", perm=[0, 3, 1, 2])
+
     def relu(self, source: str, place: str) -> str:
+        """A ReLU."""
         return self.node("Relu", [source], f"relu_{place}")
+
+    def pool(self, source: str) -> str:
+        """Caffe's `pool1`, which rounds its size up: one more row and column."""
+        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
+        pads = [0, 0, 1, 1]
+        return self.node(
+            "MaxPool", [source], "pool1", kernel_shape=size, strides=stride, pads=pads
+        )
+
+    def logits(self, source: str, kernel: np.ndarray, biases: np.ndarray) -> str:
+        """The mean of each channel, and the last layer."""
+        at = self.node("GlobalAveragePool", [source], "pool")
+        at = self.node("Flatten", [at], "features")
+        fields = [
+            self.constant(f"{DENSE}.weights", kernel),
+            self.constant(f"{DENSE}.biases", biases),
+        ]
+        return self.node("Gemm", [at, *fields], DENSE)
+
+    def softmax(self, source: str) -> str:
+        """The scores."""
+        return self.node("Softmax", [source], OUTPUT, axis=1)
+
+
+class _Float(Writer):
+    """Writes the network in float32 or float16."""
+
+    def __init__(self, weights: Weights, dtype: np.dtype) -> None:
+        super().__init__()
+        self.weights = weights
+        self.dtype = dtype
+
+    def layer(self, conv: Convolution, source: str) -> str:
+        name = f"conv_{conv.place}"
+        fields = self.weights[name]
+        kernel = fields["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+        return self.conv(
+            conv,
+            [
+                source,
+                self.constant(f"{name}.weights", kernel.astype(self.dtype)),
+                self.constant(f"{name}.biases", fields["biases"].astype(self.dtype)),
+            ],
+        )
 
     def cast(self, source: str, dtype: np.dtype, output: str) -> str:
         from onnx import helper
@@ -139,32 +198,18 @@ class _Writer:
         return self.node("Cast", [source], output, to=to)
 
     def network(self, layout: str) -> None:
-        at = INPUT
-        if layout == "nhwc":
-            at = self.node("Transpose", [at], "nchw", perm=[0, 3, 1, 2])
-        at = self.cast(at, self.dtype, "cast")
-        at = self.relu(self.conv(STEM, at), STEM.place)
-        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
-        # Caffe rounds the output's size up: one more row and column at the end.
-        pads = [0, 0, 1, 1]
-        at = self.node(
-            "MaxPool", [at], "pool1", kernel_shape=size, strides=stride, pads=pads
-        )
+        at = self.cast(self.nchw(INPUT, layout), self.dtype, "cast")
+        at = self.pool(self.relu(self.layer(STEM, at), STEM.place))
         for stage in BLOCKS:
             for block in stage:
-                shortcut = self.conv(block.projection, at) if block.projection else at
+                shortcut = self.layer(block.projection, at) if block.projection else at
                 a, b, c = block.main
-                at = self.relu(self.conv(a, at), a.place)
-                at = self.relu(self.conv(b, at), b.place)
-                at = self.conv(c, at)
+                at = self.relu(self.layer(a, at), a.place)
+                at = self.relu(self.layer(b, at), b.place)
+                at = self.layer(c, at)
                 at = self.node("Add", [shortcut, at], f"eltwise_{block.place}")
                 at = self.relu(at, block.place)
-        at = self.node("GlobalAveragePool", [at], "pool")
-        at = self.node("Flatten", [at], "features")
-        dense = [
-            self.constant(f"{DENSE}.{field}", self.weights[DENSE][field])
-            for field in ("weights", "biases")
-        ]
-        at = self.node("Gemm", [at, *dense], DENSE)
-        at = self.cast(at, np.dtype(np.float32), "logits")
-        self.node("Softmax", [at], OUTPUT, axis=1)
+        fields = self.weights[DENSE]
+        kernel, biases = (fields[f].astype(self.dtype) for f in ("weights", "biases"))
+        at = self.logits(at, kernel, biases)
+        self.softmax(self.cast(at, np.dtype(np.float32), "logits"))

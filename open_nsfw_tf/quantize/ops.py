@@ -1,0 +1,94 @@
+"""The rounded network as TensorFlow ops, for converters that round anew.
+
+Its weights lie on the steps of 8 bits already, so rounding them again changes nothing;
+what goes over to floats and back is left to the converter.
+"""
+
+from typing import Any
+
+from open_nsfw_tf.architecture import BLOCKS, POOL_SIZE, POOL_STRIDE, STEM, Block
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.quantize import Quantized, Range
+from open_nsfw_tf.quantize.walk import FULL, MEAN
+from open_nsfw_tf.quantize.walk import PIXELS as LEVELS
+
+PIXELS = "pixels"  # the scope of what comes before the first rounding
+PADDED = "padded"
+POOL = "pool1"
+STRIDED = "strided"
+CONCAT = "concat"
+
+
+def answer(network: Quantized, images: Any) -> Any:
+    """Scores of a batch, as ops in the graph under construction.
+
+    Args:
+        network: from `quantize`.
+        images: tensor float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+
+    Returns:
+        A tensor float32 (N, 2), softmax, columns SFW, NSFW.
+    """
+    tf = import_tensorflow()
+    at = _stem(network, images)
+    for stage in BLOCKS:
+        for block in stage:
+            at = _block(network, block, at)
+    kernel, biases = network.dense
+    return tf.nn.softmax(tf.reduce_mean(at, axis=(1, 2)) @ kernel + biases)
+
+
+def _stem(network: Quantized, images: Any) -> Any:
+    tf = import_tensorflow()
+    with tf.name_scope(PIXELS):
+        ends = [[0, 0], [0, 0], [0, 0], [0, 1]]
+        at = tf.pad(images + MEAN, ends, constant_values=float(FULL))
+    pad = [STEM.padding] * 2
+    with tf.name_scope(PADDED):
+        at = tf.pad(at, [[0, 0], pad, pad, [0, 0]])
+    at = _layer(network, STEM.place, at, STEM.stride, "VALID")
+    with tf.name_scope(POOL):
+        return tf.nn.max_pool2d(at, POOL_SIZE, POOL_STRIDE, "SAME")
+
+
+def _block(network: Quantized, block: Block, at: Any) -> Any:
+    tf = import_tensorflow()
+    a, b, c = (conv.place for conv in block.main)
+    if block.projection and block.projection.stride > 1:
+        with tf.name_scope(f"{block.place}_{STRIDED}"):
+            at = tf.nn.max_pool2d(at, 1, block.projection.stride, "VALID")
+    hidden = _layer(network, b, _layer(network, a, at))
+    if block.projection:
+        with tf.name_scope(f"{block.place}_{CONCAT}"):
+            both = tf.concat([hidden, at], axis=-1)
+        return _layer(network, c, both)
+    with tf.name_scope(c):
+        change = _conv(network, c, hidden)
+    with tf.name_scope(block.place):
+        return tf.nn.relu(at + change)
+
+
+def _layer(network: Quantized, place: str, at: Any, *how: Any) -> Any:
+    tf = import_tensorflow()
+    with tf.name_scope(place):
+        return tf.nn.relu(_conv(network, place, at, *how))
+
+
+def _conv(
+    network: Quantized, place: str, at: Any, stride: int = 1, padding: str = "SAME"
+) -> Any:
+    tf = import_tensorflow()
+    made = network.convolutions[place]
+    return tf.nn.conv2d(at, made.kernel, stride, padding) + made.biases
+
+
+def ranges(network: Quantized) -> dict[str, Range]:
+    """The range of every tensor that `answer` makes, by the scope that names it."""
+    found = {place: made.output for place, made in network.convolutions.items()}
+    found |= network.streams | {PIXELS: LEVELS, PADDED: LEVELS, POOL: found[STEM.place]}
+    for stage in BLOCKS:
+        # Both inputs of a concatenation have the range of branch2b: see `walk`.
+        block = stage[0]
+        for inputs in (STRIDED, CONCAT):
+            found[f"{block.place}_{inputs}"] = found[block.main[1].place]
+    return found
