@@ -1,0 +1,161 @@
+"""`open-nsfw evaluate`: how good scores are, and which threshold to take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from open_nsfw_tf.cli.app import EngineOption, WeightsOption, app
+from open_nsfw_tf.messages import shown
+
+
+def _pair(text: str, flag: str) -> tuple[float, float]:
+    try:
+        first, second = map(float, text.split(":"))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected two numbers with a colon, got {text!r}.", param_hint=flag
+        ) from error
+    return first, second
+
+
+def _names(pairs: list[str] | None) -> dict[str, str]:
+    names = {}
+    for pair in pairs or ():
+        label, equals, name = pair.partition("=")
+        if not (label and equals and name):
+            raise typer.BadParameter(
+                f"expected LABEL=CLASS, got {pair!r}.", param_hint="--map"
+            )
+        names[label.strip()] = name.strip()
+    return names
+
+
+@app.command("evaluate")
+def evaluate_command(
+    scores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCORES...",
+            help="Tables of scores from `open-nsfw batch` (.csv, .jsonl, .parquet); "
+            "several are compared. Or pictures and folders of them, to be scored now.",
+        ),
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="What the pictures are: a folder with a folder for each class (nsfw/, "
+            "sfw/), a table (.csv, .jsonl, .parquet) with the columns path and label, "
+            "or a .txt with a path and a label a line."
+        ),
+    ],
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report: one HTML file.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every figure as JSON.")
+    ] = None,
+    max_fnr: Annotated[
+        float | None,
+        typer.Option(help="Choose the threshold: this share may be missed at most."),
+    ] = None,
+    max_fpr: Annotated[
+        float | None,
+        typer.Option(help="Or: this share of the others may be flagged at most."),
+    ] = None,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(help="Or: this share of what is flagged must be right."),
+    ] = None,
+    min_recall: Annotated[
+        float | None, typer.Option(help="Or: this share must be found.")
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MISSED:FLAGGED",
+            help="Or: the lowest cost, such as 10:1 if a missed picture is as bad as "
+            "ten wrongly flagged.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Or: judge this very threshold.")
+    ] = None,
+    band: Annotated[
+        str,
+        typer.Option(
+            metavar="LOW:HIGH",
+            help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
+            "0.2:0.8 is Yahoo's orientation.",
+        ),
+    ] = "0.2:0.8",
+    positive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The class that is looked for; may be given many times, for scores "
+            "that are added up. Without it: nsfw."
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="LABEL=CLASS",
+            help="The class that a label stands for, such as porn=nsfw or 1=nsfw; may "
+            "be given many times.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail if scores and labels do not fit exactly."),
+    ] = False,
+    bootstrap: Annotated[
+        int,
+        typer.Option(min=0, help="Replicates for the confidence intervals; 0: none."),
+    ] = 1000,
+    thumbnails: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100, help="Pictures that each list of the report shows at most."
+        ),
+    ] = 12,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = None,
+) -> None:
+    """Judge scores by labels: curves, figures, and the threshold you want.
+
+    A picture is flagged if its score is at or above the threshold, as in
+    `open-nsfw classify --threshold`.
+    """
+    from open_nsfw_tf.evaluate import Criterion
+    from open_nsfw_tf.evaluate.text import lines
+    from open_nsfw_tf.judge import judge
+
+    criterion = Criterion(
+        max_fnr,
+        max_fpr,
+        min_precision,
+        min_recall,
+        None if cost is None else _pair(cost, "--cost"),
+        threshold,
+        _pair(band, "--band"),
+    )
+    judgement = judge(
+        scores,
+        labels,
+        criterion,
+        positive=positive or ("nsfw",),
+        names=_names(names),
+        strict=strict,
+        bootstrap=bootstrap,
+        report=report,
+        json_file=json_file,
+        thumbnails=thumbnails,
+        engine=engine,
+        weights=weights,
+    )
+    for line in lines(judgement):
+        print(line)
+    for written in (report, json_file):
+        if written is not None:
+            print(f"written: {shown(written)}")

@@ -1,0 +1,323 @@
+"""How good scores are, and which threshold to take.
+
+Yahoo's advice is to fit a ROC curve on your own data and choose a threshold. `evaluate`
+does that for scores and labels; `read_labels` and `join` bring the two together. All
+figures are of the positive class against the rest; a picture is flagged if its score is
+at or above the threshold. Needs the extra `evaluate`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from open_nsfw_tf.evaluate import thresholds as choose
+from open_nsfw_tf.evaluate.bootstrap import REPLICATES, Intervals, intervals
+from open_nsfw_tf.evaluate.cases import Cases, Problem, join
+from open_nsfw_tf.evaluate.classes import Classes, all_classes
+from open_nsfw_tf.evaluate.compare import Comparison, compare
+from open_nsfw_tf.evaluate.figures import (
+    Calibration,
+    Histogram,
+    calibration,
+    histogram,
+    metrics,
+    summary,
+)
+from open_nsfw_tf.evaluate.labels import Labels, read_labels
+from open_nsfw_tf.evaluate.ranking import Ranking, rank
+from open_nsfw_tf.evaluate.thresholds import YAHOO, Band, OperatingPoint
+
+__all__ = [
+    "Calibration",
+    "Cases",
+    "Classes",
+    "Comparison",
+    "Criterion",
+    "Evaluation",
+    "Histogram",
+    "Labels",
+    "OperatingPoint",
+    "Problem",
+    "compare",
+    "evaluate",
+    "evaluate_classes",
+    "join",
+    "positive_columns",
+    "read_labels",
+]
+MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
+MIDDLE = 0.5
+CHOSEN = "chosen"  # the name of the chosen threshold among the intervals
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How the threshold is chosen; at most one of the first six is given.
+
+    Attributes:
+        max_fnr: the highest threshold that misses at most this share of the positives.
+        max_fpr: the lowest that flags at most this share of the negatives.
+        min_precision: the lowest whose flagged are this purely positive.
+        min_recall: the highest that finds this share of the positives.
+        cost: what a missed positive and a wrongly flagged negative cost.
+        threshold: this very one.
+        band: the two thresholds of safe, review and block.
+    """
+
+    max_fnr: float | None = None
+    max_fpr: float | None = None
+    min_precision: float | None = None
+    min_recall: float | None = None
+    cost: tuple[float, float] | None = None
+    threshold: float | None = None
+    band: tuple[float, float] = YAHOO
+
+    def __post_init__(self) -> None:
+        given = [name for name in (*TITLES, "cost") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"expected one way to choose the threshold, got {' and '.join(given)}"
+            )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"expected a threshold of 0 to 1, got {self.threshold:g}")
+
+
+TITLES = {
+    "max_fnr": "at most {:g} of the positives missed",
+    "max_fpr": "at most {:g} of the negatives flagged",
+    "min_precision": "precision of at least {:g}",
+    "min_recall": "recall of at least {:g}",
+    "threshold": "{:g}, as given",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one table of scores is worth.
+
+    Attributes:
+        name: of the table.
+        positive: the class that is looked for.
+        rows: pictures.
+        positives: how many are of the positive class.
+        negatives: how many are not.
+        figures: see `open_nsfw_tf.evaluate.figures.summary`.
+        intervals: 95 % of them, and `fpr@chosen` and `fnr@chosen`, of the chosen
+            threshold; empty if only one class is there, or no bootstrap was asked for.
+        replicates: of the bootstrap.
+        criterion: how the threshold was chosen, for people.
+        chosen: what the chosen threshold does; None if no threshold fits.
+        thresholds: what thresholds in steps do, rising.
+        operating_points: by name; None where no threshold fits.
+        bands: the given one, and the narrowest with few errors, where there is one.
+        ranking: the counts that ROC, precision-recall and DET curves are drawn from.
+        calibration: how often pictures of about one score are positive.
+        histogram: how the scores of each class are spread.
+        classes: figures of every class, where there are more than two.
+        said: what the reader must know, a line each.
+    """
+
+    name: str
+    positive: str
+    rows: int
+    positives: int
+    negatives: int
+    figures: dict[str, float | None]
+    intervals: Intervals
+    replicates: int
+    criterion: str
+    chosen: OperatingPoint | None
+    thresholds: list[OperatingPoint]
+    operating_points: dict[str, OperatingPoint | None]
+    bands: list[Band]
+    ranking: Ranking
+    calibration: Calibration
+    histogram: Histogram
+    classes: Classes | None = None
+    said: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def threshold(self) -> float:
+        """The chosen threshold, or the middle where none fits."""
+        return MIDDLE if self.chosen is None else self.chosen.threshold
+
+
+def evaluate(
+    positive: np.ndarray,
+    scores: np.ndarray,
+    criterion: Criterion | None = None,
+    *,
+    name: str = "scores",
+    positive_name: str = "nsfw",
+    classes: Classes | None = None,
+    bootstrap: int = REPLICATES,
+) -> Evaluation:
+    """Measure how well scores tell the positive class from the rest.
+
+    Args:
+        positive: bool (N,), whether each picture is of the positive class.
+        scores: float (N,), its score, 0..1.
+        criterion: how to choose the threshold; None: 0.5, which is no recommendation.
+        name: of the scores, for people.
+        positive_name: of the positive class.
+        classes: figures of several classes, to be carried along.
+        bootstrap: replicates for the confidence intervals; 0 leaves them out.
+
+    Raises:
+        ValueError: no pictures, arrays that do not fit, scores that are NaN or not
+            between 0 and 1, or a criterion out of range.
+        ImportError: scikit-learn is not installed; the message says how to.
+    """
+    positive, scores = _checked(positive, scores)
+    if bootstrap < 0 or bootstrap == 1:
+        raise ValueError(f"expected at least 2 replicates, or 0, got {bootstrap}")
+    criterion = criterion or Criterion()
+    metrics()  # a missing library is told at once
+    ranking = rank(positive, scores)
+    threshold, title, said = _choose(ranking, criterion)
+    figures = summary(positive, scores)
+    found: Intervals = {}
+    if not ranking.both():
+        only = positive_name if ranking.positives else f"not {positive_name}"
+        said.append(
+            f"every picture is {only}: ROC and average precision are undefined, and no "
+            "threshold can be judged; add pictures of the other class"
+        )
+    elif bootstrap:
+        named = {} if threshold is None else {CHOSEN: threshold}
+        found = intervals(positive, scores, named, figures, bootstrap)
+    return Evaluation(
+        name=name,
+        positive=positive_name,
+        rows=len(scores),
+        positives=ranking.positives,
+        negatives=ranking.negatives,
+        figures=figures,
+        intervals=found,
+        replicates=bootstrap if found else 0,
+        criterion=title,
+        chosen=None if threshold is None else choose.at(ranking, threshold),
+        thresholds=choose.table(ranking),
+        operating_points=choose.standard(ranking),
+        bands=_bands(ranking, criterion),
+        ranking=ranking,
+        calibration=calibration(positive, scores),
+        histogram=histogram(positive, scores),
+        classes=classes,
+        said=tuple(said),
+    )
+
+
+def positive_columns(
+    classes: Sequence[str], positive: Sequence[str] = ("nsfw",)
+) -> list[int]:
+    """The columns of the positive class, whose scores are added up.
+
+    Args:
+        classes: the names of all columns.
+        positive: one name or more; upper and lower case do not matter.
+
+    Raises:
+        ValueError: a name is no class, or all classes are named.
+    """
+    wanted = {name.casefold() for name in positive}
+    columns = [i for i, name in enumerate(classes) if name.casefold() in wanted]
+    if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
+        raise ValueError(
+            f"expected as positive some of the classes {', '.join(classes)}, got "
+            f"{', '.join(positive)}: name them, such as --positive {classes[-1]}"
+        )
+    return columns
+
+
+def evaluate_classes(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    criterion: Criterion | None = None,
+    *,
+    positive: Sequence[str] = ("nsfw",),
+    name: str = "scores",
+    bootstrap: int = REPLICATES,
+) -> Evaluation:
+    """Measure scores that have one column a class.
+
+    Args:
+        labels: int (N,), the column of each picture's label.
+        scores: float (N, K), 0..1.
+        classes: the K names.
+        criterion: how to choose the threshold of the positive class.
+        positive: the classes that are looked for; of several the scores are added up.
+        name: of the scores, for people.
+        bootstrap: replicates; 0 leaves the confidence intervals out.
+
+    Raises:
+        ValueError: as `evaluate`, and where the positive classes are none of the names.
+        ImportError: scikit-learn is not installed; the message says how to.
+    """
+    columns = positive_columns(classes, positive)
+    score = scores[:, columns].sum(axis=1)
+    if len(columns) > 1:  # shares of one whole: what exceeds it is rounding
+        score = np.minimum(score, 1.0)
+    several = len(classes) > 2 and len(scores) > 0
+    return evaluate(
+        np.isin(labels, columns),
+        score,
+        criterion,
+        name=name,
+        positive_name=" + ".join(classes[column] for column in columns),
+        classes=all_classes(labels, scores, tuple(classes)) if several else None,
+        bootstrap=bootstrap,
+    )
+
+
+def _checked(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    positive, scores = np.asarray(positive), np.asarray(scores, np.float64)
+    if positive.dtype != bool or positive.ndim != 1 or positive.shape != scores.shape:
+        raise ValueError(
+            "expected bool labels and as many scores, got "
+            f"{positive.dtype} {positive.shape} and {scores.dtype} {scores.shape}"
+        )
+    if not len(scores):
+        raise ValueError("no pictures: expected scores and labels of at least one")
+    bad = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if len(bad):
+        raise ValueError(
+            f"expected scores of 0 to 1, got {scores[bad[0]]:g} in row {bad[0]} and "
+            f"{len(bad) - 1} more like it"
+        )
+    return positive, scores
+
+
+def _choose(
+    ranking: Ranking, criterion: Criterion
+) -> tuple[float | None, str, list[str]]:
+    """The threshold, how it was chosen, and what is to be said of that."""
+    if criterion.threshold is not None:
+        title = TITLES["threshold"].format(criterion.threshold)
+        return criterion.threshold, title, []
+    if criterion.cost is not None:
+        missed, flagged = criterion.cost
+        title = f"lowest cost, a miss at {missed:g}, a false alarm at {flagged:g}"
+        return _told(choose.by_cost(ranking, criterion.cost), title)
+    for name, by in choose.CRITERIA.items():
+        wanted = getattr(criterion, name)
+        if wanted is not None:
+            return _told(by(ranking, wanted), TITLES[name].format(wanted))
+    return MIDDLE, "the middle; nothing was asked for, and this recommends nothing", []
+
+
+def _told(threshold: float | None, title: str) -> tuple[float | None, str, list[str]]:
+    if threshold is None:
+        return None, title, [f"no threshold of 0 to 1 gives {title}"]
+    return threshold, title, []
+
+
+def _bands(ranking: Ranking, criterion: Criterion) -> list[Band]:
+    title = "Yahoo's orientation" if criterion.band == YAHOO else "as given"
+    bands: list[Band | None] = [choose.band(ranking, *criterion.band, title)]
+    max_fnr = MAX_ERROR if criterion.max_fnr is None else criterion.max_fnr
+    max_fpr = MAX_ERROR if criterion.max_fpr is None else criterion.max_fpr
+    bands.append(choose.fitted_band(ranking, max_fnr, max_fpr))
+    return [band for band in bands if band is not None]
