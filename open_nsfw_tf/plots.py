@@ -17,6 +17,7 @@ import numpy as np
 
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.ranking import thinned
+from open_nsfw_tf.messages import shown
 
 # Stand-in colours and the CSS variables that they become.
 COLOURS = {
@@ -33,7 +34,8 @@ INK, FAINT, LINE, PAPER, POSITIVE, NEGATIVE, REVIEW, *SERIES = COLOURS
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for who sees no colours
 SIZE = (4.6, 3.6)  # inches, of which CSS makes what fits
 WIDE = (9.6, 3.2)
-RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)  # DET's ticks
+RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)  # DET's ticks
+ENDS = np.array([0.0005, 0.995])  # and its axes
 SETTINGS = {
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
@@ -96,15 +98,14 @@ def det(evaluations: Sequence[Evaluation]) -> str:
     deviate = import_module("scipy.special").ndtri
     with _figure("det", "Detection error tradeoff") as (axes, done):
         for style, one in _styles(evaluations):
-            ranking = one.ranking
-            ends = [
-                deviate(np.clip(rate, RATES[0] / 2, 1 - RATES[0] / 2))
-                for rate in (ranking.fpr, ranking.fnr)
-            ]
-            x, y = _curve(*ends)
-            axes.plot(x, y, **style, label=one.name)
+            rates = np.stack([one.ranking.fpr, one.ranking.fnr])
+            inside = rates[:, ((rates > 0) & (rates < 1)).all(axis=0)]
+            if inside.size:  # none where the classes do not overlap
+                x, y = _curve(*deviate(inside))
+                axes.plot(x, y, **style, label=_short(one))
         for set_ticks in (axes.set_xticks, axes.set_yticks):
             set_ticks(deviate(RATES), [f"{100 * rate:g} %" for rate in RATES])
+        axes.set(xlim=deviate(ENDS), ylim=deviate(ENDS))
         axes.tick_params(labelsize=7)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("false negative rate")
@@ -166,6 +167,9 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
                 )
         axes.axvline(evaluation.threshold, color=INK, linewidth=1, linestyle="--")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(_ticker().LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        axes.yaxis.set_minor_locator(_ticker().NullLocator())
         axes.set_xlim(0, 1)
         axes.set_xlabel("score")
         axes.set_ylabel("share of the class")
@@ -193,6 +197,10 @@ def import_matplotlib() -> tuple[Any, Any]:
         )
     figure = import_module("matplotlib.figure").Figure
     return import_module("matplotlib"), figure
+
+
+def _ticker() -> Any:
+    return import_module("matplotlib.ticker")
 
 
 @contextmanager
@@ -252,10 +260,14 @@ def _curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 LONGEST = 28  # characters of a name in a legend
 
 
+def _short(one: Evaluation) -> str:
+    name = shown(one.name)
+    return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
+
+
 def _named(one: Evaluation, figure: str, short: str) -> str:
-    name = one.name if len(one.name) <= LONGEST else f"...{one.name[3 - LONGEST :]}"
     value = one.figures[figure]
-    return name if value is None else f"{name}, {short} {value:.4f}"
+    return _short(one) if value is None else f"{_short(one)}, {short} {value:.4f}"
 
 
 def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> None:

@@ -84,11 +84,11 @@ class Criterion:
 
 
 TITLES = {
-    "max_fnr": "at most {:g} of the positives missed",
-    "max_fpr": "at most {:g} of the negatives flagged",
-    "min_precision": "precision of at least {:g}",
-    "min_recall": "recall of at least {:g}",
-    "threshold": "{:g}, as given",
+    "max_fnr": "at most {:.6g} % of the positives missed",
+    "max_fpr": "at most {:.6g} % of the negatives flagged",
+    "min_precision": "precision of at least {:.6g} %",
+    "min_recall": "recall of at least {:.6g} %",
+    "threshold": "as given",
 }
 
 
@@ -295,7 +295,7 @@ def _choose(
 ) -> tuple[float | None, str, list[str]]:
     """The threshold, how it was chosen, and what is to be said of that."""
     if criterion.threshold is not None:
-        title = TITLES["threshold"].format(criterion.threshold)
+        title = TITLES["threshold"]
         return criterion.threshold, title, []
     if criterion.cost is not None:
         missed, flagged = criterion.cost
@@ -304,8 +304,8 @@ def _choose(
     for name, by in choose.CRITERIA.items():
         wanted = getattr(criterion, name)
         if wanted is not None:
-            return _told(by(ranking, wanted), TITLES[name].format(wanted))
-    return MIDDLE, "the middle; nothing was asked for, and this recommends nothing", []
+            return _told(by(ranking, wanted), TITLES[name].format(100 * wanted))
+    return MIDDLE, "the middle, which recommends nothing", []
 
 
 def _told(threshold: float | None, title: str) -> tuple[float | None, str, list[str]]:

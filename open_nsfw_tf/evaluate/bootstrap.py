@@ -5,13 +5,13 @@ as many of either as the data. Up to `GROUPS` distinct scores that is done exact
 drawing how often each score comes (a multinomial draw). More scores are put into
 `GROUPS` groups of neighbours first, whose pictures count as equal in the replicates; the
 little that grouping shifts a figure is taken off again. A million pictures take seconds.
+
+The calibration error has no interval: drawing adds to it always, and takes off nothing.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from open_nsfw_tf.evaluate.figures import BINS
 
 GROUPS = 4096
 REPLICATES = 1000
@@ -31,14 +31,12 @@ class Grouped:
     Attributes:
         edges: float64 (G - 1,), rising: a group holds the scores at or above its edge.
         counts: int64 (2, G), pictures: negatives, positives.
-        scores: float64 (2, G), their mean score.
         squares: float64 (2, G), their mean Brier loss.
         logs: float64 (2, G), their mean log loss.
     """
 
     edges: np.ndarray
     counts: np.ndarray
-    scores: np.ndarray
     squares: np.ndarray
     logs: np.ndarray
 
@@ -54,8 +52,7 @@ def edges_of(scores: np.ndarray, also: tuple[float, ...] = ()) -> np.ndarray:
     if len(distinct) > GROUPS:
         ranks = np.linspace(0, len(scores) - 1, GROUPS).astype(int)
         distinct = np.unique(np.sort(scores)[ranks])
-    fixed = np.linspace(0, 1, BINS + 1)[1:-1]  # the calibration's bins
-    return np.unique(np.concatenate((distinct[1:], fixed, also)))
+    return np.unique(np.concatenate((distinct[1:], also)))
 
 
 def group(positive: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> Grouped:
@@ -68,7 +65,7 @@ def group(positive: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> Groupe
     """
     where = np.searchsorted(edges, scores, side="right")
     clipped = np.clip(np.where(positive, scores, 1 - scores), SMALLEST, 1)
-    values = (scores, (scores - positive) ** 2, -np.log(clipped))
+    values = ((scores - positive) ** 2, -np.log(clipped))
     size = len(edges) + 1
     chosen = (~positive, positive)
     counts = np.stack([np.bincount(where[of], minlength=size) for of in chosen])
@@ -135,7 +132,6 @@ def _figures(
     found = ranked(counts[:, 0], counts[:, 1])
     found["brier_score"] = np.einsum("rcg,cg->r", counts, grouped.squares) / rows
     found["log_loss"] = np.einsum("rcg,cg->r", counts, grouped.logs) / rows
-    found["expected_calibration_error"] = _calibration_error(grouped, counts, rows)
     above = np.cumsum(counts[:, :, ::-1], axis=2)[:, :, ::-1]
     for name, threshold in thresholds.items():
         first = np.searchsorted(grouped.edges, threshold, side="right")
@@ -164,18 +160,6 @@ def ranked(negatives: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray
         "roc_auc": pairs / (true[:, 0] * false[:, 0]),
         "average_precision": np.einsum("rg,rg->r", positives, precision) / true[:, 0],
     }
-
-
-def _calibration_error(
-    grouped: Grouped, counts: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
-    # A positive of score s adds 1 - s to its bin's distance, a negative 0 - s.
-    distance = np.array([[0.0], [1.0]]) - grouped.scores
-    edges = np.linspace(0, 1, BINS + 1)[1:-1]
-    starts = np.concatenate(([0], np.searchsorted(grouped.edges, edges) + 1))
-    distances = np.einsum("rcg,cg->rg", counts, distance)
-    bins = np.add.reduceat(distances, starts, axis=1)
-    return np.asarray(np.abs(bins).sum(axis=1) / rows)
 
 
 def paired(

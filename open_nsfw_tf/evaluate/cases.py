@@ -50,7 +50,7 @@ class Problem:
     def __str__(self) -> str:
         where = f"{shown(self.table)}: " if self.table else ""
         return (
-            f"{where}{self.count:,} {PROBLEMS[self.kind]}, "
+            f"{where}{PROBLEMS[self.kind]}: {self.count:,}, "
             f"such as {shown(self.examples[0])}"
         )
 
@@ -242,7 +242,7 @@ def _usable(
     odd = ((scores < 0) | (scores > 1)).any(axis=1) & ~failed & ~missing
     good = ~failed & ~missing & ~odd
     sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
-    reasons = (f"{keys[i]}: {table.errors[i]}" for i in np.flatnonzero(failed))
+    reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
     _add(problems, "failed", reasons, int(failed.sum()))
     for kind, chosen in (("no_score", missing), ("out_of_range", odd), ("sum", sums)):
         _add(
@@ -259,6 +259,10 @@ def _usable(
         twice = [key for key, n in Counter(keys).items() if n > 1]
         _add(problems, "duplicate", twice)
     return _Rows(where, scores, everything)
+
+
+def _reason(path: str, error: str | None) -> str:
+    return error if error and path in error else f"{path}: {error}"
 
 
 def _compare(rows: _Rows, known: Mapping[str, int], problems: list[Problem]) -> None:

@@ -281,7 +281,10 @@ def fitted_band(ranking: Ranking, max_fnr: float, max_fpr: float) -> Band | None
     low, high = by_fnr(ranking, max_fnr), by_fpr(ranking, max_fpr)
     if low is None or high is None:
         return None
-    title = f"at most {max_fnr:.3g} missed, at most {max_fpr:.3g} wrongly blocked"
+    title = (
+        f"at most {100 * max_fnr:.6g} % missed, at most {100 * max_fpr:.6g} % wrongly "
+        "blocked"
+    )
     # Where they cross, anything between keeps both: no human is needed.
     return band(ranking, min(low, high), high, title)
 

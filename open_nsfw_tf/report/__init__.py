@@ -142,6 +142,9 @@ def _thresholds(one: Evaluation, judgement: Judgement) -> str:
     return parts.section(
         title,
         parts.confusion(one),
+        '<p class="faint">FPR: share of the others that is wrongly flagged. FNR: share '
+        f"of {parts.text(one.positive)} that is missed. Flagged: share of all pictures "
+        "at or above the threshold, which are blocked or sent to review.</p>",
         "<h3>What people ask for</h3>",
         parts.operating_points(one),
         "<h3>In steps</h3>",

@@ -16,6 +16,15 @@ from open_nsfw_tf.evaluate.thresholds import Band
 from open_nsfw_tf.messages import shown
 
 UNDEFINED = "–"
+HEADS = {  # of columns, which have little room
+    "fpr": "FPR",
+    "fnr": "FNR",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "flagged": "flagged",
+}
 POINTS = {
     "max_fnr": "at most {} missed",
     "max_fpr": "at most {} wrongly flagged",
@@ -79,13 +88,8 @@ def section(title: str, *parts: str, kind: str = "") -> str:
 def cards(one: Evaluation) -> str:
     """The summary of one table, with intervals."""
     chosen = one.chosen
-    found = [
-        _card(
-            "threshold: " + text(one.criterion),
-            UNDEFINED if chosen is None else exact(chosen.threshold),
-            kind="main card",
-        )
-    ]
+    threshold = UNDEFINED if chosen is None else exact(chosen.threshold)
+    found = [_card("threshold", threshold, text(one.criterion), kind="main card")]
     for name in ("fpr", "fnr"):
         value = None if chosen is None else getattr(chosen, name)
         found.append(_card(RATES[name], percent(value), _ends(one, f"{name}@chosen")))
@@ -147,9 +151,10 @@ def _matrix(names: Sequence[str], counts: np.ndarray, caption: str) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = ""
     for row, name in enumerate(names):
+        total = max(int(counts[row].sum()), 1)
         cells = "".join(
-            f'<td class="{"right" if row == column else "wrong" if count else ""}">'
-            f"{int(count):,}</td>"
+            f'<td class="{"right" if row == column else "wrong"}" '
+            f'style="--share:{count / total:.4f}">{int(count):,}</td>'
             for column, count in enumerate(counts[row])
         )
         rows += f'<tr><th scope="row">{name}</th>{cells}</tr>'
@@ -162,7 +167,7 @@ def _matrix(names: Sequence[str], counts: np.ndarray, caption: str) -> str:
 
 def thresholds(one: Evaluation) -> str:
     """What thresholds in steps do."""
-    head = ["threshold", *RATES.values()]
+    head = ["threshold", *HEADS.values()]
     return table(
         head,
         ([exact(point.threshold), *_rates(point)] for point in one.thresholds),
@@ -180,14 +185,14 @@ def operating_points(one: Evaluation) -> str:
             else "highest F1"
         )
         if point is None:
-            rows.append([title, "none", *[UNDEFINED] * len(RATES)])
+            rows.append([title, "none", *[UNDEFINED] * len(HEADS)])
         else:
             rows.append([title, exact(point.threshold), *_rates(point)])
-    return table(["wanted", "threshold", *RATES.values()], rows)
+    return table(["wanted", "threshold", *HEADS.values()], rows)
 
 
 def _rates(point: OperatingPoint) -> list[str]:
-    return [percent(getattr(point, name)) for name in RATES]
+    return [percent(getattr(point, name)) for name in HEADS]
 
 
 def band(found: Band) -> str:
@@ -270,7 +275,7 @@ def problems(found: Sequence[Problem]) -> str:
         more = one.count - len(one.examples)
         rest = f"<li>and {more:,} more</li>" if more > 0 else ""
         items += (
-            f"<li><details><summary>{where}{one.count:,} {escape(PROBLEMS[one.kind])}"
+            f"<li><details><summary>{where}{escape(PROBLEMS[one.kind])}: {one.count:,}"
             f"</summary><ul>{examples}{rest}</ul></details></li>"
         )
     return f'<ul class="problems">{items}</ul>'
