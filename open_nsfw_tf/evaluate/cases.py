@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 
@@ -78,16 +78,19 @@ class Cases:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table's usable rows by key, and all keys it has."""
+    """One table's rows, seen from the labels."""
 
-    where: dict[str, int]
-    scores: np.ndarray  # float64, of the whole table
-    keys: set[str]
+    keys: list[str]  # what paths are compared by
+    classes: np.ndarray  # int64, of every row; UNKNOWN, or CONFLICT
+    scores: np.ndarray  # float64, of every row and class
+    judged: np.ndarray  # int64, the rows that have scores and one label, each path once
 
 
+UNKNOWN, CONFLICT = -2, -1
 # How paths are compared: a label's and its folder to a key, a score's to the same.
-WAYS: tuple[tuple[Callable[[str, str], str], Callable[[str], str]], ...] = (
-    (lambda root, path: path, lambda path: path),
+Way = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
+WAYS: tuple[Way, ...] = (
+    (None, None),  # as they are written
     (lambda root, path: os.path.normpath(os.path.join(root, path)), os.path.normpath),
     (lambda root, path: os.path.abspath(os.path.join(root, path)), os.path.abspath),
     (lambda root, path: os.path.abspath(path), os.path.abspath),
@@ -119,30 +122,34 @@ def join(
     """
     classes = _classes(tables)
     indices = _indices(labels, classes, names or {})
-    label_keys, table_keys = _keys(labels, tables)
+    known, label_keys, found = _matched(labels, indices, tables)
     problems: list[Problem] = []
-    known = _known(label_keys, [indices[label] for label in labels.labels], problems)
+    if len(known) < len(label_keys):
+        _settle(
+            known, label_keys, [indices[label] for label in labels.labels], problems
+        )
+        found = {
+            name: (keys, _look_up(known, keys)) for name, (keys, _) in found.items()
+        }
     rows = {}
     for name, table in tables.items():
-        found: list[Problem] = []
-        rows[name] = _usable(table, table_keys[name], classes, found)
-        _compare(rows[name], known, found)
+        said: list[Problem] = []
+        rows[name] = _rows(table, *found[name], classes, said)
+        _compare(rows[name], known, said)
         several = name if len(tables) > 1 else ""
-        problems += [Problem(p.kind, p.count, p.examples, several) for p in found]
+        problems += [Problem(p.kind, p.count, p.examples, several) for p in said]
+    chosen = _common(list(rows.values()), problems)
     first = next(iter(tables))
-    judged = [key for key in rows[first].where if known.get(key, -1) >= 0]
-    common = [key for key in judged if all(key in r.where for r in rows.values())]
-    everywhere = set(common)
-    _add(problems, "not_in_all", [key for key in judged if key not in everywhere])
-    if not common:
+    if not len(chosen[0]):
         raise ValueError(_nothing(labels, tables, problems))
     if strict and problems:
         raise ValueError(f"strict: {'; '.join(map(str, problems))}")
+    pairs = zip(rows.items(), chosen, strict=True)
     return Cases(
-        [tables[first].paths[rows[first].where[key]] for key in common],
-        np.array([known[key] for key in common], np.int64),
+        [tables[first].paths[row] for row in chosen[0].tolist()],
+        rows[first].classes[chosen[0]],
         classes,
-        {name: r.scores[[r.where[key] for key in common]] for name, r in rows.items()},
+        {name: one.scores[which] for (name, one), which in pairs},
         tuple(problems),
         labels.root,
     )
@@ -187,49 +194,59 @@ def _indices(
     return found
 
 
-def _keys(
-    labels: Labels, tables: Mapping[str, Table]
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The paths of labels and of tables, in the way that finds most scores a label."""
+Found = dict[str, tuple[list[str], np.ndarray]]
+
+
+def _matched(
+    labels: Labels, indices: dict[str, int], tables: Mapping[str, Table]
+) -> tuple[dict[str, int], list[str], Found]:
+    """The class of every labelled path, and of every table's rows.
+
+    Paths are made comparable in the way that gives most rows a class.
+    """
     best, most = None, -1
-    rows = sum(map(len, tables.values()))
+    of_labels = [indices[label] for label in labels.labels]
     for of_label, of_score in WAYS:
-        label_keys = [of_label(labels.root, path) for path in labels.paths]
-        table_keys = {
-            name: [of_score(path) for path in table.paths]
-            for name, table in tables.items()
-        }
-        known = set(label_keys)
-        hits = sum(key in known for keys in table_keys.values() for key in keys)
+        keys = labels.paths
+        if of_label:
+            keys = [of_label(labels.root, path) for path in keys]
+        known = dict(zip(keys, of_labels, strict=True))
+        found, hits = {}, 0
+        for name, table in tables.items():
+            paths = list(map(of_score, table.paths)) if of_score else table.paths
+            found[name] = paths, _look_up(known, paths)
+            hits += int((found[name][1] != UNKNOWN).sum())
         if hits > most:
-            best, most = (label_keys, table_keys), hits
-        if hits == rows:
+            best, most = (known, keys, found), hits
+        if hits == sum(map(len, tables.values())):
             break
     assert best is not None  # there is at least one way
     return best
 
 
-def _known(
-    keys: Sequence[str], indices: Sequence[int], problems: list[Problem]
-) -> dict[str, int]:
-    """The class of every path; -1 where it has several."""
-    known = dict(zip(keys, indices, strict=True))
-    if len(known) < len(keys):
-        conflicts = {
-            key: None
-            for key, index in zip(keys, indices, strict=True)
-            if known[key] != index
-        }
-        alike = [k for k, n in Counter(keys).items() if n > 1 and k not in conflicts]
-        _add(problems, "duplicate_label", alike)
-        _add(problems, "conflict", list(conflicts))
-        known.update(dict.fromkeys(conflicts, -1))
-    return known
+def _look_up(known: dict[str, int], keys: list[str]) -> np.ndarray:
+    return np.fromiter(map(known.get, keys, repeat(UNKNOWN)), np.int64, len(keys))
 
 
-def _usable(
+def _settle(
+    known: dict[str, int],
+    keys: Sequence[str],
+    indices: Sequence[int],
+    problems: list[Problem],
+) -> None:
+    """Find the paths that are labelled twice, and give up those in conflict."""
+    pairs = zip(keys, indices, strict=True)
+    conflicts = {key: CONFLICT for key, index in pairs if known[key] != index}
+    alike = [k for k, n in Counter(keys).items() if n > 1 and k not in conflicts]
+    _add(problems, "duplicate_label", alike)
+    _add(problems, "conflict", conflicts)
+    known.update(conflicts)
+
+
+def _rows(
     table: Table,
     keys: list[str],
+    found: np.ndarray,
     classes: tuple[str, ...],
     problems: list[Problem],
 ) -> _Rows:
@@ -244,21 +261,36 @@ def _usable(
     sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
     reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
     _add(problems, "failed", reasons, int(failed.sum()))
-    for kind, chosen in (("no_score", missing), ("out_of_range", odd), ("sum", sums)):
-        _add(
-            problems,
-            kind,
-            (keys[i] for i in np.flatnonzero(chosen)),
-            int(chosen.sum()),
-        )
-    where: dict[str, int] = {}
-    for row in np.flatnonzero(good).tolist():
-        where.setdefault(keys[row], row)
-    everything = set(keys)
-    if len(everything) < len(keys):
+    kinds = {
+        "no_score": missing,
+        "out_of_range": odd,
+        "sum": sums,
+        "unlabelled": good & (found == UNKNOWN),
+    }
+    for kind, which in kinds.items():
+        where = np.flatnonzero(which)
+        _add(problems, kind, (keys[i] for i in where[:NAMED]), len(where))
+    judged = np.flatnonzero(good & (found >= 0))
+    if len(set(keys)) < len(keys):
         twice = [key for key, n in Counter(keys).items() if n > 1]
         _add(problems, "duplicate", twice)
-    return _Rows(where, scores, everything)
+        first: dict[str, int] = {}
+        for row in judged.tolist():
+            first.setdefault(keys[row], row)
+        judged = np.array(list(first.values()), np.int64)
+    return _Rows(keys, found, scores, judged)
+
+
+def _common(rows: list[_Rows], problems: list[Problem]) -> list[np.ndarray]:
+    """For every table the rows of the pictures that all tables have."""
+    if len(rows) == 1:
+        return [rows[0].judged]
+    places = [{one.keys[row]: row for row in one.judged.tolist()} for one in rows]
+    everyone = dict.fromkeys(key for place in places for key in place)
+    common = [key for key in everyone if all(key in place for place in places)]
+    shared = set(common)
+    _add(problems, "not_in_all", [key for key in everyone if key not in shared])
+    return [np.array([place[key] for key in common], np.int64) for place in places]
 
 
 def _reason(path: str, error: str | None) -> str:
@@ -266,8 +298,8 @@ def _reason(path: str, error: str | None) -> str:
 
 
 def _compare(rows: _Rows, known: Mapping[str, int], problems: list[Problem]) -> None:
-    _add(problems, "unlabelled", [key for key in rows.where if key not in known])
-    _add(problems, "unscored", [key for key in known if key not in rows.keys])
+    scored = set(rows.keys)
+    _add(problems, "unscored", [key for key in known if key not in scored])
 
 
 def _add(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
@@ -11,6 +12,7 @@ from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
 LISTS = (".txt", ".tsv", ".lst")
+Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,25 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
         ImportError: a .parquet without pyarrow; the message says how to install it.
     """
     path = Path(os.fsdecode(source))
+    read, root = READERS.get(path.suffix.lower()), path.parent
     if path.is_dir():
-        found, root = list(_in_folder(path)), path
-    else:
-        read = READERS.get(path.suffix.lower())
-        if read is None:
-            raise ValueError(
-                f"{shown(path)}: expected labels as a folder of class folders or "
-                f"{', '.join(READERS)}"
-            )
-        try:
-            found, root = list(read(path)), path.parent
-        except ValueError as error:
-            raise ValueError(f"{shown(path)}: {one_line(error)}") from error
-    if not found:
+        read, root = _in_folder, path
+    if read is None:
         raise ValueError(
-            f"{shown(path)}: no labels in it: expected "
-            + (
-                "pictures in folders named after their class"
-                if root == path
-                else "rows"
-            )
+            f"{shown(path)}: expected labels as a folder of class folders or "
+            f"{', '.join(READERS)}"
         )
-    paths, labels = map(list, zip(*found, strict=True))
-    return Labels(paths, labels, str(root), str(path))
+    found = Labels([], [], str(root), str(path))
+    try:
+        for paths, labels in read(path):
+            found.paths.extend(paths)
+            found.labels.extend(labels)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {one_line(error)}") from error
+    if not found.paths:
+        what = "pictures in folders named after their class" if root == path else "rows"
+        raise ValueError(f"{shown(path)}: no labels in it: expected {what}")
+    return found
 
 
 def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
@@ -88,49 +85,49 @@ def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
                 )
 
 
-def _in_folder(root: Path) -> Iterator[tuple[str, str]]:
-    for path in files_below(root):
-        label, *rest = path.split(os.sep)
-        if not rest:
+def _in_folder(root: Path) -> Iterator[Chunk]:
+    paths = list(files_below(root))
+    labels = [path.split(os.sep)[0] for path in paths]
+    for path, label in zip(paths, labels, strict=True):
+        if path == label:
             raise ValueError(
-                f"{shown(root)}: expected only folders named after their class, such as "
-                f"nsfw and sfw, got the file {shown(label)}"
+                "expected only folders named after their class, such as nsfw and sfw, "
+                f"got the file {shown(path)}"
             )
-        yield path, label
+    yield paths, labels
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _from_text(path: Path) -> Iterator[tuple[str, str]]:
-    row = 0
+def _from_text(path: Path) -> Iterator[Chunk]:
+    row = 1
     for chunk in text.chunks(path):
         _check_columns(chunk)
-        for name, label in zip(chunk["path"], chunk["label"], strict=True):
-            row += 1
-            yield from _checked(row, name, label)
+        yield _labelled(row, chunk["path"], chunk["label"])
+        row += len(chunk["path"])
 
 
-def _from_parquet(path: Path) -> Iterator[tuple[str, str]]:
+def _from_parquet(path: Path) -> Iterator[Chunk]:
     pyarrow, parquet = import_pyarrow()
-    row = 0
+    row = 1
     with path.open("rb") as file:
         try:
             table = parquet.ParquetFile(file)
             _check_columns(table.schema_arrow.names)
             for batch in table.iter_batches(columns=list(COLUMNS)):
-                columns = (batch.column(name).to_pylist() for name in COLUMNS)
-                for name, label in zip(*columns, strict=True):
-                    row += 1
-                    yield from _checked(row, name, label)
+                names, labels = (batch.column(name).to_pylist() for name in COLUMNS)
+                yield _labelled(row, names, labels)
+                row += len(names)
         except pyarrow.ArrowException as error:
             raise ValueError(
                 f"no whole Parquet file that can be read ({one_line(error)})"
             ) from error
 
 
-def _from_list(path: Path) -> Iterator[tuple[str, str]]:
+def _from_list(path: Path) -> Iterator[Chunk]:
+    paths, labels = [], []
     with path.open("rb") as file:
         for row, line in enumerate(text.lines(file), 1):
             words = line.decode("utf-8", "surrogateescape").strip()
@@ -141,10 +138,12 @@ def _from_list(path: Path) -> Iterator[tuple[str, str]]:
                 raise ValueError(
                     f"line {row}: expected a path and a label, got {shown(words, 40)!r}"
                 )
-            yield parts[0], parts[1]
+            paths.append(parts[0])
+            labels.append(parts[1])
+    yield paths, labels
 
 
-READERS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
+READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
     **dict.fromkeys((".csv", ".jsonl", ".ndjson"), _from_text),
     ".parquet": _from_parquet,
     **dict.fromkeys(LISTS, _from_list),
@@ -158,17 +157,30 @@ def _check_columns(names: Iterable[str]) -> None:
         raise ValueError(f"expected the columns path and label, got {found}")
 
 
-def _checked(row: int, name: object, label: object) -> Iterator[tuple[str, str]]:
-    """The row, or nothing where nobody has labelled it."""
-    if label is None or label == "":
-        return
-    if isinstance(name, bytes):  # a path that is not UTF-8
-        name = os.fsdecode(name)
-    if isinstance(label, int) and not isinstance(label, bool):
-        label = str(label)  # 0 and 1, which --map names
-    if not isinstance(name, str) or not isinstance(label, str) or not name:
-        raise ValueError(
-            f"row {row}: expected a path and a label, got {shown(name, 40)!r} and "
-            f"{shown(label, 40)!r}"
-        )
-    yield name, label
+def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
+    """Rows of a table, without those that nobody has labelled.
+
+    Args:
+        first: the number of the first row, for errors.
+        names: of the pictures.
+        labels: as many.
+    """
+    plain = {*map(type, names), *map(type, labels)} <= {str}
+    if plain and all(names) and all(labels):
+        return names, labels  # nothing to see to, row by row
+    kept: Chunk = [], []
+    for row, (name, label) in enumerate(zip(names, labels, strict=True), first):
+        if label is None or label == "":
+            continue
+        if isinstance(name, bytes):  # a path that is not UTF-8
+            name = os.fsdecode(name)
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)  # 0 and 1, which --map names
+        if not isinstance(name, str) or not isinstance(label, str) or not name:
+            raise ValueError(
+                f"row {row}: expected a path and a label, got {shown(name, 40)!r} and "
+                f"{shown(label, 40)!r}"
+            )
+        kept[0].append(name)
+        kept[1].append(label)
+    return kept
