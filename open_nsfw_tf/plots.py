@@ -6,8 +6,10 @@ tell apart, so a figure of a million pictures is as small as one of a thousand.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
@@ -102,7 +104,7 @@ def det(evaluations: Sequence[Evaluation]) -> str:
             inside = rates[:, ((rates > 0) & (rates < 1)).all(axis=0)]
             if inside.size:  # none where the classes do not overlap
                 x, y = _curve(*deviate(inside))
-                axes.plot(x, y, **style, label=_short(one))
+                axes.plot(x, y, **style, label=_cut(one.name))
         for set_ticks in (axes.set_xticks, axes.set_yticks):
             set_ticks(deviate(RATES), [f"{100 * rate:g} %" for rate in RATES])
         axes.set(xlim=deviate(ENDS), ylim=deviate(ENDS))
@@ -146,8 +148,12 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
         low, high = evaluation.bands[0].low, evaluation.bands[0].high
         axes.axvspan(low, high, color=REVIEW, alpha=0.15, linewidth=0)
         sides = (
-            (evaluation.histogram.negatives, NEGATIVE, f"not {evaluation.positive}"),
-            (evaluation.histogram.positives, POSITIVE, evaluation.positive),
+            (
+                evaluation.histogram.negatives,
+                NEGATIVE,
+                f"not {_cut(evaluation.positive)}",
+            ),
+            (evaluation.histogram.positives, POSITIVE, _cut(evaluation.positive)),
         )
         for counts, colour, label in sides:
             if counts.sum():
@@ -210,7 +216,9 @@ def _figure(
     """Axes to draw on, and a list that holds the SVG afterwards."""
     matplotlib, figure_of = import_matplotlib()
     done: list[str] = []
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        # The reader's fonts draw the text, not matplotlib's, which lacks many scripts.
+        warnings.filterwarnings("ignore", "Glyph")
         figure = figure_of(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
@@ -227,7 +235,7 @@ def _for_page(svg: str, prefix: str, title: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]+)"', svg)
     box = view[1] if view else "0 0 1 1"
-    label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    label = escape(shown(title))
     svg = re.sub(
         r"<svg[^>]*>",
         lambda _: f'<svg viewBox="{box}" role="img" aria-label="{label}">',
@@ -260,14 +268,14 @@ def _curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 LONGEST = 28  # characters of a name in a legend
 
 
-def _short(one: Evaluation) -> str:
-    name = shown(one.name)
+def _cut(name: str) -> str:
+    name = shown(name)
     return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
 
 
 def _named(one: Evaluation, figure: str, short: str) -> str:
     value = one.figures[figure]
-    return _short(one) if value is None else f"{_short(one)}, {short} {value:.4f}"
+    return _cut(one.name) if value is None else f"{_cut(one.name)}, {short} {value:.4f}"
 
 
 def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> None:

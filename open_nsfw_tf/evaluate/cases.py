@@ -258,7 +258,8 @@ def _rows(
     missing = np.isnan(scores).any(axis=1) & ~failed
     odd = ((scores < 0) | (scores > 1)).any(axis=1) & ~failed & ~missing
     good = ~failed & ~missing & ~odd
-    sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
+    with np.errstate(invalid="ignore"):  # of infinities, which are odd already
+        sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
     reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
     _add(problems, "failed", reasons, int(failed.sum()))
     kinds = {

@@ -41,7 +41,7 @@ def thumbnail(path: str, root: str) -> str:
 
 def card(path: str, root: str, *words: str) -> str:
     """A thumbnail with words and the path below it, blurred until hovered or focused."""
-    lines = "".join(f"<div>{escape(line)}</div>" for line in words)
+    lines = "".join(f"<div>{escape(shown(line, 60))}</div>" for line in words)
     name = escape(shown(path, LONGEST_PATH))
     return (
         f'<div class="thumb"><div class="shade" tabindex="0">{thumbnail(path, root)}'
