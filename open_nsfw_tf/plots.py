@@ -47,12 +47,12 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.titlesize": 10,
     "figure.facecolor": "none",
-    "font.size": 9,
+    "font.size": 10,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "legend.edgecolor": "none",
     "legend.facecolor": PAPER,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "open_nsfw_tf",
@@ -108,7 +108,7 @@ def det(evaluations: Sequence[Evaluation]) -> str:
         for set_ticks in (axes.set_xticks, axes.set_yticks):
             set_ticks(deviate(RATES), [f"{100 * rate:g} %" for rate in RATES])
         axes.set(xlim=deviate(ENDS), ylim=deviate(ENDS))
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=8)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("false negative rate")
         if len(evaluations) > 1:

@@ -52,7 +52,9 @@ def test_labels_of_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_labels_of_folders(tmp_path: Path) -> None:
-    root = folder(tmp_path / "pictures", [*PATHS, "sfw/.hidden", ".cache/x", ".y"])
+    root = folder(
+        tmp_path / "pictures", [*PATHS, "sfw/.hidden", ".cache/x", ".y", "t.csv"]
+    )
     (root / "empty").mkdir()
     found = read_labels(root)
     assert list(zip(found.paths, found.labels, strict=True)) == PAIRS
@@ -88,7 +90,7 @@ def test_bad_labels(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     fails(empty, "no labels in it: expected pictures in folders")
-    fails(folder(tmp_path / "flat", ["a.jpg"]), "only folders .* got the file a.jpg")
+    fails(folder(tmp_path / "flat", ["a.jpg"]), "pictures in folders named after")
     for name, text, words in [
         ("a.csv", "path,kind\na,b\n", "the columns path and label, got path, kind"),
         ("b.csv", "path,label\n", "no labels in it: expected rows"),

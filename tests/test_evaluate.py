@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from open_nsfw_tf import plots
 from open_nsfw_tf.evaluate import (
     Criterion,
     Evaluation,
@@ -429,6 +430,13 @@ def test_bad_scores(labels: Any, scores: Any, words: str) -> None:
 def test_bad_criteria(criterion: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         by_hand(**criterion)
+
+
+@pytest.mark.parametrize("module", ["evaluate.figures", "plots"])
+def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"open_nsfw_tf.{module}.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'open_nsfw_tf\[evaluate\]'"):
+        plots.roc([by_hand()])
 
 
 def test_bad_options() -> None:

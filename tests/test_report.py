@@ -212,7 +212,8 @@ def test_as_many_thumbnails_as_asked_for(tmp_path: Path) -> None:
 
 
 def test_shares_and_thresholds_as_words() -> None:
-    assert [percent(s) for s in (0, 0.123456, 0.00123, 0.99999, 1, None)] == [
+    shares = (0, 0.123456, 0.00123, 0.99999, 1, None)
+    assert [percent(s).replace("\N{NO-BREAK SPACE}", " ") for s in shares] == [
         "0.0 %",
         "12.3 %",
         "0.12 %",

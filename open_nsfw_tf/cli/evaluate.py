@@ -132,13 +132,13 @@ def evaluate_command(
     from open_nsfw_tf.judge import judge
 
     criterion = Criterion(
-        max_fnr,
-        max_fpr,
-        min_precision,
-        min_recall,
-        None if cost is None else _pair(cost, "--cost"),
-        threshold,
-        _pair(band, "--band"),
+        max_fnr=max_fnr,
+        max_fpr=max_fpr,
+        min_precision=min_precision,
+        min_recall=min_recall,
+        cost=None if cost is None else _pair(cost, "--cost"),
+        threshold=threshold,
+        band=_pair(band, "--band"),
     )
     judgement = judge(
         scores,

@@ -86,15 +86,9 @@ def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _in_folder(root: Path) -> Iterator[Chunk]:
-    paths = list(files_below(root))
-    labels = [path.split(os.sep)[0] for path in paths]
-    for path, label in zip(paths, labels, strict=True):
-        if path == label:
-            raise ValueError(
-                "expected only folders named after their class, such as nsfw and sfw, "
-                f"got the file {shown(path)}"
-            )
-    yield paths, labels
+    # What lies beside the classes' folders, such as tables, has no label.
+    paths = [path for path in files_below(root) if os.sep in path]
+    yield paths, [path.split(os.sep)[0] for path in paths]
 
 
 def _raise(error: OSError) -> None:

@@ -19,11 +19,11 @@ UNDEFINED = "–"
 HEADS = {  # of columns, which have little room
     "fpr": "FPR",
     "fnr": "FNR",
+    "flagged": "flagged",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
     "accuracy": "accuracy",
-    "flagged": "flagged",
 }
 POINTS = {
     "max_fnr": "at most {} missed",
@@ -44,7 +44,7 @@ def percent(share: float | None) -> str:
         return UNDEFINED
     value = 100 * share
     digits = 1 if 1 <= value <= 99 or value in (0, 100) else 2
-    return f"{value:.{digits}f} %"
+    return f"{value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None, digits: int = 4) -> str:
