@@ -4,17 +4,15 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from tempfile import TemporaryDirectory
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import Criterion, join, read_labels
 from open_nsfw_tf.evaluate.bootstrap import REPLICATES
 from open_nsfw_tf.evaluate.judgement import Judgement, judge_cases
-from open_nsfw_tf.evaluate.labels import files_below
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.image import ImageError
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
@@ -41,8 +39,8 @@ def judge(
 
     Args:
         scores: tables as `open_nsfw_tf.tables.read_table` takes them, one evaluation
-            each, all on the pictures that every table has; or pictures and folders of
-            them, which are scored now and make one table together.
+            each, all on the pictures that every table has; or pictures, folders and
+            archives of them, which are scored now and make one table together.
         labels: as `open_nsfw_tf.evaluate.read_labels` takes them.
         criterion: how the threshold is chosen; None: 0.5, which recommends nothing.
         positive: the classes that are looked for.
@@ -76,53 +74,42 @@ def read_scores(
     engine: str = "auto",
     weights: str | os.PathLike[str] | Weights | None = None,
 ) -> dict[str, Table]:
-    """Read tables of scores, and score what are pictures or folders of them.
+    """Read tables of scores, and score all other sources, as `score_batch` would.
 
     Returns:
         By name: a table's file without its suffix, or its whole path where two files
         are called alike; `ON_THE_FLY` for the pictures.
 
     Raises:
-        OSError, ValueError, ImportError: as `read_table` and `Classifier`.
+        OSError, ValueError, ImportError: as `read_table`, `score_batch`, `Classifier`.
     """
-    paths = [Path(source) for source in dict.fromkeys(map(os.fsdecode, sources))]
-    files = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.is_dir()]
-    stems = [path.stem for path in files]
+    names = list(dict.fromkeys(map(os.fsdecode, sources)))
+    files = [name for name in names if _is_table(name)]
+    stems = [Path(name).stem for name in files]
     tables = {}
-    for path in files:
-        alike = stems.count(path.stem) > 1 or path.stem == ON_THE_FLY
-        tables[str(path) if alike else path.stem] = read_table(path)
-    pictures = list(_pictures(path for path in paths if path not in files))
+    for name, stem in zip(files, stems, strict=True):
+        alike = stems.count(stem) > 1 or stem == ON_THE_FLY
+        tables[name if alike else stem] = read_table(name)
+    pictures = [name for name in names if name not in files]
     if pictures:
-        tables[ON_THE_FLY] = score(pictures, Classifier(engine, weights))
+        tables[ON_THE_FLY] = _score(pictures, engine, weights)
     return tables
 
 
-def score(paths: list[str], classifier: Classifier) -> Table:
-    """Score pictures; one that cannot be read has an error in its row."""
-    columns = {name: np.full(len(paths), np.nan) for name in ("sfw", "nsfw")}
-    errors: list[str | None] = [None] * len(paths)
-    for row, result in enumerate(classifier.classify_many(paths, errors="yield")):
-        if isinstance(result, ImageError):
-            errors[row] = str(result)
-        else:
-            columns["sfw"][row], columns["nsfw"][row] = result
-    return Table(paths, columns, errors, None)
+def _is_table(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not os.path.isdir(name)
 
 
-def _pictures(paths: Iterable[Path]) -> Iterable[str]:
-    for path in paths:
-        if not path.is_dir():
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"{shown(path)}: no such table of scores, picture or folder"
-                )
-            yield str(path)
-            continue
-        found = [os.path.join(path, name) for name in files_below(path)]
-        if not found:
-            raise ValueError(f"{shown(path)}: expected pictures, the folder is empty")
-        yield from found
+def _score(
+    sources: list[str], engine: str, weights: str | os.PathLike[str] | Weights | None
+) -> Table:
+    with TemporaryDirectory(prefix="open_nsfw_tf-") as folder:
+        output = Path(folder) / "scores.csv"
+        done = score_batch(Classifier(engine, weights), sources, output)
+        if not done.rows:
+            listed = ", ".join(map(shown, sources[:3]))
+            raise ValueError(f"{listed}: expected pictures to score, found none")
+        return read_table(output)
 
 
 def _write_json(path: Path, found: Judgement) -> None:

@@ -153,8 +153,8 @@ def test_swapped_classes(folder: Path) -> None:
     ("arguments", "words"),
     [
         (["none.csv"], "error: [Errno 2] No such file or directory: 'none.csv'"),
-        (["none"], "error: none: no such table of scores, picture or folder"),
-        (["empty"], "error: empty: expected pictures, the folder is empty"),
+        (["none"], "error: none: no such file or folder"),
+        (["empty"], "error: empty: expected pictures to score, found none"),
         (["scores.csv", "--max-fnr", "2"], "error: expected a false negative rate"),
         (
             ["scores.csv", "--max-fnr", ".1", "--max-fpr", ".1"],

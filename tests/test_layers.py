@@ -18,7 +18,8 @@ ROWS = [
     ["model", "evaluate"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report"],
-    ["request", "batch", "compare", "judge"],
+    ["request", "batch", "compare"],
+    ["judge"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
