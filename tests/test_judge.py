@@ -149,6 +149,28 @@ def test_swapped_classes(folder: Path) -> None:
     assert "5 pictures: 3 sfw, 2 not" in done.stdout
 
 
+def test_json_where_no_threshold_fits(folder: Path) -> None:
+    write(folder / "scores.csv", {**SCORES, "c.jpg": 1.0})
+    found = judge(
+        [folder / "scores.csv"],
+        folder / "labels.csv",
+        Criterion(max_fpr=0.1),
+        json_file=folder / "out.json",
+        report=folder / "report.html",
+        bootstrap=0,
+    )
+    assert found.evaluations[0].chosen is None
+    figures = json.loads((folder / "out.json").read_text())
+    assert figures["roc_auc"] == pytest.approx(4 / 6)
+    nothing = ("threshold", "fpr", "fnr", "accuracy", "confusion_matrix")
+    assert [figures[name] for name in nothing] == [None] * 5
+    assert figures["operating_points"]["max_fpr_0.01"] is None
+    assert figures["notes"] == [
+        "no threshold of 0 to 1 gives at most 10 % of the negatives flagged"
+    ]
+    assert figures["notes"][0] in (folder / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,6 +1,6 @@
 """Evaluations as plain dicts of numbers and text, ready for JSON."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from open_nsfw_tf.evaluate.cases import PROBLEMS, Problem
 from open_nsfw_tf.evaluate.classes import Classes
 from open_nsfw_tf.evaluate.compare import Comparison
 from open_nsfw_tf.evaluate.ranking import thinned
+from open_nsfw_tf.evaluate.thresholds import OperatingPoint
 
 
 def record(evaluation: Evaluation) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def record(evaluation: Evaluation) -> dict[str, Any]:
         thousand points, `calibration`, `histogram`, `classes`, `notes`.
     """
     chosen = None if evaluation.chosen is None else asdict(evaluation.chosen)
+    nothing = dict.fromkeys(one.name for one in fields(OperatingPoint))
     return {
         "name": evaluation.name,
         "positive": evaluation.positive,
@@ -33,7 +35,7 @@ def record(evaluation: Evaluation) -> dict[str, Any]:
         "intervals": {name: list(ends) for name, ends in evaluation.intervals.items()},
         "bootstrap_replicates": evaluation.replicates,
         "criterion": evaluation.criterion,
-        **(chosen or {"threshold": None}),
+        **(chosen or nothing),
         "confusion_matrix": chosen
         and [
             [chosen["true_negatives"], chosen["false_positives"]],
