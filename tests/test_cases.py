@@ -67,6 +67,11 @@ def test_numbers_are_labels(tmp_path: Path, suffix: str) -> None:
     assert read_labels(labels_file(tmp_path / f"l{suffix}", pairs)).labels == ["1", "0"]
 
 
+def test_a_list_of_paths_alone(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("x/nsfw/a.jpg\nsfw/b.jpg\nsfw/c.jpg\tnsfw\n")
+    assert read_labels(tmp_path / "l.txt").labels == ["nsfw", "sfw", "nsfw"]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_rows_without_a_label_are_none(tmp_path: Path, suffix: str) -> None:
     path = labels_file(tmp_path / f"l{suffix}", [("a", None), ("b", "sfw")])
@@ -97,6 +102,7 @@ def test_bad_labels(tmp_path: Path) -> None:
         ("c.csv", "path,label\na\n", "row 1: expected 2 fields"),
         ("d.csv", "path,label\na,sfw\n,sfw\n", "row 2: expected a path and a label"),
         ("e.txt", "a.jpg nsfw\nb.jpg\n", "line 2: expected a path and a label"),
+        ("i.txt", "/a.jpg\n", "line 1: expected a path and a label"),
         ("f.jsonl", '{"path": "a", "label": [1]}\n', "row 1: .* got 'a' and"),
         ("g.jsonl", '{"path": "a", "label": true}\n', "row 1: .* 'True'"),
         ("h.parquet", "nothing", "no whole Parquet file"),
@@ -224,6 +230,16 @@ def test_one_column_is_enough() -> None:
     odd = Table(["a"], {"gore": np.array([0.75])}, [None], None)
     with pytest.raises(ValueError, match="a column nsfw, or one for each class"):
         join({"t": odd}, labelled(a="gore"))
+
+
+def test_classes_that_no_page_can_show() -> None:
+    for names, words in [
+        (map(str, range(201)), "at most 200 classes, got 201"),
+        (["sfw", "nsfw", "NSFW"], "differ only in upper and lower case"),
+    ]:
+        odd = Table(["a"], {name: np.zeros(1) for name in names}, [None], None)
+        with pytest.raises(ValueError, match=words):
+            join({"t": odd}, labelled(a="sfw"))
 
 
 def test_names_of_labels() -> None:

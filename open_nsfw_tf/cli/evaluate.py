@@ -8,6 +8,93 @@ import typer
 from open_nsfw_tf.cli.app import EngineOption, WeightsOption, app
 from open_nsfw_tf.messages import shown
 
+ScoresArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SCORES...",
+        help="Tables of scores from `open-nsfw batch` (.csv, .jsonl, .parquet); "
+        "several are compared. Or pictures and folders of them, to be scored now.",
+    ),
+]
+LabelsOption = Annotated[
+    Path,
+    typer.Option(
+        help="What the pictures are: a folder with a folder for each class (nsfw/, "
+        "sfw/), a table (.csv, .jsonl, .parquet) with the columns path and label, "
+        "or a .txt with a path and a label a line."
+    ),
+]
+ReportOption = Annotated[
+    Path | None, typer.Option(help="Write the report: one HTML file.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write every figure as JSON.")
+]
+MaxFnrOption = Annotated[
+    float | None,
+    typer.Option(help="Choose the threshold: this share may be missed at most."),
+]
+MaxFprOption = Annotated[
+    float | None,
+    typer.Option(help="Or: this share of the others may be flagged at most."),
+]
+MinPrecisionOption = Annotated[
+    float | None,
+    typer.Option(help="Or: this share of what is flagged must be right."),
+]
+MinRecallOption = Annotated[
+    float | None, typer.Option(help="Or: this share must be found.")
+]
+CostOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MISSED:FLAGGED",
+        help="Or: the lowest cost, such as 10:1 if a missed picture is as bad as "
+        "ten wrongly flagged.",
+    ),
+]
+ThresholdOption = Annotated[
+    float | None, typer.Option(help="Or: judge this very threshold.")
+]
+BandOption = Annotated[
+    str,
+    typer.Option(
+        metavar="LOW:HIGH",
+        help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
+        "0.2:0.8 is Yahoo's orientation.",
+    ),
+]
+PositiveOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The class that is looked for; may be given many times, for scores "
+        "that are added up. Without it: nsfw."
+    ),
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="LABEL=CLASS",
+        help="The class that a label stands for, such as porn=nsfw or 1=nsfw; may "
+        "be given many times.",
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Fail if scores and labels do not fit exactly."),
+]
+BootstrapOption = Annotated[
+    int,
+    typer.Option(min=0, help="Replicates for the confidence intervals; 0: none."),
+]
+ThumbnailsOption = Annotated[
+    int,
+    typer.Option(
+        min=0, max=100, help="Pictures that each list of the report shows at most."
+    ),
+]
+
 
 def _pair(text: str, flag: str) -> tuple[float, float]:
     try:
@@ -33,92 +120,22 @@ def _names(pairs: list[str] | None) -> dict[str, str]:
 
 @app.command("evaluate")
 def evaluate_command(
-    scores: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SCORES...",
-            help="Tables of scores from `open-nsfw batch` (.csv, .jsonl, .parquet); "
-            "several are compared. Or pictures and folders of them, to be scored now.",
-        ),
-    ],
-    labels: Annotated[
-        Path,
-        typer.Option(
-            help="What the pictures are: a folder with a folder for each class (nsfw/, "
-            "sfw/), a table (.csv, .jsonl, .parquet) with the columns path and label, "
-            "or a .txt with a path and a label a line."
-        ),
-    ],
-    report: Annotated[
-        Path | None, typer.Option(help="Write the report: one HTML file.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write every figure as JSON.")
-    ] = None,
-    max_fnr: Annotated[
-        float | None,
-        typer.Option(help="Choose the threshold: this share may be missed at most."),
-    ] = None,
-    max_fpr: Annotated[
-        float | None,
-        typer.Option(help="Or: this share of the others may be flagged at most."),
-    ] = None,
-    min_precision: Annotated[
-        float | None,
-        typer.Option(help="Or: this share of what is flagged must be right."),
-    ] = None,
-    min_recall: Annotated[
-        float | None, typer.Option(help="Or: this share must be found.")
-    ] = None,
-    cost: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MISSED:FLAGGED",
-            help="Or: the lowest cost, such as 10:1 if a missed picture is as bad as "
-            "ten wrongly flagged.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Or: judge this very threshold.")
-    ] = None,
-    band: Annotated[
-        str,
-        typer.Option(
-            metavar="LOW:HIGH",
-            help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
-            "0.2:0.8 is Yahoo's orientation.",
-        ),
-    ] = "0.2:0.8",
-    positive: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The class that is looked for; may be given many times, for scores "
-            "that are added up. Without it: nsfw."
-        ),
-    ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="LABEL=CLASS",
-            help="The class that a label stands for, such as porn=nsfw or 1=nsfw; may "
-            "be given many times.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Fail if scores and labels do not fit exactly."),
-    ] = False,
-    bootstrap: Annotated[
-        int,
-        typer.Option(min=0, help="Replicates for the confidence intervals; 0: none."),
-    ] = 1000,
-    thumbnails: Annotated[
-        int,
-        typer.Option(
-            min=0, max=100, help="Pictures that each list of the report shows at most."
-        ),
-    ] = 12,
+    scores: ScoresArgument,
+    labels: LabelsOption,
+    report: ReportOption = None,
+    json_file: JsonOption = None,
+    max_fnr: MaxFnrOption = None,
+    max_fpr: MaxFprOption = None,
+    min_precision: MinPrecisionOption = None,
+    min_recall: MinRecallOption = None,
+    cost: CostOption = None,
+    threshold: ThresholdOption = None,
+    band: BandOption = "0.2:0.8",
+    positive: PositiveOption = None,
+    names: MapOption = None,
+    strict: StrictOption = False,
+    bootstrap: BootstrapOption = 1000,
+    thumbnails: ThumbnailsOption = 12,
     engine: EngineOption = "auto",
     weights: WeightsOption = None,
 ) -> None:

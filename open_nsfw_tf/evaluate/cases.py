@@ -15,6 +15,7 @@ from open_nsfw_tf.evaluate.labels import Labels
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table
 
+MAX_CLASSES = 200  # what a page can show, each against each
 NAMED = 20  # examples that a problem keeps
 SUM_TOLERANCE = 0.01  # of a row's scores from 1: tables may be rounded
 PROBLEMS = {
@@ -165,6 +166,12 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
         raise ValueError(
             f"expected tables with the same classes, got {'; '.join(columns)}"
         )
+    if len(classes[0]) > MAX_CLASSES:
+        raise ValueError(
+            f"expected at most {MAX_CLASSES} classes, got {len(classes[0])}"
+        )
+    if len({name.casefold() for name in classes[0]}) < len(classes[0]):
+        raise ValueError("two classes differ only in upper and lower case: rename one")
     if len(classes[0]) == 1:
         raise ValueError(
             f"expected a column nsfw, or one for each class, got {shown(classes[0][0])}"

@@ -39,7 +39,8 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
         source: a folder with one folder a class (`nsfw/`, `sfw/`), which may have more
             folders in them; a .csv, .jsonl or .parquet table with the columns `path`
             and `label`, whose rows without a label are left out; or a list, a .txt with
-            a path, a space or tab and a label a line. See `files_below` for folders.
+            a path, a space or tab and a label a line, where a path alone is of the
+            class that its folder is named after. See `files_below` for folders.
 
     Raises:
         OSError: it cannot be read.
@@ -128,7 +129,9 @@ def _from_list(path: Path) -> Iterator[Chunk]:
             if not words or words.startswith("#"):
                 continue
             parts = words.rsplit(None, 1)
-            if len(parts) < len(COLUMNS):
+            if len(parts) == 1:  # the folder is named after the class
+                parts.append(os.path.basename(os.path.dirname(words)))
+            if not parts[1]:
                 raise ValueError(
                     f"line {row}: expected a path and a label, got {shown(words, 40)!r}"
                 )

@@ -212,8 +212,8 @@ def by_f1(ranking: Ranking) -> float | None:
     """The threshold of the highest F1; None without positives."""
     if not ranking.positives:
         return None
-    wrong = ranking.positives + ranking.false_positives + ranking.true_positives
-    return readable(ranking, int(np.argmax(2 * ranking.true_positives / wrong)))
+    both = ranking.positives + ranking.false_positives + ranking.true_positives
+    return readable(ranking, int(np.argmax(2 * ranking.true_positives / both)))
 
 
 CRITERIA: dict[str, Callable[[Ranking, float], float | None]] = {
