@@ -35,7 +35,6 @@ COLOURS = {
 INK, FAINT, LINE, PAPER, POSITIVE, NEGATIVE, REVIEW, *SERIES = COLOURS
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for who sees no colours
 SIZE = (4.6, 3.6)  # inches, of which CSS makes what fits
-WIDE = (9.6, 3.2)
 RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)  # DET's ticks
 ENDS = np.array([0.0005, 0.995])  # and its axes
 SETTINGS = {
@@ -75,7 +74,7 @@ def roc(evaluations: Sequence[Evaluation]) -> str:
             _mark(axes, style, one, "fpr", "recall")
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("recall")
-        axes.legend(loc="lower right")
+        _legend(axes)
     return done[0]
 
 
@@ -91,7 +90,7 @@ def precision_recall(evaluations: Sequence[Evaluation]) -> str:
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
         axes.set_ylim(-0.02, 1.05)
-        axes.legend(loc="lower left")
+        _legend(axes)
     return done[0]
 
 
@@ -111,8 +110,7 @@ def det(evaluations: Sequence[Evaluation]) -> str:
         axes.tick_params(labelsize=8)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("false negative rate")
-        if len(evaluations) > 1:
-            axes.legend(loc="upper right")
+        _legend(axes)
     return done[0]
 
 
@@ -133,7 +131,7 @@ def calibration(evaluations: Sequence[Evaluation]) -> str:
             )
         axes.set_xlabel("mean score")
         axes.set_ylabel("share of positives")
-        axes.legend(loc="upper left")
+        _legend(axes)
     return done[0]
 
 
@@ -144,7 +142,7 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
     ends, and the decisions are made in between.
     """
     title = f"Scores by class: {evaluation.name}"
-    with _figure(prefix, title, WIDE) as (axes, done):
+    with _figure(prefix, title) as (axes, done):
         low, high = evaluation.bands[0].low, evaluation.bands[0].high
         axes.axvspan(low, high, color=REVIEW, alpha=0.15, linewidth=0)
         sides = (
@@ -179,7 +177,11 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
         axes.set_xlim(0, 1)
         axes.set_xlabel("score")
         axes.set_ylabel("share of the class")
-        axes.legend(loc="upper center", ncols=2)
+        shares = [counts / max(counts.sum(), 1) for counts, _, _ in sides]
+        axes.set_ylim(
+            bottom=min(share[share > 0].min(initial=1) for share in shares) / 2
+        )
+        _legend(axes, columns=2)
     return done[0]
 
 
@@ -210,16 +212,14 @@ def _ticker() -> Any:
 
 
 @contextmanager
-def _figure(
-    prefix: str, title: str, size: tuple[float, float] = SIZE
-) -> Iterator[tuple[Any, list[str]]]:
+def _figure(prefix: str, title: str) -> Iterator[tuple[Any, list[str]]]:
     """Axes to draw on, and a list that holds the SVG afterwards."""
     matplotlib, figure_of = import_matplotlib()
     done: list[str] = []
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         # The reader's fonts draw the text, not matplotlib's, which lacks many scripts.
         warnings.filterwarnings("ignore", "Glyph")
-        figure = figure_of(figsize=size, layout="constrained")
+        figure = figure_of(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
         yield axes, done
@@ -276,6 +276,13 @@ def _cut(name: str) -> str:
 def _named(one: Evaluation, figure: str, short: str) -> str:
     value = one.figures[figure]
     return _cut(one.name) if value is None else f"{_cut(one.name)}, {short} {value:.4f}"
+
+
+def _legend(axes: Any, columns: int = 1) -> None:
+    """Names above the axes, where no curve can run into them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> None:

@@ -440,8 +440,11 @@ def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bad_options() -> None:
-    with pytest.raises(ValueError, match="at least 2 replicates, or 0, got 1"):
-        evaluate(LABELS, SCORES, bootstrap=1)
+    for count in (1, -1, 100_001):
+        with pytest.raises(
+            ValueError, match=f"2 to 100000 replicates, or 0, got {count}"
+        ):
+            evaluate(LABELS, SCORES, bootstrap=count)
     with pytest.raises(ValueError, match="some of the classes a, b, got nsfw"):
         positive_columns(["a", "b"])
     with pytest.raises(ValueError, match="some of the classes a, b, got a, b"):

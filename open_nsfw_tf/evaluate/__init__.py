@@ -48,6 +48,7 @@ __all__ = [
 ]
 MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
 MIDDLE = 0.5
+MOST_REPLICATES = 100_000
 CHOSEN = "chosen"  # the name of the chosen threshold among the intervals
 
 
@@ -170,8 +171,10 @@ def evaluate(
         ImportError: scikit-learn is not installed; the message says how to.
     """
     positive, scores = _checked(positive, scores)
-    if bootstrap < 0 or bootstrap == 1:
-        raise ValueError(f"expected at least 2 replicates, or 0, got {bootstrap}")
+    if bootstrap != 0 and not 2 <= bootstrap <= MOST_REPLICATES:
+        raise ValueError(
+            f"expected 2 to {MOST_REPLICATES} replicates, or 0, got {bootstrap}"
+        )
     criterion = criterion or Criterion()
     metrics()  # a missing library is told at once
     ranking = rank(positive, scores)

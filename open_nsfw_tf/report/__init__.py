@@ -113,17 +113,18 @@ def _curves(judgement: Judgement) -> str:
         for name, draw in plots.CURVES.items()
         if both or name == "Calibration"
     ]
-    grid = f'<div class="grid">{"".join(figures)}</div>'
-    histograms = [
-        f"<h3>Scores by class: {parts.text(one.name)}</h3>"
-        f"<figure>{plots.histogram(one, f'histogram{index}')}</figure>"
+    figures += [
+        f"<figure><figcaption>Scores by class: {parts.text(one.name, 60)}</figcaption>"
+        f"{plots.histogram(one, f'histogram{index}')}</figure>"
         for index, one in enumerate(evaluations)
     ]
+    grid = f'<div class="grid">{"".join(figures)}</div>'
     words = (
-        '<p class="faint">The dashed line is the threshold, the shaded range the band '
-        "of review. The scale is logarithmic.</p>"
+        '<p class="faint">A dot on a curve is the chosen threshold. Among the scores it '
+        "is the dashed line, and the shaded range is the band of review; their scale is "
+        "logarithmic.</p>"
     )
-    return parts.section("Curves", grid, *histograms, words)
+    return parts.section("Curves", words, grid)
 
 
 def _bands(evaluations: list[Evaluation]) -> str:

@@ -11,7 +11,8 @@ from open_nsfw_tf.messages import shown
 SIDE = 176  # pixels, of the longer side
 QUALITY = 60  # of the JPEG: about 5 kB
 MAX_PIXELS = 50_000_000  # larger pictures get no thumbnail
-LONGEST_PATH = 300  # characters of a path on the page
+LONGEST_PATH = 300  # characters of a path, which is seen when pointed at
+END_OF_PATH = 45  # characters of it that are always seen
 
 
 def thumbnail(path: str, root: str) -> str:
@@ -43,7 +44,8 @@ def card(path: str, root: str, *words: str) -> str:
     """A thumbnail with words and the path below it, blurred until hovered or focused."""
     lines = "".join(f"<div>{escape(shown(line, 60))}</div>" for line in words)
     name = escape(shown(path, LONGEST_PATH))
+    end = path if len(path) <= END_OF_PATH else f"…{path[-END_OF_PATH:]}"
     return (
         f'<div class="thumb"><div class="shade" tabindex="0">{thumbnail(path, root)}'
-        f'</div>{lines}<code title="{name}">{name}</code></div>'
+        f'</div>{lines}<code title="{name}">{escape(shown(end))}</code></div>'
     )
