@@ -20,7 +20,7 @@ from open_nsfw_tf.evaluate import (
     positive_columns,
 )
 from open_nsfw_tf.evaluate import thresholds as choose
-from open_nsfw_tf.evaluate.bootstrap import GROUPS, intervals, paired
+from open_nsfw_tf.evaluate.bootstrap import GROUPS, intervals, paired, rate_interval
 from open_nsfw_tf.evaluate.compare import mcnemar
 from open_nsfw_tf.evaluate.figures import BINS, calibration
 from open_nsfw_tf.evaluate.ranking import rank, thinned
@@ -275,12 +275,12 @@ def test_intervals_are_those_of_drawing_rows(rows: int) -> None:
             "average_precision": metrics.average_precision_score(y, s),
             "brier_score": metrics.brier_score_loss(y, s),
             "log_loss": metrics.log_loss(y, s),
-            "fpr@chosen": (s[~y] >= 0.4).mean(),
-            "fnr@chosen": (s[y] < 0.4).mean(),
+            "fpr": (s[~y] >= 0.4).mean(),
+            "fnr": (s[y] < 0.4).mean(),
         }
         for name, value in figures.items():
             drawn.setdefault(name, []).append(value)
-    assert one.intervals.keys() == drawn.keys()
+    assert one.intervals.keys() == {*drawn, "precision", "recall"}
     for name, values in drawn.items():
         low, high = np.quantile(values, [0.025, 0.975])
         width = high - low
@@ -291,13 +291,30 @@ def test_intervals_are_those_of_drawing_rows(rows: int) -> None:
 def test_intervals_repeat_and_widen() -> None:
     labels, scores = made(2000, seed=6)
     exact = evaluate(labels, scores, bootstrap=0).figures
-    first = intervals(labels, scores, {}, exact)
-    assert first == intervals(labels, scores, {}, exact)
-    assert first != intervals(labels, scores, {}, exact, seed=1)
-    few = intervals(labels[:200], scores[:200], {}, exact)
+    first = intervals(labels, scores, exact)
+    assert first == intervals(labels, scores, exact)
+    assert first != intervals(labels, scores, exact, seed=1)
+    few = intervals(labels[:200], scores[:200], exact)
     assert few["roc_auc"][1] - few["roc_auc"][0] > 2 * (
         first["roc_auc"][1] - first["roc_auc"][0]
     )
+
+
+def test_intervals_of_rates_are_exact() -> None:
+    # None of 30: the chance to see that, (1 - p)**30, is 2.5 % at the upper end.
+    low, high = rate_interval(0, 30)
+    assert low == 0
+    assert (1 - high) ** 30 == pytest.approx(0.025)
+    assert rate_interval(30, 30) == pytest.approx((1 - high, 1))
+    # 1 of 2: 1 - (1 - p)**2 is 2.5 % at the lower end.
+    low, high = rate_interval(1, 2)
+    assert 1 - (1 - low) ** 2 == pytest.approx(0.025)
+    assert high == pytest.approx(1 - low)
+    one = by_hand(max_fnr=0)
+    assert one.intervals["fnr"] == rate_interval(0, 4)
+    assert one.intervals["fpr"] == rate_interval(2, 4)
+    assert one.intervals["precision"] == rate_interval(4, 6)
+    assert one.intervals["recall"] == rate_interval(4, 4)
 
 
 def test_comparison_by_hand() -> None:
@@ -390,7 +407,10 @@ def test_one_class_only(only: bool, word: str) -> None:
     assert one.figures["roc_auc"] is one.figures["average_precision"] is None
     assert one.figures["brier_score"] is not None
     assert one.said[0].startswith(f"every picture is {word}: ROC and average precision")
-    assert not one.intervals
+    assert set(one.intervals) == {"precision", "fnr" if only else "fpr"} | (
+        {"recall"} if only else set()
+    )
+    assert one.replicates == 0
     assert one.chosen is not None
     assert (one.chosen.fpr is None) == only
     assert (one.chosen.fnr is None) == (not only)

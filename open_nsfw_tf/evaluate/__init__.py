@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.evaluate import thresholds as choose
-from open_nsfw_tf.evaluate.bootstrap import REPLICATES, Intervals, intervals
+from open_nsfw_tf.evaluate.bootstrap import (
+    REPLICATES,
+    Intervals,
+    intervals,
+    rate_interval,
+)
 from open_nsfw_tf.evaluate.cases import Cases, Problem, join
 from open_nsfw_tf.evaluate.classes import Classes, all_classes
 from open_nsfw_tf.evaluate.compare import Comparison, compare
@@ -49,7 +54,6 @@ __all__ = [
 MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
 MIDDLE = 0.5
 MOST_REPLICATES = 100_000
-CHOSEN = "chosen"  # the name of the chosen threshold among the intervals
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,9 @@ class Evaluation:
         positives: how many are of the positive class.
         negatives: how many are not.
         figures: see `open_nsfw_tf.evaluate.figures.summary`.
-        intervals: 95 % of them, and `fpr@chosen` and `fnr@chosen`, of the chosen
-            threshold; empty if only one class is there, or no bootstrap was asked for.
+        intervals: 95 % of them, by the bootstrap, none if it was not asked for or only
+            one class is there; and exact ones of the chosen threshold's `fpr`, `fnr`,
+            `precision` and `recall`.
         replicates: of the bootstrap.
         criterion: how the threshold was chosen, for people.
         chosen: what the chosen threshold does; None if no threshold fits.
@@ -179,6 +184,7 @@ def evaluate(
     metrics()  # a missing library is told at once
     ranking = rank(positive, scores)
     threshold, title, said = _choose(ranking, criterion)
+    chosen = None if threshold is None else choose.at(ranking, threshold)
     figures = summary(positive, scores)
     found: Intervals = {}
     if not ranking.both():
@@ -188,8 +194,7 @@ def evaluate(
             "threshold can be judged; add pictures of the other class"
         )
     elif bootstrap:
-        named = {} if threshold is None else {CHOSEN: threshold}
-        found = intervals(positive, scores, named, figures, bootstrap)
+        found = intervals(positive, scores, figures, bootstrap)
     return Evaluation(
         name=name,
         positive=positive_name,
@@ -197,10 +202,10 @@ def evaluate(
         positives=ranking.positives,
         negatives=ranking.negatives,
         figures=figures,
-        intervals=found,
-        replicates=bootstrap if found else 0,
+        intervals=found | _rates(chosen),
+        replicates=bootstrap if ranking.both() else 0,
         criterion=title,
-        chosen=None if threshold is None else choose.at(ranking, threshold),
+        chosen=chosen,
         thresholds=choose.table(ranking),
         operating_points=choose.standard(ranking),
         bands=_bands(ranking, criterion),
@@ -315,6 +320,22 @@ def _told(threshold: float | None, title: str) -> tuple[float | None, str, list[
     if threshold is None:
         return None, title, [f"no threshold of 0 to 1 gives {title}"]
     return threshold, title, []
+
+
+def _rates(point: OperatingPoint | None) -> Intervals:
+    """Exact intervals of what a threshold does, where it is defined."""
+    if point is None:
+        return {}
+    flagged = point.true_positives + point.false_positives
+    positives = point.true_positives + point.false_negatives
+    negatives = point.false_positives + point.true_negatives
+    counts = {
+        "fpr": (point.false_positives, negatives),
+        "fnr": (point.false_negatives, positives),
+        "precision": (point.true_positives, flagged),
+        "recall": (point.true_positives, positives),
+    }
+    return {name: rate_interval(part, of) for name, (part, of) in counts.items() if of}
 
 
 def _bands(ranking: Ranking, criterion: Criterion) -> list[Band]:

@@ -66,7 +66,7 @@ def _figures(one: Evaluation) -> Iterator[str]:
         yield f"{'threshold':20} {one.chosen.threshold!r} ({one.criterion})"
         for name, title in RATES.items():
             value = getattr(one.chosen, name)
-            ends = one.intervals.get(f"{name}@chosen")
+            ends = one.intervals.get(name)
             among = f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
             shown_as = "undefined" if value is None else f"{value:.4f}{among}"
             yield f"  {title:18} {shown_as}"

@@ -90,12 +90,9 @@ def cards(one: Evaluation) -> str:
     chosen = one.chosen
     threshold = UNDEFINED if chosen is None else exact(chosen.threshold)
     found = [_card("threshold", threshold, text(one.criterion), kind="main card")]
-    for name in ("fpr", "fnr"):
+    for name, title in RATES.items():
         value = None if chosen is None else getattr(chosen, name)
-        found.append(_card(RATES[name], percent(value), _ends(one, f"{name}@chosen")))
-    for name in ("precision", "recall", "f1", "accuracy", "flagged"):
-        value = None if chosen is None else getattr(chosen, name)
-        found.append(_card(RATES[name], percent(value)))
+        found.append(_card(title, percent(value), _ends(one, name)))
     for name, title in FIGURES.items():
         ends = one.intervals.get(name)
         among = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
