@@ -21,6 +21,7 @@ from open_nsfw_tf.evaluate.bootstrap import (
 from open_nsfw_tf.evaluate.cases import Cases, Problem, join
 from open_nsfw_tf.evaluate.classes import Classes, all_classes
 from open_nsfw_tf.evaluate.compare import Comparison, compare
+from open_nsfw_tf.evaluate.criterion import MIDDLE, Criterion, choose_threshold
 from open_nsfw_tf.evaluate.figures import (
     Calibration,
     Histogram,
@@ -52,49 +53,7 @@ __all__ = [
     "read_labels",
 ]
 MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
-MIDDLE = 0.5
 MOST_REPLICATES = 100_000
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """How the threshold is chosen; at most one of the first six is given.
-
-    Attributes:
-        max_fnr: the highest threshold that misses at most this share of the positives.
-        max_fpr: the lowest that flags at most this share of the negatives.
-        min_precision: the lowest whose flagged are this purely positive.
-        min_recall: the highest that finds this share of the positives.
-        cost: what a missed positive and a wrongly flagged negative cost.
-        threshold: this very one.
-        band: the two thresholds of safe, review and block.
-    """
-
-    max_fnr: float | None = None
-    max_fpr: float | None = None
-    min_precision: float | None = None
-    min_recall: float | None = None
-    cost: tuple[float, float] | None = None
-    threshold: float | None = None
-    band: tuple[float, float] = YAHOO
-
-    def __post_init__(self) -> None:
-        given = [name for name in (*TITLES, "cost") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(
-                f"expected one way to choose the threshold, got {' and '.join(given)}"
-            )
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"expected a threshold of 0 to 1, got {self.threshold:g}")
-
-
-TITLES = {
-    "max_fnr": "at most {:.6g} % of the positives missed",
-    "max_fpr": "at most {:.6g} % of the negatives flagged",
-    "min_precision": "precision of at least {:.6g} %",
-    "min_recall": "recall of at least {:.6g} %",
-    "threshold": "as given",
-}
 
 
 @dataclass(frozen=True)
@@ -183,7 +142,7 @@ def evaluate(
     criterion = criterion or Criterion()
     metrics()  # a missing library is told at once
     ranking = rank(positive, scores)
-    threshold, title, said = _choose(ranking, criterion)
+    threshold, title, said = choose_threshold(ranking, criterion)
     chosen = None if threshold is None else choose.at(ranking, threshold)
     figures = summary(positive, scores)
     found: Intervals = {}
@@ -296,30 +255,6 @@ def _checked(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
             f"{len(bad) - 1} more like it"
         )
     return positive, scores
-
-
-def _choose(
-    ranking: Ranking, criterion: Criterion
-) -> tuple[float | None, str, list[str]]:
-    """The threshold, how it was chosen, and what is to be said of that."""
-    if criterion.threshold is not None:
-        title = TITLES["threshold"]
-        return criterion.threshold, title, []
-    if criterion.cost is not None:
-        missed, flagged = criterion.cost
-        title = f"lowest cost, a miss at {missed:g}, a false alarm at {flagged:g}"
-        return _told(choose.by_cost(ranking, criterion.cost), title)
-    for name, by in choose.CRITERIA.items():
-        wanted = getattr(criterion, name)
-        if wanted is not None:
-            return _told(by(ranking, wanted), TITLES[name].format(100 * wanted))
-    return MIDDLE, "the middle, which recommends nothing", []
-
-
-def _told(threshold: float | None, title: str) -> tuple[float | None, str, list[str]]:
-    if threshold is None:
-        return None, title, [f"no threshold of 0 to 1 gives {title}"]
-    return threshold, title, []
 
 
 def _rates(point: OperatingPoint | None) -> Intervals:
