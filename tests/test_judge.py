@@ -282,3 +282,18 @@ def test_the_example_finds_what_is_known(tmp_path: Path) -> None:
     # The pictures are there, so their thumbnails are.
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 5 + 12
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.evaluate", "--rows", "2000", "--json"]
+    done = subprocess.run(
+        [*command, tmp_path / "out.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "scores.parquet" in done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["rows"] == 2000
+    assert found["scores.csv"]["report_kb"] > 50
