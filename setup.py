@@ -13,6 +13,7 @@ VERSION = re.search(
 )[1]
 
 COREML = ["coremltools>=9"]
+EVALUATE = ["matplotlib>=3.9", "scikit-learn>=1.5"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
@@ -30,7 +31,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
-    package_data={"open_nsfw_tf": ["py.typed"]},
+    package_data={"open_nsfw_tf": ["py.typed", "report/style.css"]},
     install_requires=[
         "h5py>=3.11",
         "numpy>=1.26",
@@ -50,6 +51,7 @@ setup(
         "openvino": OPENVINO,
         "tflite": TFLITE,
         "coreml": COREML,
+        "evaluate": [*EVALUATE, *PARQUET],
         "parquet": PARQUET,
         "serving": SERVING,
         "dev": [
@@ -57,10 +59,10 @@ setup(
             *OPENVINO,
             *TFLITE,
             *COREML,
+            *EVALUATE,
             *PARQUET,
             *SERVING,
             "hypothesis>=6",
-            "matplotlib>=3.9",
             "mypy>=1.15",
             "pytest>=8",
             "opencv-python<5",  # 5 has no importer for Caffe; opennsfw2 wants this build

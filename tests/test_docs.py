@@ -127,6 +127,7 @@ HELP = [
     ["open-nsfw", "rank", "--help"],
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
+    ["open-nsfw", "evaluate", "--help"],
     ["open-nsfw", "export", "--help"],
     ["open-nsfw", "request", "--help"],
     ["classify_nsfw.py", "--help"],

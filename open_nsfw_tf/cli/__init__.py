@@ -11,6 +11,7 @@ from open_nsfw_tf.cli import batch as _batch
 from open_nsfw_tf.cli import classify as _classify
 from open_nsfw_tf.cli import compare as _compare
 from open_nsfw_tf.cli import convert as _convert
+from open_nsfw_tf.cli import evaluate as _evaluate  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import export as _export
 from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands

@@ -1,0 +1,334 @@
+"""Scores joined with labels: the pictures that can be judged, and what is wrong.
+
+Nothing is dropped in silence: whatever keeps a picture out is counted and named.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, repeat
+
+import numpy as np
+
+from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.tables import Table
+
+MAX_CLASSES = 200  # what a page can show, each against each
+NAMED = 20  # examples that a problem keeps
+SUM_TOLERANCE = 0.01  # of a row's scores from 1: tables may be rounded
+PROBLEMS = {
+    "unlabelled": "scores without a label (left out)",
+    "unscored": "labels without a score (left out)",
+    "failed": "pictures that could not be scored (left out)",
+    "no_score": "rows with neither score nor error (left out)",
+    "out_of_range": "scores that are not between 0 and 1 (left out)",
+    "sum": "rows whose scores do not add up to 1 (used as they are)",
+    "duplicate": "paths scored twice (the first row is used)",
+    "duplicate_label": "paths labelled twice alike (used once)",
+    "conflict": "paths with two different labels (left out)",
+    "not_in_all": "pictures that not every table has scored (left out)",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the data.
+
+    Attributes:
+        kind: a key of `PROBLEMS`.
+        count: how often it occurs.
+        examples: the first of them: a path, with the reason where there is one.
+        table: which table of scores it is in; "" where there is one, or it is none.
+    """
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    table: str = ""
+
+    def __str__(self) -> str:
+        where = f"{shown(self.table)}: " if self.table else ""
+        return (
+            f"{where}{PROBLEMS[self.kind]}: {self.count:,}, "
+            f"such as {shown(self.examples[0])}"
+        )
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Pictures with a label and, from each table, scores: what can be evaluated.
+
+    Attributes:
+        paths: of the N pictures, as the first table names them.
+        labels: int64 (N,), an index into `classes`.
+        classes: the K names, as the tables' columns.
+        scores: by table, float64 (N, K), 0..1.
+        problems: what was found wrong.
+        root: the folder of the labels, where relative paths may start.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    scores: dict[str, np.ndarray]
+    problems: tuple[Problem, ...]
+    root: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One table's rows, seen from the labels."""
+
+    keys: list[str]  # what paths are compared by
+    classes: np.ndarray  # int64, of every row; UNKNOWN, or CONFLICT
+    scores: np.ndarray  # float64, of every row and class
+    judged: np.ndarray  # int64, the rows that have scores and one label, each path once
+
+
+UNKNOWN, CONFLICT = -2, -1
+# How paths are compared: a label's and its folder to a key, a score's to the same.
+Way = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
+WAYS: tuple[Way, ...] = (
+    (None, None),  # as they are written
+    (lambda root, path: os.path.normpath(os.path.join(root, path)), os.path.normpath),
+    (lambda root, path: os.path.abspath(os.path.join(root, path)), os.path.abspath),
+    (lambda root, path: os.path.abspath(path), os.path.abspath),
+)
+
+
+def join(
+    tables: Mapping[str, Table],
+    labels: Labels,
+    names: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> Cases:
+    """Give every scored picture its label.
+
+    Paths are compared as they are written. If that does not find every score, other
+    ways are tried, and the one that finds most is taken: with the labels' folder before
+    the labels' paths; as absolute paths, from that folder or the working directory.
+
+    Args:
+        tables: of scores, by name; all with the same classes. A single column nsfw
+            counts as sfw and nsfw.
+        labels: of the pictures; upper and lower case do not matter.
+        names: the class that a label stands for, where it is called otherwise.
+        strict: whether a problem of the data is an error.
+
+    Raises:
+        ValueError: a label that is no class, tables with different classes, no picture
+            with both a label and a score, or with `strict` any problem.
+    """
+    classes = _classes(tables)
+    indices = _indices(labels, classes, names or {})
+    known, label_keys, found = _matched(labels, indices, tables)
+    problems: list[Problem] = []
+    if len(known) < len(label_keys):
+        _settle(
+            known, label_keys, [indices[label] for label in labels.labels], problems
+        )
+        found = {
+            name: (keys, _look_up(known, keys)) for name, (keys, _) in found.items()
+        }
+    rows = {}
+    for name, table in tables.items():
+        said: list[Problem] = []
+        rows[name] = _rows(table, *found[name], classes, said)
+        _compare(rows[name], known, said)
+        several = name if len(tables) > 1 else ""
+        problems += [Problem(p.kind, p.count, p.examples, several) for p in said]
+    chosen = _common(list(rows.values()), problems)
+    first = next(iter(tables))
+    if not len(chosen[0]):
+        raise ValueError(_nothing(labels, tables, problems))
+    if strict and problems:
+        raise ValueError(f"strict: {'; '.join(map(str, problems))}")
+    pairs = zip(rows.items(), chosen, strict=True)
+    return Cases(
+        [tables[first].paths[row] for row in chosen[0].tolist()],
+        rows[first].classes[chosen[0]],
+        classes,
+        {name: one.scores[which] for (name, one), which in pairs},
+        tuple(problems),
+        labels.root,
+    )
+
+
+def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
+    if not tables:
+        raise ValueError("expected at least one table of scores, got none")
+    found = {name: tuple(table.columns) for name, table in tables.items()}
+    classes = [("sfw", "nsfw") if c == ("nsfw",) else c for c in found.values()]
+    if any(set(other) != set(classes[0]) for other in classes):
+        columns = (f"{shown(name)}: {', '.join(c)}" for name, c in found.items())
+        raise ValueError(
+            f"expected tables with the same classes, got {'; '.join(columns)}"
+        )
+    if len(classes[0]) > MAX_CLASSES:
+        raise ValueError(
+            f"expected at most {MAX_CLASSES} classes, got {len(classes[0])}"
+        )
+    if len({name.casefold() for name in classes[0]}) < len(classes[0]):
+        raise ValueError("two classes differ only in upper and lower case: rename one")
+    if len(classes[0]) == 1:
+        raise ValueError(
+            f"expected a column nsfw, or one for each class, got {shown(classes[0][0])}"
+        )
+    return classes[0]
+
+
+def _indices(
+    labels: Labels, classes: tuple[str, ...], names: Mapping[str, str]
+) -> dict[str, int]:
+    """The class's index of every label that occurs."""
+    by_name = {name.casefold(): index for index, name in enumerate(classes)}
+    meant = {label.casefold(): name for label, name in names.items()}
+    found = {}
+    for label in Counter(labels.labels):
+        plain = label.strip().casefold()
+        found[label] = by_name.get(meant.get(plain, plain).casefold(), -1)
+    unknown = [label for label, index in found.items() if index < 0]
+    if unknown:
+        listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        raise ValueError(
+            f"{shown(labels.source)}: {listed}{more}: no such class in the scores, "
+            f"which have {', '.join(shown(name, 40) for name in classes)}; say what a "
+            "label stands for, such as --map porn=nsfw"
+        )
+    return found
+
+
+Found = dict[str, tuple[list[str], np.ndarray]]
+
+
+def _matched(
+    labels: Labels, indices: dict[str, int], tables: Mapping[str, Table]
+) -> tuple[dict[str, int], list[str], Found]:
+    """The class of every labelled path, and of every table's rows.
+
+    Paths are made comparable in the way that gives most rows a class.
+    """
+    best, most = None, -1
+    of_labels = [indices[label] for label in labels.labels]
+    for of_label, of_score in WAYS:
+        keys = labels.paths
+        if of_label:
+            keys = [of_label(labels.root, path) for path in keys]
+        known = dict(zip(keys, of_labels, strict=True))
+        found, hits = {}, 0
+        for name, table in tables.items():
+            paths = list(map(of_score, table.paths)) if of_score else table.paths
+            found[name] = paths, _look_up(known, paths)
+            hits += int((found[name][1] != UNKNOWN).sum())
+        if hits > most:
+            best, most = (known, keys, found), hits
+        if hits == sum(map(len, tables.values())):
+            break
+    assert best is not None  # there is at least one way
+    return best
+
+
+def _look_up(known: dict[str, int], keys: list[str]) -> np.ndarray:
+    return np.fromiter(map(known.get, keys, repeat(UNKNOWN)), np.int64, len(keys))
+
+
+def _settle(
+    known: dict[str, int],
+    keys: Sequence[str],
+    indices: Sequence[int],
+    problems: list[Problem],
+) -> None:
+    """Find the paths that are labelled twice, and give up those in conflict."""
+    pairs = zip(keys, indices, strict=True)
+    conflicts = {key: CONFLICT for key, index in pairs if known[key] != index}
+    alike = [k for k, n in Counter(keys).items() if n > 1 and k not in conflicts]
+    _add(problems, "duplicate_label", alike)
+    _add(problems, "conflict", conflicts)
+    known.update(conflicts)
+
+
+def _rows(
+    table: Table,
+    keys: list[str],
+    found: np.ndarray,
+    classes: tuple[str, ...],
+    problems: list[Problem],
+) -> _Rows:
+    columns = dict(table.columns)
+    if len(columns) == 1:
+        columns["sfw"] = 1 - columns["nsfw"]
+    scores = np.stack([columns[name] for name in classes], axis=1)
+    failed = np.array([error is not None for error in table.errors], bool)
+    missing = np.isnan(scores).any(axis=1) & ~failed
+    odd = ((scores < 0) | (scores > 1)).any(axis=1) & ~failed & ~missing
+    good = ~failed & ~missing & ~odd
+    with np.errstate(invalid="ignore"):  # of infinities, which are odd already
+        sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
+    reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
+    _add(problems, "failed", reasons, int(failed.sum()))
+    kinds = {
+        "no_score": missing,
+        "out_of_range": odd,
+        "sum": sums,
+        "unlabelled": good & (found == UNKNOWN),
+    }
+    for kind, which in kinds.items():
+        where = np.flatnonzero(which)
+        _add(problems, kind, (keys[i] for i in where[:NAMED]), len(where))
+    judged = np.flatnonzero(good & (found >= 0))
+    if len(set(keys)) < len(keys):
+        twice = [key for key, n in Counter(keys).items() if n > 1]
+        _add(problems, "duplicate", twice)
+        first: dict[str, int] = {}
+        for row in judged.tolist():
+            first.setdefault(keys[row], row)
+        judged = np.array(list(first.values()), np.int64)
+    return _Rows(keys, found, scores, judged)
+
+
+def _common(rows: list[_Rows], problems: list[Problem]) -> list[np.ndarray]:
+    """For every table the rows of the pictures that all tables have."""
+    if len(rows) == 1:
+        return [rows[0].judged]
+    places = [{one.keys[row]: row for row in one.judged.tolist()} for one in rows]
+    everyone = dict.fromkeys(key for place in places for key in place)
+    common = [key for key in everyone if all(key in place for place in places)]
+    shared = set(common)
+    _add(problems, "not_in_all", [key for key in everyone if key not in shared])
+    return [np.array([place[key] for key in common], np.int64) for place in places]
+
+
+def _reason(path: str, error: str | None) -> str:
+    return error if error and path in error else f"{path}: {error}"
+
+
+def _compare(rows: _Rows, known: Mapping[str, int], problems: list[Problem]) -> None:
+    scored = set(rows.keys)
+    _add(problems, "unscored", [key for key in known if key not in scored])
+
+
+def _add(
+    problems: list[Problem], kind: str, found: Iterable[str], count: int | None = None
+) -> None:
+    if count is None:
+        found = list(found)
+        count = len(found)
+    if count:
+        examples = tuple(shown(item) for item in islice(found, NAMED))
+        problems.append(Problem(kind, count, examples))
+
+
+def _nothing(
+    labels: Labels, tables: Mapping[str, Table], problems: list[Problem]
+) -> str:
+    name, table = next(iter(tables.items()))
+    score = shown(table.paths[0]) if table.paths else "no rows at all"
+    said = "; ".join(str(p) for p in problems if p.kind not in ("unscored",))
+    return (
+        f"no picture has both a score and a label: {shown(name)} has paths such as "
+        f"{score}, {shown(labels.source)} such as {shown(labels.paths[0])}; "
+        f"score the pictures that are labelled{f' ({said})' if said else ''}"
+    )

@@ -1,0 +1,108 @@
+"""Two scores of the same pictures: which is better, and is it more than chance?"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+
+from open_nsfw_tf.evaluate.bootstrap import REPLICATES, Intervals, paired
+from open_nsfw_tf.evaluate.figures import summary
+
+DISAGREEMENTS = 24  # pictures
+COMPARED = ("roc_auc", "average_precision", "brier_score")
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Whether two tables' decisions are wrong equally often, by the exact test.
+
+    Attributes:
+        only_first: pictures that only the first decides rightly.
+        only_second: pictures that only the second decides rightly.
+        p_value: two-sided probability of so uneven a split, were they equally good.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A second table of scores measured against a first.
+
+    Attributes:
+        first: the name of the one.
+        second: the name of the other.
+        differences: of `COMPARED`, the second's figure minus the first's; empty where
+            only one class is there.
+        intervals: 95 % of the paired bootstrap, for the same figures.
+        replicates: how many were drawn.
+        mcnemar: of the decisions, each at its own threshold.
+        disagreements: int64 (M,), the pictures whose scores differ most, most first.
+    """
+
+    first: str
+    second: str
+    differences: dict[str, float]
+    intervals: Intervals
+    replicates: int
+    mcnemar: McNemar
+    disagreements: np.ndarray
+
+
+def compare(
+    positive: np.ndarray,
+    first: tuple[str, np.ndarray, float],
+    second: tuple[str, np.ndarray, float],
+    replicates: int = REPLICATES,
+) -> Comparison:
+    """Compare two tables' scores of the same pictures.
+
+    Args:
+        positive: bool (N,), N at least 1.
+        first: its name, scores as float64 (N,), 0..1, and threshold.
+        second: the same.
+        replicates: of the paired bootstrap; 0 leaves it out.
+    """
+    scores = first[1], second[1]
+    figures = [summary(positive, score) for score in scores]
+    differences: dict[str, float] = {}
+    found: Intervals = {}
+    drawn = 0
+    if positive.any() and not positive.all():
+        pairs = {name: (figures[0][name], figures[1][name]) for name in COMPARED}
+        differences = {
+            name: after - before
+            for name, (before, after) in pairs.items()
+            if before is not None and after is not None
+        }
+        if replicates:
+            found, drawn = paired(positive, *scores, replicates=replicates)
+    right = [(score >= t) == positive for _, score, t in (first, second)]
+    apart = np.abs(scores[1] - scores[0])
+    most = np.argsort(-apart, kind="stable")[:DISAGREEMENTS]
+    return Comparison(
+        first[0],
+        second[0],
+        differences,
+        found,
+        drawn,
+        mcnemar(right[0], right[1]),
+        most[apart[most] > 0],
+    )
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """McNemar's exact test of two lists of right and wrong decisions.
+
+    Args:
+        first: bool (N,), whether the first decided each picture rightly.
+        second: the same for the second.
+    """
+    stats = import_module("scipy.stats")  # scikit-learn brings it
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    if one + other == 0:
+        return McNemar(0, 0, 1.0)
+    p_value = 2 * float(stats.binom.cdf(min(one, other), one + other, 0.5))
+    return McNemar(one, other, min(1.0, p_value))

@@ -1,0 +1,183 @@
+"""What people say pictures are: from folders, from tables, from file lists."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.tables import text
+from open_nsfw_tf.tables.parquet import import_pyarrow
+
+COLUMNS = ("path", "label")
+LISTS = (".txt", ".tsv", ".lst")
+Chunk = tuple[list[str], list[str]]  # paths, and a label each
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Pictures and what they are, one row each.
+
+    Attributes:
+        paths: as the source names them; of a folder, below that folder.
+        labels: of the same length.
+        root: the folder that relative paths start from: the labels' own.
+        source: what they were read from, for people.
+    """
+
+    paths: list[str]
+    labels: list[str]
+    root: str
+    source: str
+
+
+def read_labels(source: str | os.PathLike[str]) -> Labels:
+    """Read labels.
+
+    Args:
+        source: a folder with one folder a class (`nsfw/`, `sfw/`), which may have more
+            folders in them; a .csv, .jsonl or .parquet table with the columns `path`
+            and `label`, whose rows without a label are left out; or a list, a .txt with
+            a path, a space or tab and a label a line, where a path alone is of the
+            class that its folder is named after. See `files_below` for folders.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has no labels, or is of none of these forms.
+        ImportError: a .parquet without pyarrow; the message says how to install it.
+    """
+    path = Path(os.fsdecode(source))
+    read, root = READERS.get(path.suffix.lower()), path.parent
+    if path.is_dir():
+        read, root = _in_folder, path
+    if read is None:
+        raise ValueError(
+            f"{shown(path)}: expected labels as a folder of class folders or "
+            f"{', '.join(READERS)}"
+        )
+    found = Labels([], [], str(root), str(path))
+    try:
+        for paths, labels in read(path):
+            found.paths.extend(paths)
+            found.labels.extend(labels)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {one_line(error)}") from error
+    if not found.paths:
+        what = "pictures in folders named after their class" if root == path else "rows"
+        raise ValueError(f"{shown(path)}: no labels in it: expected {what}")
+    return found
+
+
+def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Every file of a folder and its folders, in order, by its path below the root.
+
+    Hidden files and folders (`.name`) are left out; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield os.path.normpath(
+                    os.path.join(os.path.relpath(folder, root), name)
+                )
+
+
+def _in_folder(root: Path) -> Iterator[Chunk]:
+    # What lies beside the classes' folders, such as tables, has no label.
+    paths = [path for path in files_below(root) if os.sep in path]
+    yield paths, [path.split(os.sep)[0] for path in paths]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _from_text(path: Path) -> Iterator[Chunk]:
+    row = 1
+    for chunk in text.chunks(path):
+        _check_columns(chunk)
+        yield _labelled(row, chunk["path"], chunk["label"])
+        row += len(chunk["path"])
+
+
+def _from_parquet(path: Path) -> Iterator[Chunk]:
+    pyarrow, parquet = import_pyarrow()
+    row = 1
+    with path.open("rb") as file:
+        try:
+            table = parquet.ParquetFile(file)
+            _check_columns(table.schema_arrow.names)
+            for batch in table.iter_batches(columns=list(COLUMNS)):
+                names, labels = (batch.column(name).to_pylist() for name in COLUMNS)
+                yield _labelled(row, names, labels)
+                row += len(names)
+        except pyarrow.ArrowException as error:
+            raise ValueError(
+                f"no whole Parquet file that can be read ({one_line(error)})"
+            ) from error
+
+
+def _from_list(path: Path) -> Iterator[Chunk]:
+    paths, labels = [], []
+    with path.open("rb") as file:
+        for row, line in enumerate(text.lines(file), 1):
+            words = line.decode("utf-8", "surrogateescape").strip()
+            if not words or words.startswith("#"):
+                continue
+            parts = words.rsplit(None, 1)
+            if len(parts) == 1:  # the folder is named after the class
+                parts.append(os.path.basename(os.path.dirname(words)))
+            if not parts[1]:
+                raise ValueError(
+                    f"line {row}: expected a path and a label, got {shown(words, 40)!r}"
+                )
+            paths.append(parts[0])
+            labels.append(parts[1])
+    yield paths, labels
+
+
+READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
+    **dict.fromkeys((".csv", ".jsonl", ".ndjson"), _from_text),
+    ".parquet": _from_parquet,
+    **dict.fromkeys(LISTS, _from_list),
+}
+
+
+def _check_columns(names: Iterable[str]) -> None:
+    names = list(names)
+    if not set(COLUMNS) <= set(names):
+        found = ", ".join(shown(name, 40) for name in names[:8]) or "none"
+        raise ValueError(f"expected the columns path and label, got {found}")
+
+
+def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
+    """Rows of a table, without those that nobody has labelled.
+
+    Args:
+        first: the number of the first row, for errors.
+        names: of the pictures.
+        labels: as many.
+    """
+    plain = {*map(type, names), *map(type, labels)} <= {str}
+    if plain and all(names) and all(labels):
+        return names, labels  # nothing to see to, row by row
+    kept: Chunk = [], []
+    for row, (name, label) in enumerate(zip(names, labels, strict=True), first):
+        if label is None or label == "":
+            continue
+        if isinstance(name, bytes):  # a path that is not UTF-8
+            name = os.fsdecode(name)
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)  # 0 and 1, which --map names
+        if not isinstance(name, str) or not isinstance(label, str) or not name:
+            raise ValueError(
+                f"row {row}: expected a path and a label, got {shown(name, 40)!r} and "
+                f"{shown(label, 40)!r}"
+            )
+        kept[0].append(name)
+        kept[1].append(label)
+    return kept

@@ -1,0 +1,327 @@
+"""Thresholds: what each one costs, and which one keeps a promise.
+
+A threshold is given as the shortest decimal number that decides every picture of the
+data alike, so that it can be read, written down and passed on without changing one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+import numpy as np
+
+from open_nsfw_tf.evaluate.ranking import Ranking
+
+STEPS = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98, 0.99)
+YAHOO = (0.2, 0.8)  # below: likely safe; above: highly probably NSFW (Yahoo's README)
+ROUNDING = 1e-9  # of a rate times a count: .05 * 60 must allow 3
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold does to the pictures it was tried on.
+
+    Attributes:
+        threshold: flagged are the scores at or above it, 0..1.
+        fpr: share of the negatives that is flagged; None without negatives.
+        fnr: share of the positives that is missed; None without positives.
+        precision: share of the flagged that is positive; None if nothing is flagged.
+        recall: share of the positives that is flagged; None without positives.
+        f1: harmonic mean of precision and recall; None where either is undefined.
+        accuracy: share of all pictures that is decided rightly.
+        flagged: share of all pictures that is flagged: blocked, or sent to review.
+        true_positives: flagged positives.
+        false_positives: flagged negatives.
+        true_negatives: negatives that pass.
+        false_negatives: positives that pass.
+    """
+
+    threshold: float
+    fpr: float | None
+    fnr: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    accuracy: float
+    flagged: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """Two thresholds: below both is safe, from the upper one on blocked, else reviewed.
+
+    Attributes:
+        low: reviewed are the scores from here on.
+        high: blocked are the scores from here on.
+        safe: share of all pictures below `low`.
+        review: share of all pictures between: what a human would see.
+        block: share of all pictures from `high` on.
+        missed: share of the positives that lands in safe; None without positives.
+        wrongly_blocked: share of the negatives that lands in block; None without any.
+        title: how the two were found.
+    """
+
+    low: float
+    high: float
+    safe: float
+    review: float
+    block: float
+    missed: float | None
+    wrongly_blocked: float | None
+    title: str
+
+
+def at(ranking: Ranking, threshold: float) -> OperatingPoint:
+    """What a threshold does.
+
+    Args:
+        ranking: of the pictures, at least one.
+        threshold: any number.
+    """
+    where = ranking.index(threshold)
+    true, false = _counts(ranking, where)
+    missed, passed = ranking.positives - true, ranking.negatives - false
+    total = ranking.positives + ranking.negatives
+    return OperatingPoint(
+        threshold=threshold,
+        fpr=_ratio(false, ranking.negatives),
+        fnr=_ratio(missed, ranking.positives),
+        precision=_ratio(true, true + false),
+        recall=_ratio(true, ranking.positives),
+        f1=_ratio(2 * true, 2 * true + false + missed) if ranking.positives else None,
+        accuracy=(true + passed) / total,
+        flagged=(true + false) / total,
+        true_positives=true,
+        false_positives=false,
+        true_negatives=passed,
+        false_negatives=missed,
+    )
+
+
+def table(ranking: Ranking, steps: tuple[float, ...] = STEPS) -> list[OperatingPoint]:
+    """What thresholds in even steps do, rising."""
+    return [at(ranking, threshold) for threshold in steps]
+
+
+def by_fnr(ranking: Ranking, most: float) -> float | None:
+    """The highest threshold that misses at most this share of the positives.
+
+    Args:
+        ranking: of the pictures.
+        most: 0..1, 1 excluded.
+
+    Returns:
+        The threshold; None without positives.
+
+    Raises:
+        ValueError: `most` is no such share.
+    """
+    _check_share(most, "a false negative rate")
+    if not ranking.positives:
+        return None
+    missed = ranking.positives - ranking.true_positives
+    fits = missed <= most * ranking.positives + ROUNDING
+    return readable(ranking, int(np.argmax(fits)))
+
+
+def by_fpr(ranking: Ranking, most: float) -> float | None:
+    """The lowest threshold that flags at most this share of the negatives.
+
+    Args:
+        ranking: of the pictures.
+        most: 0..1, 1 excluded.
+
+    Returns:
+        The threshold; None without negatives, and where even a threshold of 1 flags
+        more, because that many negatives score 1.
+
+    Raises:
+        ValueError: `most` is no such share.
+    """
+    _check_share(most, "a false positive rate")
+    if not ranking.negatives:
+        return None
+    fits = ranking.false_positives <= most * ranking.negatives + ROUNDING
+    return readable(ranking, int(np.flatnonzero(fits)[-1]))
+
+
+def by_precision(ranking: Ranking, least: float) -> float | None:
+    """The lowest threshold whose flagged pictures are this purely positive.
+
+    Among all thresholds of that precision it is the one that finds most positives.
+
+    Returns:
+        The threshold; None where none is that precise.
+
+    Raises:
+        ValueError: `least` is not above 0 and at most 1.
+    """
+    _check_least(least, "a precision")
+    flagged = ranking.true_positives + ranking.false_positives
+    fits = ranking.true_positives >= least * flagged - ROUNDING
+    fits &= ranking.true_positives > 0
+    if not fits.any():
+        return None
+    # The first of those that find most: the same positives, the fewest negatives.
+    best = ranking.true_positives[fits].max()
+    return readable(ranking, int(np.argmax(fits & (ranking.true_positives == best))))
+
+
+def by_recall(ranking: Ranking, least: float) -> float | None:
+    """The highest threshold that finds this share of the positives.
+
+    Returns:
+        The threshold; None without positives.
+
+    Raises:
+        ValueError: `least` is not above 0 and at most 1.
+    """
+    _check_least(least, "a recall")
+    return by_fnr(ranking, 1 - least)
+
+
+def by_cost(ranking: Ranking, ratio: tuple[float, float]) -> float | None:
+    """The threshold of the lowest cost on this data, with its share of positives.
+
+    Args:
+        ranking: of the pictures.
+        ratio: what one missed positive costs, and what one wrongly flagged negative.
+
+    Returns:
+        The threshold, of equally cheap ones the highest; None where it is cheapest to
+        flag nothing, but pictures that score 1 are flagged by every threshold.
+
+    Raises:
+        ValueError: a cost is not above 0 or not finite.
+    """
+    if not all(math.isfinite(cost) and cost > 0 for cost in ratio):
+        raise ValueError(
+            f"expected two costs above 0, such as 10:1, got {ratio[0]:g}:{ratio[1]:g}"
+        )
+    missed = ranking.positives - ranking.true_positives
+    cost = ratio[0] * missed + ratio[1] * ranking.false_positives
+    return readable(ranking, int(np.argmin(cost)))
+
+
+def by_f1(ranking: Ranking) -> float | None:
+    """The threshold of the highest F1; None without positives."""
+    if not ranking.positives:
+        return None
+    both = ranking.positives + ranking.false_positives + ranking.true_positives
+    return readable(ranking, int(np.argmax(2 * ranking.true_positives / both)))
+
+
+CRITERIA: dict[str, Callable[[Ranking, float], float | None]] = {
+    "max_fnr": by_fnr,
+    "max_fpr": by_fpr,
+    "min_precision": by_precision,
+    "min_recall": by_recall,
+}
+# What the summary always tells; Yahoo reports FPR at a fixed FNR.
+STANDARD = {
+    "max_fnr": (0.01, 0.05, 0.1),
+    "max_fpr": (0.001, 0.01, 0.05),
+    "min_precision": (0.95,),
+    "min_recall": (0.95,),
+}
+
+
+def standard(ranking: Ranking) -> dict[str, OperatingPoint | None]:
+    """The operating points that people ask for, by name, such as `max_fnr_0.05`."""
+    found = {
+        f"{name}_{wanted:g}": CRITERIA[name](ranking, wanted)
+        for name, all_wanted in STANDARD.items()
+        for wanted in all_wanted
+    }
+    found["best_f1"] = by_f1(ranking)
+    return {
+        name: None if threshold is None else at(ranking, threshold)
+        for name, threshold in found.items()
+    }
+
+
+def band(ranking: Ranking, low: float, high: float, title: str) -> Band:
+    """Divide the pictures into safe, review and block.
+
+    Raises:
+        ValueError: the thresholds are not 0..1 and rising.
+    """
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low:g}:{high:g}"
+        )
+    lower, upper = at(ranking, low), at(ranking, high)
+    total = ranking.positives + ranking.negatives
+    seen = lower.true_positives + lower.false_positives
+    blocked = upper.true_positives + upper.false_positives
+    return Band(
+        low,
+        high,
+        safe=(total - seen) / total,
+        review=(seen - blocked) / total,
+        block=blocked / total,
+        missed=lower.fnr,
+        wrongly_blocked=upper.fpr,
+        title=title,
+    )
+
+
+def fitted_band(ranking: Ranking, max_fnr: float, max_fpr: float) -> Band | None:
+    """The narrowest band that misses and wrongly blocks at most these shares.
+
+    Returns:
+        The band; its two thresholds are the same where one keeps both promises. None
+        where one of them is undefined.
+    """
+    low, high = by_fnr(ranking, max_fnr), by_fpr(ranking, max_fpr)
+    if low is None or high is None:
+        return None
+    title = (
+        f"at most {100 * max_fnr:.6g} % missed, at most {100 * max_fpr:.6g} % wrongly "
+        "blocked"
+    )
+    # Where they cross, anything between keeps both: no human is needed.
+    return band(ranking, min(low, high), high, title)
+
+
+def readable(ranking: Ranking, index: int) -> float | None:
+    """The shortest decimal number that decides as the threshold at an index does.
+
+    Returns:
+        A number at most the threshold and above the next lower score; 0..1. None where
+        nothing is to be flagged and a score of 1 forbids it.
+    """
+    rising = ranking.thresholds
+    low = float(rising[index + 1]) if index + 1 < len(rising) else -math.inf
+    high = min(float(rising[index]), 1.0)
+    if low >= high:
+        return None
+    exact = Decimal(repr(high))
+    for digits in range(1, 18):
+        candidate = float(exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
+        if low < candidate <= high:
+            return candidate
+    return high
+
+
+def _counts(ranking: Ranking, where: int) -> tuple[int, int]:
+    return int(ranking.true_positives[where]), int(ranking.false_positives[where])
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _check_share(share: float, what: str) -> None:
+    if not 0 <= share < 1:
+        raise ValueError(f"expected {what} of 0 to below 1, got {share:g}")
+
+
+def _check_least(share: float, what: str) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"expected {what} above 0 and at most 1, got {share:g}")
