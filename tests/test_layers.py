@@ -14,7 +14,7 @@ ROWS = [
     ["architecture", "picture", "backend"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "mmdnn_route", "image_graph", "network"],
+    ["weights", "mmdnn_route", "image_graph", "network", "tables"],
     ["model"],
     ["engines"],
     ["classifier", "export", "convert"],
@@ -44,6 +44,7 @@ OWNERS = {
     "coremltools": {"export/coreml", "export/mil"},
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
+    "pyarrow": {"tables/parquet"},
     "typer": {
         "cli/__init__",
         "cli/app",

@@ -1,0 +1,189 @@
+"""Tables of scores: one row a picture, as CSV, JSON lines or Parquet.
+
+A row has `path`, one column of scores for each class (`sfw` and `nsfw` here), `error`,
+and may have `label`, `sha256`, `frame` and `seconds`. A picture has its scores or an
+error. Paths may hold newlines and, by surrogateescape, bytes that are no UTF-8; they
+come back from each format as they went in.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from open_nsfw_tf.messages import one_line, shown
+
+NOT_SCORES = ("path", "error", "label", "sha256", "frame", "seconds")
+# How many characters one value may have, and how many bytes one row.
+LONGEST_FIELD = 1 << 17  # what Python's csv module allows
+LONGEST_ROW = 1 << 20
+MAX_COLUMNS = 10_000
+CHUNK = 1 << 14  # rows that are held as Python objects at a time
+
+# Which module of this package reads a suffix.
+SUFFIXES = {
+    ".csv": "text",
+    ".jsonl": "text",
+    ".ndjson": "text",
+    ".tsv": "text",  # and .txt: what the first port's batch_classify.py wrote
+    ".txt": "text",
+    ".parquet": "parquet",
+}
+WRITTEN = (".csv", ".jsonl", ".parquet")
+
+# Rows of one table: by column, values as the file has them; None where it has none.
+Chunk = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The scores of pictures, one row each, in the file's order.
+
+    Attributes:
+        paths: as the table names the pictures; undecodable bytes by surrogateescape.
+        columns: by class, float64 (rows,), 0..1; NaN where a picture has no score.
+        errors: why there is no score, or None.
+        labels: what people say a picture is, or None; None for a table without labels.
+    """
+
+    paths: list[str]
+    columns: dict[str, np.ndarray]
+    errors: list[str | None]
+    labels: list[str | None] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> str:
+    """The suffix that tells a table's format, in lower case.
+
+    Raises:
+        ValueError: it is not one of `known`.
+    """
+    suffix = Path(os.fsdecode(path)).suffix.lower()
+    if suffix not in known:
+        raise ValueError(
+            f"{shown(os.fsdecode(path))}: expected a table of scores as "
+            f"{', '.join(known)}"
+        )
+    return suffix
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Read a table of scores; the suffix tells its format.
+
+    Args:
+        path: a .csv, .jsonl (.ndjson) or .parquet file with a column `path` and at
+            least one of scores, or a .tsv or .txt that the first port wrote. Every
+            column that is not in `NOT_SCORES` must hold scores.
+
+    Returns:
+        All rows; about 200 bytes of memory a row.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: another suffix, a file that is cut or broken, columns that do not
+            fit, a score that is no number of 0..1. The message names file and row (the
+            first row after a header is 1).
+        ImportError: a .parquet needs the extra `parquet`.
+    """
+    name = os.fsdecode(path)
+    module = import_module(f"{__name__}.{SUFFIXES[suffix_of(name)]}")
+    try:
+        return _collect(module.chunks(Path(name)))
+    except ValueError as error:
+        raise ValueError(f"{shown(name)}: {one_line(error)}") from error
+
+
+def _collect(chunks: Iterator[Chunk]) -> Table:
+    first = next(chunks)  # a reader gives at least one, which may be without rows
+    scored = score_columns(first)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in scored}
+    table = Table([], {}, [], [] if "label" in first else None)
+    for chunk in chain([first], chunks):
+        start = len(table.paths)
+        for name in scored:
+            parts[name].append(_scores(name, chunk[name], start))
+        rows = len(chunk["path"])
+        paths = _texts("path", chunk["path"], start, needed=True)
+        table.paths.extend(cast(list[str], paths))
+        empty: list[Any] = [None] * rows
+        table.errors.extend(_texts("error", chunk.get("error", empty), start))
+        if table.labels is not None:
+            table.labels.extend(_texts("label", chunk["label"], start))
+    table.columns.update({name: np.concatenate(parts[name]) for name in scored})
+    return table
+
+
+def score_columns(columns: Iterable[str]) -> list[str]:
+    """The columns that hold scores.
+
+    Raises:
+        ValueError: there are none, none is called path, or there are too many.
+    """
+    names = list(columns)
+    found = ", ".join(shown(name, 40) for name in names[:8]) or "none"
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(f"{len(names)} columns; a table of scores has few")
+    if "path" not in names:
+        raise ValueError(f"expected a column path and scores, got the columns {found}")
+    scored = [name for name in names if name not in NOT_SCORES]
+    if not scored:
+        raise ValueError(f"expected columns of scores, such as nsfw, got only {found}")
+    return scored
+
+
+def _scores(name: str, values: Any, start: int) -> np.ndarray:
+    """float64 scores, NaN for None and ""; whatever is no score has its row named."""
+    try:
+        numbers = np.array([_NAN if v is None or v == "" else float(v) for v in values])
+        fit = (numbers >= 0) & (numbers <= 1)
+        odd = [i for i in np.flatnonzero(~fit) if values[i] not in (None, "")]
+        if not odd and bool not in set(map(type, values)):
+            return numbers.astype(np.float64, copy=False)
+    except (ValueError, TypeError, OverflowError):
+        odd = []
+    bad = odd[0] if odd else next(i for i, v in enumerate(values) if not _number(v))
+    raise ValueError(
+        f"row {start + int(bad) + 1}: expected a score of 0 to 1 in the column "
+        f"{shown(name, 40)}, got {shown(values[bad], 40)!r}"
+    )
+
+
+_NAN = float("nan")
+
+
+def _number(value: Any) -> bool:
+    if value is None or value == "":
+        return True
+    try:
+        return not isinstance(value, bool) and np.isfinite(float(value))
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
+def _texts(
+    name: str, values: list[Any], start: int, needed: bool = False
+) -> list[str | None]:
+    """Texts, of which the empty ones are None; refused where one is needed."""
+    texts = [None if value == "" else value for value in values]
+    kinds = {str} if needed else {str, type(None)}
+    if set(map(type, texts)) <= kinds:
+        longest = max(map(len, filter(None, texts)), default=0)
+        if longest <= LONGEST_FIELD:
+            return texts
+    bad = next(
+        i
+        for i, text in enumerate(texts)
+        if type(text) not in kinds or len(text or "") > LONGEST_FIELD
+    )
+    raise ValueError(
+        f"row {start + bad + 1}: expected in the column {name} a text of at most "
+        f"{LONGEST_FIELD} characters, got {shown(values[bad], 40)!r}"
+    )
