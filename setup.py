@@ -12,6 +12,7 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
+DATASET = ["cleanlab>=2.9", "faiss-cpu>=1.10", "imagehash>=4.3", "scikit-learn>=1.5"]
 COREML = ["coremltools>=9"]
 PARQUET = ["pyarrow>=17"]
 SERVING = ["tensorflow-serving-api>=2.18"]
@@ -46,12 +47,14 @@ setup(
         "weights": WEIGHTS,
         "tflite": TFLITE,
         "coreml": COREML,
+        "dataset": DATASET,
         "parquet": PARQUET,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
             *TFLITE,
             *COREML,
+            *DATASET,
             *PARQUET,
             *SERVING,
             "hypothesis>=6",
