@@ -12,7 +12,7 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
-DATASET = ["cleanlab>=2.9", "faiss-cpu>=1.10", "imagehash>=4.3", "scikit-learn>=1.5"]
+DATASET = ["cleanlab>=2.9", "imagehash>=4.3", "scikit-learn>=1.5"]
 COREML = ["coremltools>=9"]
 PARQUET = ["pyarrow>=17"]
 SERVING = ["tensorflow-serving-api>=2.18"]

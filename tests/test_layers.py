@@ -48,7 +48,6 @@ OWNERS = {
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
     "imagehash": {"dataset/fingerprints"},
-    "faiss": {"dataset/neighbours"},
     "cleanlab": {"dataset/mistakes"},
     "pyarrow": {"tables/parquet"},
     "typer": {

@@ -1,14 +1,14 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.app import app, choice
+from open_nsfw_tf.cli.app import app, choice, one_of
 from open_nsfw_tf.dataset import check as checking
 from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset import split as splitting
@@ -59,6 +59,21 @@ AllOption = Annotated[
 ]
 
 
+def _some_of(names: Iterable[str], flag: str, help: str) -> Any:
+    """An option that may be given many times, each time with one of some names."""
+    names = tuple(names)
+    check = one_of(names)
+
+    def check_all(values: list[str] | None) -> list[str] | None:
+        for value in values or ():
+            check(value)
+        return values
+
+    return typer.Option(
+        flag, callback=check_all, metavar=f"[{'|'.join(names)}]", help=help
+    )
+
+
 @dataset_app.command("check")
 def check_command(
     folder: FolderArgument,
@@ -68,7 +83,7 @@ def check_command(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        choice(checking.KINDS, "--kind", help="Move only these; may be given often."),
+        _some_of(checking.KINDS, "--kind", help="Move only these; may be given often."),
     ] = None,
     min_side: Annotated[
         int, typer.Option(min=0, help="Pixels; what has a shorter side is tiny.")
@@ -85,7 +100,7 @@ def check_command(
     _table(checked.counts, checking.KINDS)
     print(f"{checked.good:8} good")
     if checked.other:
-        print(f"{len(checked.other):8} other     no pictures; they are left alone")
+        print(f"{len(checked.other):8} other       no pictures; they are left alone")
     print_some(
         (
             f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
@@ -108,7 +123,7 @@ def dedupe_command(
     ),
     move: Annotated[
         list[str] | None,
-        choice(
+        _some_of(
             copies.KINDS,
             "--move",
             help="Which copies to move; may be given many times. inside: copies in one "
@@ -259,7 +274,7 @@ def act(
 
 def _table(counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
     for kind, count in counts.items():
-        print(f"{count:8} {kind:10}{titles[kind]}")
+        print(f"{count:8} {kind:11} {titles[kind]}")
 
 
 def print_some(lines: Iterator[str], show_all: bool) -> None:

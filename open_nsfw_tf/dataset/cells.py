@@ -43,7 +43,6 @@ def cells(
 
     Raises:
         ValueError: the threshold is out of range.
-        ImportError: faiss is not installed.
     """
     check_threshold(threshold)
     numbers: dict[bytes, int] = {}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from open_nsfw_tf.dataset.cells import THRESHOLD, Cells, cells
+from open_nsfw_tf.dataset.cells import THRESHOLD, Cells, cells, clusters
 from open_nsfw_tf.dataset.fingerprints import Fingerprint, Seen, fingerprints
 from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.picture import MAX_PIXELS
@@ -98,7 +98,8 @@ def find_duplicates(
     """
     seen = fingerprints(found.files, max_pixels, threads, seen_one)
     made = cells(seen.prints, threshold, exact)
-    groups = {kind: list(_groups(kind, seen, made)) for kind in KINDS}
+    groups = {kind: list(_groups(kind, seen, made)) for kind in _BELONGS}
+    groups[CLASSES] = list(_contradictions(seen, made))
     return Duplicates(groups, len(seen.files), seen.unreadable)
 
 
@@ -110,7 +111,6 @@ def _place(file: File) -> tuple[str | None, str | None]:
 _BELONGS: dict[str, Callable[[File, tuple[str | None, str | None]], bool]] = {
     INSIDE: lambda kept, place: _place(kept) == place,
     LEAKS: lambda kept, place: _RANKS[kept.side] < _RANKS[place[0]],
-    CLASSES: lambda kept, place: kept.side == place[0] and kept.label != place[1],
 }
 
 
@@ -121,7 +121,7 @@ def _groups(kind: str, seen: Seen, made: Cells) -> Iterator[Group]:
     belongs = _BELONGS[kind]
     for best in sorted(range(len(seen.files)), key=lambda i: _rank(kind, seen, i)):
         if taken[best] and kind == INSIDE:
-            continue  # it goes; across sides and classes its own copies are news
+            continue  # it goes; across sides, its own copies are news
         kept = seen.files[best]
         group = Group(kind, kept)
         cell = made.cell_of[best]
@@ -138,6 +138,19 @@ def _groups(kind: str, seen: Seen, made: Cells) -> Iterator[Group]:
         if group.copies:
             taken[best] = True
             yield group
+
+
+def _contradictions(seen: Seen, made: Cells) -> Iterator[Group]:
+    """All that hangs together, where one side has it in several classes."""
+    for cluster in clusters(made):
+        sides: dict[str | None, list[int]] = {}
+        for index in cluster:
+            sides.setdefault(seen.files[index].side, []).append(index)
+        for members in sides.values():
+            if len({seen.files[index].label for index in members}) > 1:
+                best, *rest = sorted(members, key=lambda i: _rank(CLASSES, seen, i))
+                copies = [_copy(seen, best, index) for index in rest]
+                yield Group(CLASSES, seen.files[best], copies)
 
 
 def _by_place(

@@ -273,7 +273,7 @@ class Journal:
         """Write down a file that was made, so that undoing removes it."""
         status = path.stat()
         line = {
-            "wrote": str(path),
+            "wrote": os.path.abspath(path),
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
         }

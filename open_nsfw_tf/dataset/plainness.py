@@ -40,4 +40,4 @@ def plainness(image: Image.Image) -> Plainness:
     share = np.bincount(gray.ravel(), minlength=256) / gray.size
     share = share[share > 0]
     dark, light = np.percentile(gray, (1, 99))
-    return Plainness(float(-(share * np.log2(share)).sum()), float(light - dark))
+    return Plainness(abs(float((share * np.log2(share)).sum())), float(light - dark))

@@ -16,6 +16,7 @@ from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.picture import MAX_PIXELS
 
 ROUNDING = 1e-6  # of the sum of the shares
+ROUNDED = 0.5  # pictures of a class that a side may get above its share
 Labels = Counter[str | None]
 
 
@@ -84,9 +85,11 @@ def split(
     done.unlabelled = [file.name for file in found.files if not file.label]
     done.clusters = sum(len(group) > 1 for group in groups)
     done.largest = max(map(len, groups), default=0)
-    random.Random(seed).shuffle(groups)
-    groups.sort(key=len, reverse=True)  # stable: the large ones first, or none fits
-    _fill(done, [[seen.files[index] for index in group] for group in groups], shares)
+    chance = random.Random(seed)
+    chance.shuffle(groups)
+    groups.sort(key=len, reverse=True)  # stable; large ones first, while there is room
+    together = [[seen.files[index] for index in group] for group in groups]
+    _fill(done, together, shares, chance)
     return done
 
 
@@ -98,8 +101,13 @@ def _check_shares(shares: Mapping[str, float]) -> None:
         raise ValueError(f"expected shares of 0 to 1 that sum to 1, got {given}")
 
 
-def _fill(done: Split, groups: list[list[File]], shares: Mapping[str, float]) -> None:
-    """Give every group to the side that lacks most of its classes."""
+def _fill(
+    done: Split,
+    groups: list[list[File]],
+    shares: Mapping[str, float],
+    chance: random.Random,
+) -> None:
+    """Give every group to a side with room for it, by chance and by how much room."""
     totals = Labels(file.label for group in groups for file in group)
     lacks = {
         side: {label: shares[side] * count for label, count in totals.items()}
@@ -107,14 +115,15 @@ def _fill(done: Split, groups: list[list[File]], shares: Mapping[str, float]) ->
     }
     for group in groups:
         labels = Labels(file.label for file in group)
-
-        def lack(side: str, labels: Labels = labels) -> float:
-            return sum(
-                count * lacks[side][label] / totals[label]
-                for label, count in labels.items()
-            )
-
-        side = max(done.sides, key=lack)
+        room = {
+            side: sum(lacks[side][label] / totals[label] for label in labels)
+            for side in done.sides
+            if all(lacks[side][label] > n - ROUNDED for label, n in labels.items())
+        }
+        if room:
+            side = chance.choices(list(room), list(room.values()))[0]
+        else:  # it fits nowhere: where most is lacking
+            side = max(done.sides, key=lambda side: sum(lacks[side][x] for x in labels))
         done.sides[side] += group
         for label, count in labels.items():
             lacks[side][label] -= count

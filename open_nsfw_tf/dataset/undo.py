@@ -103,23 +103,23 @@ def _manifest(header: Any, lines: list[Any]) -> Manifest:
         raise ValueError("its first line is not that of a manifest")
     if header["how"] not in HOW:
         raise ValueError(f"no such way to move: {header['how']!r:.80}")
-    count = header["moves"]
+    count, token = header["moves"], header["token"]
+    if not (isinstance(token, str) and token.isalnum()):
+        raise ValueError(f"expected letters and digits as token, got {token!r:.80}")
     if len(lines) < count:
         raise ValueError(f"{count} moves expected, got {len(lines)}")
     entries = [
         Entry(
             _path(line["from"]),
             _path(line["to"]),
-            line["size"],
-            line["mtime_ns"],
+            int(line["size"]),
+            int(line["mtime_ns"]),
             tuple(line["file"]),
         )
         for line in lines[:count]
     ]
     made = [_path(folder) for folder in header["made"]]
-    manifest = Manifest(
-        header["command"], header["how"], header["token"], entries, made
-    )
+    manifest = Manifest(header["command"], header["how"], token, entries, made)
     for line in lines[count:]:
         if "n" in line:
             entries[line["n"]].target = _path(line["to"])
@@ -163,7 +163,8 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
     for written in read.wrote:
         done.outcomes.append((written.target, _take_back_file(written, apply)))
     if apply:
-        _remove_folders(read.made)
+        of_files = {os.path.dirname(written.target) for written in read.wrote}
+        _remove_folders(sorted({*read.made, *of_files}))
     return done
 
 
@@ -260,11 +261,15 @@ def _remove(path: str) -> None:
         return
 
 
+# Why a folder is left: somebody put something there, removed it, or put a file there.
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
+
+
 def _remove_folders(folders: list[str]) -> None:
     """Remove what is empty of the folders that moving had made."""
     for folder in reversed(folders):
         try:
             os.rmdir(folder)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            if error.errno not in _NOT_EMPTY:
                 raise
