@@ -6,6 +6,7 @@ class are wrong, and names the pictures that contradict their label most.
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -81,12 +82,16 @@ def _likely_errors(judged: Judged) -> np.ndarray:
             f"{shown(judged.classes[int(present[0])])}"
         )
     need("cleanlab")
-    found: np.ndarray = import_module("cleanlab.filter").find_label_issues(
-        judged.labels,
-        judged.scores,
-        return_indices_ranked_by="self_confidence",
-        n_jobs=1,  # it takes hundredths of a second; processes would take seconds
-    )
+    cleanlab = import_module("cleanlab.filter")
+    with warnings.catch_warnings():
+        # That a class has few pictures, or none, is known from the confusion table.
+        warnings.simplefilter("ignore")
+        found: np.ndarray = cleanlab.find_label_issues(
+            judged.labels,
+            judged.scores,
+            return_indices_ranked_by="self_confidence",
+            n_jobs=1,  # it takes hundredths of a second; processes would take seconds
+        )
     return found
 
 
