@@ -8,6 +8,7 @@ import pictures
 import pytest
 from PIL import Image
 
+from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.check import KINDS, Checked, check, moves_of
 from open_nsfw_tf.dataset.folder import find, place_of
 from open_nsfw_tf.dataset.workers import in_order
@@ -255,6 +256,11 @@ def test_results_come_in_order_and_lazily() -> None:
     assert next(results) == 0
     assert len(begun) < 30
     assert list(results) == list(range(2, 2000, 2))
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(ImportError, match=r"pip install 'open_nsfw_tf\[dataset\]'"):
+        need("json", "no_such_package")
 
 
 def test_an_error_in_a_thread_arrives() -> None:

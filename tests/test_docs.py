@@ -125,6 +125,7 @@ HELP = [
     ["open-nsfw", "classify", "--help"],
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
+    ["open-nsfw", "dataset", "--help"],
     ["open-nsfw", "export", "--help"],
     ["open-nsfw", "request", "--help"],
     ["classify_nsfw.py", "--help"],

@@ -94,7 +94,7 @@ def check_command(
     apply: ApplyOption = False,
 ) -> None:
     """Find unreadable, truncated, tiny, blank, animated and misnamed pictures."""
-    found = find_files(folder, quarantine)
+    found = find_files(folder, quarantine, show_all)
     with _progress(found) as seen_one:
         checked = checking.check(found, min_side, max_pixels, threads, seen_one)
     _table(checked.counts, checking.KINDS)
@@ -141,7 +141,7 @@ def dedupe_command(
     apply: ApplyOption = False,
 ) -> None:
     """Find copies: of files, of pixels, and near ones. The best copy stays."""
-    found = find_files(folder, to)
+    found = find_files(folder, to, show_all)
     with _progress(found) as seen_one:
         result = copies.find_duplicates(
             found, threshold, exact, max_pixels, threads, seen_one
@@ -241,11 +241,15 @@ def undo_command(
 # -- what the commands share
 
 
-def find_files(folder: Path, target: Path | None) -> Found:
+def find_files(
+    folder: Path, target: Path | None = None, show_all: bool = False
+) -> Found:
     """The files of a folder but for the one that is moved to; what is left out."""
     found = find(folder, [str(target)] if target is not None else [])
-    for name, why in found.left.items():
-        print(f"left out: {shown(name)}: {why}")
+    if found.left:
+        print(f"{len(found.left)} names are left out")
+        lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
+        print_some(lines, show_all)
     return found
 
 

@@ -102,11 +102,9 @@ def _fingerprint(
 
 def _look_at(path: str, digest: bytes, max_pixels: int) -> Fingerprint:
     image = load_rgb(path, max_pixels)
-    pixels = hashlib.sha256(b"%d x %d " % image.size)
-    pixels.update(image.tobytes())
     return Fingerprint(
         digest,
-        pixels.digest(),
+        _hash_of_pixels(image),
         look_of(image),
         image.width,
         image.height,
@@ -118,6 +116,15 @@ def look_of(image: Image.Image) -> bytes:
     """The perceptual hash of a picture, 8 bytes; alike pictures differ in few bits."""
     bits = import_module("imagehash").phash(image).hash
     return np.packbits(bits).tobytes()
+
+
+def _hash_of_pixels(image: Image.Image) -> bytes:
+    digest = hashlib.sha256(b"%d x %d " % image.size)
+    rows = max(1, CHUNK // image.width)  # at once: a second copy may be too much
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        digest.update(image.crop((0, top, image.width, bottom)).tobytes())
+    return digest.digest()
 
 
 def _hash_of(path: str) -> bytes:
