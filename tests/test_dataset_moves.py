@@ -240,12 +240,26 @@ def test_a_full_disk_in_the_middle(tmp_path: Path, other_disk: Path) -> None:
     assert [(tmp_path / f"{n}.jpg").read_bytes() for n in range(4)] == contents
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a read-only /proc")
-def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
-    (source,) = files(tmp_path, "x.jpg")
-    with pytest.raises(OSError, match="/proc"):
-        journal([(source, Path("/proc/pictures/x.jpg"))], Path("/proc/pictures"))
+def test_a_source_that_cannot_be_taken_away(nobodys: Path) -> None:
+    sources = files(nobodys, "a/x.jpg", "b/x.jpg")
+    made = journal([(p, nobodys / "out/x.jpg") for p in sources], nobodys / "out")
+    sources[1].parent.chmod(0o500)
+    with pytest.raises(MoveError, match="Permission denied; 1 of 2 were done"):
+        made.run()
+    assert sources[1].read_bytes() == b"11"
+    assert not (nobodys / "out/x-2.jpg").exists()  # no second name is left
+    sources[1].parent.chmod(0o700)
+    assert undo(made.path, apply=True).whole
+    assert [path.read_bytes() for path in sources] == [b"0", b"11"]
+
+
+def test_a_read_only_target(nobodys: Path) -> None:
+    (source,) = files(nobodys, "a/x.jpg")
+    (nobodys / "out").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="out/undo-"):
+        journal([(source, nobodys / "out/x.jpg")], nobodys / "out")
     assert source.read_bytes() == b"0"
+    assert not list((nobodys / "out").iterdir())
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from open_nsfw_tf.dataset.workers import in_order
 from open_nsfw_tf.picture import MAX_PIXELS, ImageError, describe, load_rgb
 
 CHUNK = 1 << 20  # bytes that are read at once
+SHRUNK = 256  # pixels, both sides; a perceptual hash looks at 32
 HASH_BYTES = 8  # of a perceptual hash
 
 
@@ -102,14 +103,12 @@ def _fingerprint(
 
 def _look_at(path: str, digest: bytes, max_pixels: int) -> Fingerprint:
     image = load_rgb(path, max_pixels)
-    return Fingerprint(
-        digest,
-        _hash_of_pixels(image),
-        look_of(image),
-        image.width,
-        image.height,
-        plainness(image).plain,
-    )
+    pixels = _hash_of_pixels(image)
+    width, height = image.size
+    if max(image.size) > SHRUNK:  # once, for all that looks at it from afar
+        image = image.resize((SHRUNK, SHRUNK), Image.Resampling.BOX)
+    plain = plainness(image).plain
+    return Fingerprint(digest, pixels, look_of(image), width, height, plain)
 
 
 def look_of(image: Image.Image) -> bytes:
