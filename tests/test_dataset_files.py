@@ -196,6 +196,7 @@ def test_what_is_odd_about_readable_pictures(tmp_path: Path) -> None:
         "tiny.png": pictures.encoded(COFFEE.resize((200, 31)), "PNG"),
         "lie.jpg": encoded("PNG"),
         "notes.txt": b"no picture, and no name of one",
+        "nothing.txt": b"",
         "hidden.txt": encoded("JPEG"),
         "all.jpg": pictures.encoded(
             blank.resize((9, 9)), "GIF", save_all=True, append_images=[OTHER.copy()]
@@ -214,7 +215,7 @@ def test_what_is_odd_about_readable_pictures(tmp_path: Path) -> None:
         "pages.tif": ("animated",),
         "tiny.png": ("tiny",),
     }
-    assert [file.name for file in found.other] == ["notes.txt"]
+    assert [file.name for file in found.other] == ["notes.txt", "nothing.txt"]
     assert found.counts == dict(zip(KINDS, (0, 0, 2, 3, 5, 3), strict=True))
 
 

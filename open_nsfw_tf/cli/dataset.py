@@ -1,5 +1,6 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ dataset_app = typer.Typer(
 )
 app.add_typer(dataset_app, name="dataset")
 
+LONGEST = 4096  # characters of a path, which must be whole to be of use
 LISTED = 20  # lines of a report that tell of one picture each
 
 FolderArgument = Annotated[
@@ -100,14 +102,15 @@ def check_command(
     _table(checked.counts, checking.KINDS)
     print(f"{checked.good:8} good")
     if checked.other:
-        print(f"{len(checked.other):8} other       no pictures; they are left alone")
-    print_some(
-        (
-            f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
-            for problem in checked.problems
-        ),
-        show_all,
+        print(
+            f"{len(checked.other):8} other       in no format the loader reads; left alone"
+        )
+    odd = (
+        f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
+        for problem in checked.problems
     )
+    print_some(odd, show_all)
+    print_some((f"other: {shown(file.name)}" for file in checked.other), show_all)
     if quarantine is not None:
         pairs = checking.moves_of(
             checked, str(quarantine), kind or list(checking.KINDS)
@@ -259,7 +262,7 @@ def act(
     """Say what will be done, and do it if that is wanted."""
     made = plan(pairs)
     for step in made.moves:
-        print(f"{how} {shown(step.source)} -> {shown(step.target)}")
+        print(f"{how} {shown(step.source, LONGEST)} -> {shown(step.target, LONGEST)}")
     if not made.moves:
         print(f"nothing to {how}")
         return None
@@ -267,9 +270,8 @@ def act(
         print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
         return None
     journal = Journal(made.moves, str(target), how, command)
-    print(
-        f"undo with: open-nsfw dataset undo --apply {shown(journal.path)}", flush=True
-    )
+    path = shlex.quote(shown(journal.path, LONGEST))
+    print(f"undo with: open-nsfw dataset undo --apply {path}", flush=True)
     journal.run()
     gone = len(made.missing) + len(journal.missing)
     print(f"{how}: {journal.done} done" + (f", {gone} had gone" if gone else ""))

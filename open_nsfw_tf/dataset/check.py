@@ -49,6 +49,7 @@ _ENDS = {
     b"\x89PNG": b"IEND\xaeB`\x82",
     b"GIF8": b";",
 }
+_NO_PICTURE = ("not a picture", "empty")  # how the loader's reasons begin
 _CUT = ("truncat", "end of file", "unexpected end", "not enough image data")
 
 
@@ -74,7 +75,7 @@ class Checked:
     Attributes:
         problems: in the order of the files.
         good: how many files have none.
-        other: files that are no pictures, by their names too; they are left alone.
+        other: files that the loader refuses and whose names say so; they are left alone.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -127,7 +128,7 @@ def check(
 
 
 def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
-    """The file's problem; one without kinds for what never was a picture."""
+    """The file's problem; one without kinds for what nobody takes for a picture."""
     try:
         image = load_rgb(file.path, max_pixels)
     except ImageError as error:
@@ -149,7 +150,7 @@ def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
 def _refused(file: File, error: ImageError) -> Problem:
     reason = str(error).removeprefix(f"{shown(file.path)}: ")
     suffix = os.path.splitext(file.name)[1].lower()
-    if suffix and suffix not in _KNOWN and reason.startswith("not a picture"):
+    if suffix and suffix not in _KNOWN and reason.startswith(_NO_PICTURE):
         return Problem(file, (), reason)
     cut = any(word in reason.lower() for word in _CUT) or _lacks_end(file.path)
     return Problem(file, ("truncated" if cut else "unreadable",), reason)

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 
 VERSION = 1
+LONGEST_PATH = 1000  # characters in an error
 LONGEST_NAME = 255  # bytes; what common file systems allow
 # What os.link says where hard links are not to be had: FAT, some network disks, a file
 # of somebody else's, a file with too many links.
@@ -301,10 +303,11 @@ class Journal:
         os.fsync(log.fileno())
 
     def _stopped(self, step: Move, error: OSError) -> MoveError:
+        path = shlex.quote(shown(self.path, LONGEST_PATH))
         return MoveError(
             f"{shown(step.source)} -> {shown(step.target)}: "
             f"{error.strerror or error}; {self.done} of {len(self.moves)} were done: "
-            f"`open-nsfw dataset undo {shown(self.path)}` takes them back"
+            f"`open-nsfw dataset undo --apply {path}` takes them back"
         )
 
 
