@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from open_nsfw_tf.dataset.moves import Journal, plan
+from open_nsfw_tf.dataset.moves import Journal
+from open_nsfw_tf.dataset.plan import plan
 from open_nsfw_tf.dataset.undo import undo
 
 EVENTS = {

@@ -13,7 +13,8 @@ import pytest
 
 from open_nsfw_tf.dataset import moves as moving
 from open_nsfw_tf.dataset import undo as undoing
-from open_nsfw_tf.dataset.moves import Journal, Move, MoveError, plan
+from open_nsfw_tf.dataset.moves import Journal, MoveError
+from open_nsfw_tf.dataset.plan import Move, plan
 from open_nsfw_tf.dataset.undo import undo
 
 HOWS = ("move", "copy", "link")
@@ -158,6 +159,28 @@ def test_long_names_are_cut_and_still_apart(tmp_path: Path) -> None:
     assert undo(made.path, apply=True).whole
 
 
+def test_a_long_name_without_suffix_gets_a_number(tmp_path: Path) -> None:
+    long = f"a.{'x' * 250}"
+    sources = files(tmp_path, f"a/{long}", f"b/{long}")
+    made = journal([(p, tmp_path / "out" / long) for p in sources], tmp_path / "out")
+    assert Path(made.moves[1].target).name == f"{long}-2"
+    made.run()
+    assert undo(made.path, apply=True).whole
+
+
+def test_a_file_where_the_source_folder_was(tmp_path: Path) -> None:
+    sources = files(tmp_path, "a/x.jpg", "b/y.jpg")
+    out = tmp_path / "out"
+    made = journal([(path, out / path.name) for path in sources], out)
+    made.run()
+    (tmp_path / "a").rmdir()
+    (tmp_path / "a").write_text("a file now")
+    done = undo(made.path, apply=True)
+    assert done.counts == {undoing.BACK: 1, undoing.IN_THE_WAY: 1}
+    assert (out / "x.jpg").read_bytes() == b"0"
+    assert sources[1].read_bytes() == b"11"
+
+
 def test_sources_that_went_are_named_and_the_rest_is_moved(tmp_path: Path) -> None:
     sources = files(tmp_path, "a/x.jpg", "a/y.jpg", "a/z.jpg")
     pairs = [(str(path), str(tmp_path / "out" / path.name)) for path in sources]
@@ -209,7 +232,8 @@ def test_another_file_system(tmp_path: Path, other_disk: Path) -> None:
 
 FULL = """
 import resource, sys
-from open_nsfw_tf.dataset.moves import Journal, plan
+from open_nsfw_tf.dataset.moves import Journal
+from open_nsfw_tf.dataset.plan import plan
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 source, target = sys.argv[1:]
 pairs = [(f"{source}/{n}.jpg", f"{target}/{n}.jpg") for n in range(4)]
@@ -290,6 +314,24 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert source.read_bytes() == b"0"
 
 
+def test_a_disk_without_links_and_modes(
+    tmp_path: Path, other_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "as on FAT")
+
+    (source,) = files(tmp_path, "a/x.jpg")
+    os.utime(source, ns=(1, 1_000_000_007))
+    made = journal([(source, other_disk / "x.jpg")], other_disk)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "chmod", refuse)
+    made.run()
+    assert (other_disk / "x.jpg").stat().st_mtime_ns == 1_000_000_007
+    os.utime(other_disk / "x.jpg", ns=(1, 0))  # which FAT does to odd seconds
+    assert undo(made.path, apply=True).whole
+    assert source.read_bytes() == b"0"
+
+
 def test_a_cut_last_line_was_not_begun(tmp_path: Path) -> None:
     (source,) = files(tmp_path, "a/x.jpg")
     made = journal([(source, tmp_path / "out/x.jpg")], tmp_path / "out")
@@ -318,7 +360,7 @@ def lines(tmp_path: Path) -> list[str]:
         (1, "from", "relative.jpg"),
         (1, "from", 7),
         (1, "size", "large"),
-        (1, "file", 3),
+        (1, "mtime_ns", None),
     ],
 )
 def test_manifests_that_are_none(

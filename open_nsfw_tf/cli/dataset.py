@@ -15,7 +15,8 @@ from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset import split as splitting
 from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import Found, find
-from open_nsfw_tf.dataset.moves import HOW, Journal, plan
+from open_nsfw_tf.dataset.moves import HOW, Journal
+from open_nsfw_tf.dataset.plan import plan
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import MAX_PIXELS
 

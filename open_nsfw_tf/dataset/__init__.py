@@ -7,7 +7,7 @@ moves, which is written down before the first of them and can be undone.
 The parts: `folder` finds the files, `check` looks at each, `fingerprints` and
 `neighbours` find what looks the same, `duplicates` and `split` act on it, `judged`
 joins a table of scores with the folder, `mistakes` and `sort` act on that, `sheets`
-draws; `moves` and `undo` touch the disk.
+draws; `plan` finds free names, `moves` and `undo` touch the disk.
 """
 
 from importlib.util import find_spec

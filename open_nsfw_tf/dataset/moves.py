@@ -16,17 +16,16 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.dataset.folder import MANIFEST, MANIFEST_SUFFIX
+from open_nsfw_tf.dataset.plan import Move, Names
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 
 VERSION = 1
 LONGEST_PATH = 1000  # characters in an error
-LONGEST_NAME = 255  # bytes; what common file systems allow
 # What os.link says where hard links are not to be had: FAT, some network disks, a file
 # of somebody else's, a file with too many links.
 _NO_LINKS = {
@@ -41,77 +40,6 @@ _NO_LINKS = {
 
 class MoveError(OSError):
     """Moving stopped; the message names the manifest that undoes what was moved."""
-
-
-@dataclass(slots=True)
-class Move:
-    """One file and where it goes; both paths are absolute."""
-
-    source: str
-    target: str
-
-
-@dataclass(slots=True)
-class Plan:
-    """What would be done.
-
-    Attributes:
-        moves: in order; the targets are free, and no two are the same.
-        missing: sources that are gone.
-    """
-
-    moves: list[Move] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
-def plan(pairs: Iterable[tuple[str, str]]) -> Plan:
-    """Give every file a free name at its target.
-
-    Args:
-        pairs: source and wanted target, absolute paths.
-
-    Returns:
-        The moves. Where a name is taken, on the disk or in this plan, it gets a
-        number: ``photo-2.jpg``.
-    """
-    made, names = Plan(), Names()
-    for source, target in pairs:
-        if os.path.lexists(source):
-            made.moves.append(Move(source, names.free(target)))
-        else:
-            made.missing.append(source)
-    return made
-
-
-class Names:
-    """Free names: neither on the disk nor given away before."""
-
-    def __init__(self) -> None:
-        """Nothing is given away yet."""
-        self._given: set[str] = set()
-        self._last: dict[str, int] = {}
-
-    def free(self, target: str) -> str:
-        """The target itself or, where that is taken, the next numbered name."""
-        folder, name = os.path.split(target)
-        stem, suffix = os.path.splitext(name)
-        wanted = os.path.join(folder, fitting(stem, suffix))
-        candidate = wanted
-        number = self._last.get(wanted, 1)
-        while candidate in self._given or os.path.lexists(candidate):
-            number += 1
-            candidate = os.path.join(folder, fitting(stem, f"-{number}{suffix}"))
-        self._last[wanted] = number
-        self._given.add(candidate)
-        return candidate
-
-
-def fitting(stem: str, suffix: str) -> str:
-    """A file name of at most 255 bytes; the stem is cut where it is longer."""
-    suffix = suffix if len(os.fsencode(suffix)) < LONGEST_NAME // 2 else ""
-    while stem and len(os.fsencode(stem + suffix)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + suffix
 
 
 # -- one file
@@ -146,11 +74,19 @@ def _copy(source: str, target: str, part: str) -> None:
             shutil.copyfileobj(reader, writer, 1 << 20)
             writer.flush()
             os.fsync(writer.fileno())
-        shutil.copystat(source, part)
+        _copy_status(source, part)
         _put(part, target)
     finally:
         if os.path.lexists(part):
             os.unlink(part)
+
+
+def _copy_status(source: str, target: str) -> None:
+    try:
+        shutil.copystat(source, target)
+    except PermissionError:  # FAT keeps no modes; the time tells files apart
+        status = os.stat(source)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def move(source: str, target: str, part: str) -> None:
@@ -334,7 +270,6 @@ def _line(step: Move) -> dict[str, Any]:
         "to": step.target,
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "file": [status.st_dev, status.st_ino],
     }
 
 

@@ -33,7 +33,6 @@ class Entry:
     target: str
     size: int
     mtime_ns: int
-    file: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -114,7 +113,6 @@ def _manifest(header: Any, lines: list[Any]) -> Manifest:
             _path(line["to"]),
             int(line["size"]),
             int(line["mtime_ns"]),
-            tuple(line["file"]),
         )
         for line in lines[:count]
     ]
@@ -126,7 +124,7 @@ def _manifest(header: Any, lines: list[Any]) -> Manifest:
         elif "wrote" in line:
             written = _path(line["wrote"])
             manifest.wrote.append(
-                Entry(written, written, line["size"], line["mtime_ns"], (0, 0))
+                Entry(written, written, int(line["size"]), int(line["mtime_ns"]))
             )
     return manifest
 
@@ -183,10 +181,10 @@ def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
         return CHANGED
     if apply:
         folder = os.path.dirname(entry.source)
-        os.makedirs(folder, exist_ok=True)
         try:
+            os.makedirs(folder, exist_ok=True)
             move(entry.target, entry.source, part_of(token, number, folder))
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
             return IN_THE_WAY
     return BACK
 
@@ -248,8 +246,6 @@ def _status(path: str) -> os.stat_result | None:
 
 def _same(entry: Entry, status: os.stat_result) -> bool:
     """Whether a file is the one that was moved, or its whole copy."""
-    if (status.st_dev, status.st_ino) == entry.file:
-        return True
     apart = abs(status.st_mtime_ns - entry.mtime_ns)
     return status.st_size == entry.size and apart <= COARSE
 
