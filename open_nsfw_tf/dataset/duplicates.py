@@ -1,9 +1,10 @@
 """Duplicates, and which copy to keep.
 
 Around the best copy - most pixels, then most bytes, then oldest - all that is near it
-is its group, so whatever is moved has a near copy that stays. Groups within one class
-of one side are plain duplicates; across sides (train, test, val) they leak; across
-classes they contradict each other.
+is its group, so what is moved has a near copy that stays. Groups within one class of
+one side are plain duplicates. Across sides (train, test, val) they leak: test stays what
+it is. Across classes they contradict each other, and nobody but a person can say which
+copy is the right one: all that hangs together is one group.
 """
 
 import os
