@@ -12,6 +12,7 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
+DATASET = ["cleanlab>=2.9", "imagehash>=4.3", "scikit-learn>=1.5"]
 COREML = ["coremltools>=9"]
 EVALUATE = ["matplotlib>=3.9", "scikit-learn>=1.5"]
 LITERT = ["ai-edge-litert>=2"]
@@ -52,6 +53,7 @@ setup(
         "tflite": TFLITE,
         "coreml": COREML,
         "evaluate": [*EVALUATE, *PARQUET],
+        "dataset": DATASET,
         "parquet": PARQUET,
         "serving": SERVING,
         "dev": [
@@ -60,6 +62,7 @@ setup(
             *TFLITE,
             *COREML,
             *EVALUATE,
+            *DATASET,
             *PARQUET,
             *SERVING,
             "hypothesis>=6",

@@ -85,9 +85,9 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return _from_array(picture, max_pixels)
         if isinstance(picture, Image.Image):
             _check_size(picture.size, max_pixels)
-            with _decoding():
+            with decoding():
                 return _to_rgb(picture)
-        with _open_binary(picture) as file, _decoding():
+        with _open_binary(picture) as file, decoding():
             return _decode(file, max_pixels)
 
 
@@ -131,7 +131,7 @@ def _naming(picture: object) -> Iterator[None]:
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """Whatever a decoder stumbles over is an `ImageError`."""
     try:
         yield
@@ -276,7 +276,7 @@ _FILTERS = threading.Lock()
 
 
 def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
-    with _identify(file, max_pixels) as image:
+    with identify(file, max_pixels) as image:
         _check_size(image.size, max_pixels)
         if image.format == "TIFF":
             _check_tiles(image, max_pixels)
@@ -290,8 +290,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _identify(file: IO[bytes], max_pixels: int) -> Any:
-    """`Image.open` for our formats: the picture, of which only the header is read."""
+def identify(file: IO[bytes], max_pixels: int) -> Any:
+    """`Image.open` for our formats: the picture, of which only the header is read.
+
+    Raises ImageError, or what Pillow does: for use under `decoding`.
+    """
     Image.preinit()
     file.seek(0)
     prefix = file.read(16)

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,24 @@ os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())
 SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see README
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """An empty folder, as a user whom permissions bind: root is made nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, _NOBODY, _NOBODY)
+            os.seteuid(_NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+_NOBODY = 65534
 
 
 @pytest.fixture(scope="session")

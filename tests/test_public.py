@@ -8,7 +8,12 @@ import pytest
 
 import open_nsfw_tf
 
-HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "rich", "pooch", "requests")
+HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "rich", "pooch", "requests") + (
+    "imagehash",
+    "scipy",
+    "cleanlab",
+    "pandas",
+)
 
 
 def loaded_after(code: str) -> set[str]:

@@ -11,8 +11,10 @@ from open_nsfw_tf.cli import batch as _batch
 from open_nsfw_tf.cli import classify as _classify
 from open_nsfw_tf.cli import compare as _compare
 from open_nsfw_tf.cli import convert as _convert
+from open_nsfw_tf.cli import dataset as _dataset  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli import evaluate as _evaluate  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import export as _export
+from open_nsfw_tf.cli import mistakes as _mistakes  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
