@@ -101,7 +101,9 @@ class Classifier:
         self.device = device
         check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
-        self.workers = engines.check_count(workers or cores(), "worker")
+        self.workers = engines.check_count(
+            cores() if workers is None else workers, "worker"
+        )
         self.engine = engines.create(
             self.engine_name, self.source, precision, threads, device
         )

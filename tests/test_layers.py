@@ -31,6 +31,7 @@ OWNERS = {
         "formats/onnx_graph",
         "formats/onnx_walk",
         "export/onnx",
+        "quantize/qdq",
     },
     "onnxruntime": {"backend"},
     "openvino": {"backend"},

@@ -1,24 +1,26 @@
 """8 bits: each step against what it must keep, and the whole against the float network."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pictures
 import pytest
 
-from open_nsfw_tf.architecture import STEM, Convolution, fold_batch_norm
+from open_nsfw_tf.architecture import BLOCKS, STEM, Convolution, fold_batch_norm
 from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.image import yahoo_tensor
 from open_nsfw_tf.quantize import (
     Quantized,
     Range,
     Rounded,
-    Settings,
+    choice,
     ops,
     qdq,
     quantize,
 )
 from open_nsfw_tf.quantize.arithmetic import convolve, max_pool, second_moments
+from open_nsfw_tf.quantize.choice import varied
 from open_nsfw_tf.quantize.equalize import edges, equalize
 from open_nsfw_tf.quantize.rounding import LEVELS, round_kernel
 from open_nsfw_tf.quantize.walk import walk
@@ -33,7 +35,7 @@ def photos() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def rounded(weights: Any, photos: np.ndarray) -> Quantized:
-    return walk(weights, photos, Settings())
+    return walk(weights, photos)
 
 
 def answers(model: Any, batch: np.ndarray) -> np.ndarray:
@@ -153,8 +155,8 @@ def test_onnx_runtime_answers_what_was_computed(
     came = answers(qdq.graph(rounded), photos)
     drift = np.abs(came - wanted).max()
     # A tie that is rounded otherwise is one step of one value, and there are a few.
-    assert abs(drift - rounded.drift) <= 2e-3
-    assert drift <= 0.006
+    assert abs(drift - rounded.drift) <= 5e-3
+    assert drift <= 0.03
 
 
 def test_both_layouts_are_one_network(rounded: Quantized, photos: np.ndarray) -> None:
@@ -211,19 +213,43 @@ def test_tensorflow_ops_have_the_same_weights_and_a_range_each(
     assert len(ops.ranges(rounded)) == 49 + 12 + 3 + 8
 
 
-def test_the_first_settings_that_drift_little_are_taken(
+def test_ranges_are_varied_together_where_they_must_be(rounded: Quantized) -> None:
+    other = varied(rounded, np.random.default_rng(3))
+    for stage in BLOCKS:
+        for block in stage:
+            a = other.convolutions[block.main[0].place]
+            before = rounded.convolutions[block.main[0].place]
+            assert before.output.scale < a.output.scale < 1.15 * before.output.scale
+            assert a.codes is before.codes
+    assert (
+        other.convolutions["stage0_block0_branch2b"].output
+        == other.convolutions["1"].output
+    )
+    assert (
+        other.convolutions["stage2_block0_branch2b"].output
+        == other.streams["stage1_block3"]
+    )
+
+
+def test_the_variant_that_drifts_least_is_kept(
     weights: Any, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from open_nsfw_tf import quantize as room
+    """A network whose ranges cut off is changed for any that does not."""
+    from open_nsfw_tf.formats.onnx_graph import graph
 
-    tried = (Settings(0.0, 0.5), Settings(), Settings(0.5))
-    monkeypatch.setattr(room, "TRIED", tried)
-    monkeypatch.setattr(room, "ENOUGH", 0.02)
-    one = photos[:2]
-    made = quantize(weights, one)
-    again = walk(weights, one, Settings())
-    assert walk(weights, one, tried[0]).drift > 0.02  # ranges that cut off
-    assert made.drift == pytest.approx(again.drift, abs=1e-3)
+    narrow = walk(weights, photos)
+    for place, made in narrow.convolutions.items():
+        output = Range(made.output.scale * 0.9, made.output.zero)
+        narrow.convolutions[place] = replace(made, output=output)
+    monkeypatch.setattr(choice, "TRIALS", 4)
+    monkeypatch.setattr(choice, "ENOUGH", 0)
+    kept = choice.settle(narrow, weights, photos)
+    drifts = [
+        np.abs(answers(qdq.graph(one), photos) - answers(graph(weights), photos))
+        for one in (narrow, kept)
+    ]
+    assert kept.drift == pytest.approx(drifts[1].max(), abs=1e-6)
+    assert drifts[1].max() <= drifts[0].max()
 
 
 def test_nothing_to_calibrate_with_is_told(weights: Any) -> None:

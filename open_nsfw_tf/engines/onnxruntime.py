@@ -70,8 +70,8 @@ class Engine:
     """The network in an ONNX Runtime session.
 
     Largest difference from Caffe's scores over 103 pictures: float32 7.6e-7; float16
-    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster; int8 .0095
-    (.0012 on average; .0036 on photographs), on a CPU 2.5 times as fast. int8 is
+    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster; int8 .07 (.0045
+    on photographs, .0008 on average), on a CPU 2.5 times as fast. int8 is
     calibrated on samples the first time, which takes a minute, and kept then. All
     threads call one session.
 

@@ -8,7 +8,7 @@ What is done against it, each step with its source:
   before it (`rounding`);
 - biases make up for the mean error that is left, against the float network (`walk`);
 - ranges are wider than what the calibration saw: a value that is cut off costs far more
-  than coarser steps do;
+  than coarser steps do; which of them are best, scores tell (`choice`);
 - branch2c and the projection are one convolution over a concatenation, which saves two
   roundings a stage;
 - the picture goes in exactly: as its 256 levels, not minus the mean (`walk`);
@@ -130,24 +130,6 @@ class Quantized:
     drift: float = float("inf")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What calibration may choose.
-
-    Attributes:
-        evenness: how far channels are brought to one range: 0 not at all, 1 wholly.
-        margin: ranges over the largest value that calibration saw.
-    """
-
-    evenness: float = 0.7
-    margin: float = 1.1
-
-
-# Rounding noise differs from one to the other without a rule, so some are tried.
-TRIED = (Settings(), Settings(0.5), Settings(0.8), Settings(0.7, 1.2))
-ENOUGH = 0.006  # drift at which no other settings are tried
-
-
 GENERATED = 24  # pictures among the samples
 
 
@@ -171,20 +153,13 @@ def quantize(weights: Weights, batch: np.ndarray) -> Quantized:
             of the kind that will be scored; some tens do. Memory is about 10 MB each.
 
     Returns:
-        The network that drifts least over the batch of those that the `TRIED` settings
-        give; the first that drifts by no more than `ENOUGH` ends the search.
+        The rounded network, with its drift over the batch.
 
     Raises:
         WeightsError: as `check_weights`.
         ValueError: the batch has another shape or dtype, or is empty.
     """
+    from open_nsfw_tf.quantize.choice import settle
     from open_nsfw_tf.quantize.walk import walk
 
-    best = Quantized()
-    for settings in TRIED:
-        made = walk(weights, batch, settings)
-        if made.drift < best.drift:
-            best = made
-        if best.drift <= ENOUGH:
-            break
-    return best
+    return settle(walk(weights, batch), weights, batch)
