@@ -1,0 +1,136 @@
+"""The results of `benchmarks.peers` as Markdown."""
+
+from typing import Any
+
+from benchmarks.contenders import NET, PICTURES
+from benchmarks.results import times_as_fast
+
+Run = dict[str, Any]
+MEASURES = (*NET, *PICTURES)
+
+
+def markdown(run: Run) -> str:
+    """All tables of a run, as `peers.measure` returns it."""
+    parts = [
+        _machine(run),
+        _speeds(run["contenders"]),
+        _ratios(run["contenders"]),
+        _roofline(run),
+        _overhead(run),
+        _targets(run["targets"]),
+        _failed(run["failed"]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _machine(run: Run) -> str:
+    machine, pictures = run["machine"], run["pictures"]
+    packages = ", ".join(f"{name} {at}" for name, at in machine["packages"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}; {packages}.\n"
+        f"{pictures['count']} {pictures['kind']} of {pictures['megapixels'][0]:.1f} to "
+        f"{pictures['megapixels'][1]:.1f} Mpx; a list has {pictures['listed']}; medians "
+        f"of {run['rounds']} rounds, lowest and highest in parentheses."
+    )
+
+
+def _spread(found: Run | None, digits: int) -> str:
+    if not found:
+        return ""
+    numbers = (found[key] for key in ("median", "min", "max"))
+    median, low, high = (f"{number:.{digits}f}" for number in numbers)
+    return f"{median} ({low}-{high})"
+
+
+def _speeds(contenders: Run) -> str:
+    titles = [
+        "milliseconds a picture",
+        *("net only, batch 1", "net only, batch 16", "one by one", "list"),
+        *("peak MB", "first score, s", "largest score difference"),
+    ]
+    rows = []
+    for name, row in contenders.items():
+        peak, difference = row["peak_megabytes"], row["score_difference"]
+        rows.append(
+            [
+                name,
+                *(_spread(row["milliseconds"].get(key), 1) for key in MEASURES),
+                f"{peak:.0f}" if peak else "",
+                _spread(row["first_score_seconds"], 2),
+                f"{max(difference.values()):.1g}" if difference else "",
+            ]
+        )
+    return _table(titles, rows)
+
+
+def _ratios(contenders: Run) -> str:
+    """How many times as fast each of ours is as each peer, in every measure."""
+    peers = {name: row for name, row in contenders.items() if not row["ours"]}
+    titles = ["times as fast as"]
+    titles += [f"{name}, {key}" for name in peers for key in _of(peers[name])]
+    rows = []
+    for name, row in contenders.items():
+        if row["ours"]:
+            ratios = [
+                times_as_fast(row, peer, key)
+                for peer in peers.values()
+                for key in _of(peer)
+            ]
+            rows.append(
+                [name, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
+            )
+    return _table(titles, rows) if peers and rows else ""
+
+
+def _of(row: Run) -> list[str]:
+    return [key for key in MEASURES if key in row["milliseconds"]]
+
+
+def _roofline(run: Run) -> str:
+    rates = "; ".join(
+        f"{name.removeprefix('matmul ')} {_spread(rate['gflops'], 0)}"
+        for name, rate in run["matmul"].items()
+    )
+    rows = [
+        [name, f"{row['gflops']:.0f}", f"{row['roof_gflops']:.0f}"]
+        + [f"{100 * row['share_of_roof']:.0f} %"]
+        for name, row in run["contenders"].items()
+        if "roof_gflops" in row
+    ]
+    if not rows:
+        return ""
+    titles = ["roofline, batch 16", "GFLOP/s", "matrix multiply GFLOP/s", "reached"]
+    return f"Matrix multiply, GFLOP/s: {rates}.\n\n{_table(titles, rows)}"
+
+
+def _overhead(run: Run) -> str:
+    titles = [
+        *("list, milliseconds a picture", "wall", "decoding, processor"),
+        *("inference, processor", "wall / (work / cores)", "bound by"),
+    ]
+    rows = [
+        [name, *(f"{row[key]:.1f}" for key in ("wall", "decoding", "inference"))]
+        + [f"{row['ratio']:.2f}", row["bound_by"]]
+        for name, row in run["overhead"].items()
+    ]
+    return _table(titles, rows) if rows else ""
+
+
+def _targets(found: list[Run]) -> str:
+    titles = ["target", "measure", "at least", "reached", "met"]
+    rows = [
+        [f"{one['name']} / {one['other']}", one["measure"], f"{one['least']:.2f}"]
+        + [f"{one['ratio']:.2f}", "yes" if one["met"] else "**no**"]
+        for one in found
+    ]
+    return _table(titles, rows) if rows else ""
+
+
+def _failed(failed: Run) -> str:
+    return "\n".join(f"{name} failed: {reason}" for name, reason in failed.items())
