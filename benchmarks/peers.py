@@ -104,8 +104,8 @@ def measure(
         answers = workers.measure(pictures, rounds)
         # Before the batches, which some networks hold more memory for.
         memory = workers.measure({"memory": list(chosen)}, rounds=1, warm_ups=0)
-        answers |= workers.measure(plan(chosen, NET), rounds)
-        answers |= workers.measure({MULTIPLY: list(matmuls)}, rounds)
+        network = plan({**chosen, **matmuls}, (*NET, MULTIPLY))
+        answers |= workers.measure(network, rounds)
         failed = workers.failed
     kept = {name: kind for name, kind in chosen.items() if name not in failed}
     table = results.rows(kept, answers, first, memory["memory"])

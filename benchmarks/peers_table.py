@@ -7,6 +7,7 @@ from benchmarks.results import times_as_fast
 
 Run = dict[str, Any]
 MEASURES = (*NET, *PICTURES)
+TITLES = ("net only, batch 1", "net only, batch 16", "one by one", "list")
 
 
 def markdown(run: Run) -> str:
@@ -51,7 +52,7 @@ def _spread(found: Run | None, digits: int) -> str:
 def _speeds(contenders: Run) -> str:
     titles = [
         "milliseconds a picture",
-        *("net only, batch 1", "net only, batch 16", "one by one", "list"),
+        *TITLES,
         *("peak MB", "first score, s", "largest score difference"),
     ]
     rows = []
@@ -71,25 +72,18 @@ def _speeds(contenders: Run) -> str:
 
 def _ratios(contenders: Run) -> str:
     """How many times as fast each of ours is as each peer, in every measure."""
-    peers = {name: row for name, row in contenders.items() if not row["ours"]}
-    titles = ["times as fast as"]
-    titles += [f"{name}, {key}" for name in peers for key in _of(peers[name])]
-    rows = []
-    for name, row in contenders.items():
-        if row["ours"]:
-            ratios = [
-                times_as_fast(row, peer, key)
-                for peer in peers.values()
-                for key in _of(peer)
-            ]
-            rows.append(
-                [name, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
-            )
-    return _table(titles, rows) if peers and rows else ""
+    rows = [
+        [f"{name} / {other}", *_times(row, peer)]
+        for name, row in contenders.items()
+        for other, peer in contenders.items()
+        if row["ours"] and not peer["ours"]
+    ]
+    return _table(["times as fast", *TITLES], rows) if rows else ""
 
 
-def _of(row: Run) -> list[str]:
-    return [key for key in MEASURES if key in row["milliseconds"]]
+def _times(row: Run, peer: Run) -> list[str]:
+    ratios = (times_as_fast(row, peer, measure) for measure in MEASURES)
+    return ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
 
 
 def _roofline(run: Run) -> str:
