@@ -30,6 +30,12 @@ Answers = dict[str, dict[str, list[Answer]]]  # {measure: {name: one a round}}
 Plan = dict[str, list[str]]  # {measure: names}
 
 
+def say(text: str) -> None:
+    """Tell who is waited for in one line, which the next one replaces."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="\r", file=sys.stderr, flush=True)
+
+
 class WorkerError(RuntimeError):
     """A contender's process ended before its answer."""
 
@@ -143,6 +149,7 @@ class Workers:
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(times):
             for name, found in seconds.items():
+                say(f"start {turn + 1} of {times}: {name}")
                 taken = self._start(name)
                 if taken is not None and (turn or times == 1):
                     found.append(taken)
@@ -178,6 +185,7 @@ class Workers:
         for turn in range(warm_ups + rounds):
             for measure, names in plan.items():
                 for name in names:
+                    say(f"round {turn + 1} of {warm_ups + rounds}: {measure}, {name}")
                     answer = self._ask(name, measure)
                     if answer is not None and turn >= warm_ups:
                         answers[measure][name].append(answer)
