@@ -138,12 +138,8 @@ class Opennsfw2:
         return float(self.package.predict_image(path, weights_path=self.weights))
 
     def many(self, paths: list[str]) -> list[float]:
-        """NSFW scores by `predict_images`, in batches as large as ours."""
-        return list(
-            self.package.predict_images(
-                paths, batch_size=BATCH_SIZE, weights_path=self.weights
-            )
-        )
+        """NSFW scores by `predict_images`, in its batches of 8."""
+        return list(self.package.predict_images(paths, weights_path=self.weights))
 
 
 class OpenCV:

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -47,6 +48,42 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+class Others:
+    """What other processes took of the machine; made at the start of a run."""
+
+    def __init__(self) -> None:
+        self.start, self.busy, self.own = time.monotonic(), _busy(), _own()
+
+    def share(self) -> float | None:
+        """Of all cores' time since the start, 0..1; None where nobody tells.
+
+        It is known when this process's own children have ended.
+        """
+        busy = _busy()
+        if busy is None or self.busy is None:
+            return None
+        others = (busy - self.busy) - (_own() - self.own)
+        time_of_cores = (os.cpu_count() or 1) * (time.monotonic() - self.start)
+        return min(max(others / time_of_cores, 0.0), 1.0)
+
+
+def _busy() -> float | None:
+    """Seconds that the whole machine's cores worked, or were kept from it, so far."""
+    counters = Path("/proc/stat")
+    if not counters.exists():
+        return None
+    first = counters.read_text(encoding="utf-8").splitlines()[0]
+    user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _own() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _version(name: str) -> str | None:

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks import results
 from benchmarks.bench import BATCH_SIZE, Bench
 from benchmarks.contenders import ALONE, NET, PICTURES, Kind, contenders, parts
-from benchmarks.machine import cores, machine
+from benchmarks.machine import Others, cores, machine
 from benchmarks.matmul import MEASURE as MULTIPLY
 from benchmarks.matmul import multipliers
 from benchmarks.peers_table import markdown
@@ -97,6 +97,7 @@ def measure(
     matmuls = multipliers({kind.precision for kind in chosen.values()})
     explaining = parts(chosen)
     everybody = {**chosen, **explaining, **matmuls}
+    others = Others()
     with Workers(bench) as workers:
         first = workers.start(chosen, starts)
         workers.start({**explaining, **matmuls})
@@ -115,6 +116,7 @@ def measure(
     results.add_roofline(table, rates)
     return {
         "machine": machine(),
+        "others": others.share(),
         "rounds": rounds,
         "contenders": table,
         "matmul": rates,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.contenders import NET, PICTURES
-from benchmarks.results import times_as_fast
+from benchmarks.results import OVERHEAD, times_as_fast
 
 Run = dict[str, Any]
 MEASURES = (*NET, *PICTURES)
@@ -37,8 +37,14 @@ def _machine(run: Run) -> str:
         f"{machine['python']}; {packages}.\n"
         f"{pictures['count']} {pictures['kind']} of {pictures['megapixels'][0]:.1f} to "
         f"{pictures['megapixels'][1]:.1f} Mpx; a list has {pictures['listed']}; medians "
-        f"of {run['rounds']} rounds, lowest and highest in parentheses."
+        f"of {run['rounds']} rounds, lowest and highest in parentheses.{_others(run)}"
     )
+
+
+def _others(run: Run) -> str:
+    if run["others"] is None:
+        return ""
+    return f"\nOther work took {100 * run['others']:.0f} % of the machine meanwhile."
 
 
 def _spread(found: Run | None, digits: int) -> str:
@@ -106,7 +112,11 @@ def _roofline(run: Run) -> str:
 def _overhead(run: Run) -> str:
     titles = [
         *("list, milliseconds a picture", "wall", "decoding, processor"),
-        *("inference, processor", "wall / (work / cores)", "bound by"),
+        *(
+            "inference, processor",
+            f"wall / (work / cores), at most {OVERHEAD}",
+            "bound by",
+        ),
     ]
     rows = [
         [name, *(f"{row[key]:.1f}" for key in ("wall", "decoding", "inference"))]
