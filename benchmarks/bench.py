@@ -62,7 +62,7 @@ class Bench:
 
     @cached_property
     def batch(self) -> np.ndarray:
-        """Float32 (16, 224, 224, 3): the network's input for the first pictures."""
+        """Network inputs, float32 (16, 224, 224, 3): see `peers.make_batch`."""
         return np.asarray(np.load(self.folder / "batch.npy"))
 
     @property

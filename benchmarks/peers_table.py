@@ -59,18 +59,23 @@ def _speeds(contenders: Run) -> str:
     titles = [
         "milliseconds a picture",
         *TITLES,
-        *("peak MB", "first score, s", "largest score difference"),
+        "peak MB",
+        "first score, s",
+        "largest score difference, files",
+        "of the batch of 16",
     ]
     rows = []
     for name, row in contenders.items():
-        peak, difference = row["peak_megabytes"], row["score_difference"]
+        peak, differences = row["peak_megabytes"], row["score_difference"]
+        files = [differences[key] for key in PICTURES if key in differences]
         rows.append(
             [
                 name,
                 *(_spread(row["milliseconds"].get(key), 1) for key in MEASURES),
                 f"{peak:.0f}" if peak else "",
                 _spread(row["first_score_seconds"], 2),
-                f"{max(difference.values()):.1g}" if difference else "",
+                f"{max(files):.1g}" if files else "",
+                f"{differences['net 16']:.1g}",
             ]
         )
     return _table(titles, rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.image import ImageError, yahoo_tensor
+from open_nsfw_tf.image import CROP, ImageError, yahoo_tensor
 from open_nsfw_tf.samples import generated_pictures
 
 # Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have them.
@@ -63,6 +63,23 @@ def readable(folder: Path, count: int) -> list[Path]:
 def repeated(paths: list[Path], count: int) -> list[Path]:
     """So many paths, taken from the list over and over."""
     return list(islice(cycle(paths), count))
+
+
+def soft_fields(count: int) -> np.ndarray:
+    """Network inputs of soft colours, some of which have scores far from 0 and 1.
+
+    Args:
+        count: how many.
+
+    Returns:
+        float32 (count, 224, 224, 3), BGR minus mean: sums of a few cosines, up to 20.
+    """
+    side = np.linspace(0, np.pi, CROP)
+    waves = np.stack([np.cos(number * side) for number in range(3)])
+    colours = np.random.default_rng(0).normal(size=(count, 3, 3, 3))
+    fields = np.einsum("ih,jw,nijc->nhwc", waves, waves, colours)
+    fields *= 20 / np.abs(fields).max(axis=(1, 2, 3), keepdims=True)
+    return np.asarray(fields, np.float32)
 
 
 def _can_be_read(path: Path) -> bool:
