@@ -201,6 +201,8 @@ def main() -> None:
     counts = ("pictures", "listed", "rounds", "starts")
     if any(getattr(asked, name) < 1 for name in counts):
         parser().error(f"expected at least 1 of {', '.join(counts)}")
+    if asked.json and not asked.json.parent.is_dir():  # not after minutes
+        parser().error(f"{asked.json}: no such folder")
     try:
         chosen = choose(asked.only)
         with tempfile.TemporaryDirectory() as folder:
