@@ -9,7 +9,6 @@ about, for the time: other work on the machine then slows both alike.
 import argparse
 import io
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.machine import peak_megabytes
 from open_nsfw_tf.image import create_yahoo_image_loader
 from open_nsfw_tf.image_graph import create_tensorflow_image_loader
 from open_nsfw_tf.samples import generated_pictures
@@ -55,9 +55,9 @@ def milliseconds(data: bytes, repeat: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_megabytes(name: str, size: str) -> float:
+def raised_megabytes(name: str, size: str) -> float:
     """Return by how much one picture raises a fresh process's peak memory."""
-    command = [sys.executable, __file__, "--peak", name, size]
+    command = [sys.executable, "-m", "benchmarks.image_graph", "--peak", name, size]
     output = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(output.stdout)
 
@@ -68,17 +68,10 @@ def print_peak(name: str, size: str) -> None:
     data = photo(SIZES[size], progressive=False)
     # Linux: 5 resets the high water mark, so that making the photo does not count.
     Path("/proc/self/clear_refs").write_text("5")
-    before = high_water_mark()
+    before = peak_megabytes()
     for _ in range(3):
         load(data)
-    print(high_water_mark() - before)
-
-
-def high_water_mark() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    print(peak_megabytes() - before)
 
 
 def main() -> None:
@@ -101,7 +94,7 @@ def main() -> None:
             row |= {f"{key}_ms": round(value, 2) for key, value in times.items()}
             row["ratio"] = round(times["tensorflow"] / times["pillow"], 2)
             for loader in LOADERS if not progressive else ():
-                row[f"{loader}_peak_mb"] = round(peak_megabytes(loader, name), 1)
+                row[f"{loader}_peak_mb"] = round(raised_megabytes(loader, name), 1)
             print("| " + " | ".join(str(value) for value in row.values()) + " |")
             rows.append(row)
     Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n")

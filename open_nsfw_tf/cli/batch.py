@@ -16,8 +16,11 @@ from open_nsfw_tf.batch.sorting import check_destination, sort_files
 from open_nsfw_tf.batch.sources import STDIN, check_sources, count
 from open_nsfw_tf.classifier import BATCH_SIZE, MAX_BATCH_SIZE, Classifier
 from open_nsfw_tf.cli.app import (
+    DeviceOption,
     EngineOption,
+    PrecisionOption,
     WeightsOption,
+    WorkersOption,
     app,
     choice,
     standard_input,
@@ -73,6 +76,17 @@ def batch(
         ),
     ] = "either",
     engine: EngineOption = "auto",
+    precision: PrecisionOption = "float32",
+    device: DeviceOption = None,
+    workers: WorkersOption = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH_SIZE,
+            help="Pictures that the engine gets at once; more help on GPUs only.",
+        ),
+    ] = BATCH_SIZE,
     weights: WeightsOption = None,
     move_to: Annotated[
         Path | None,
@@ -103,9 +117,17 @@ def batch(
         raise typer.BadParameter("--move-to and --threshold go together.")
     if move_to is not None:
         check_destination(move_to, sources)
-    classifier = _ready(sources, select, engine, weights)
-    mode = _mode(resume, overwrite)
-    _run(classifier, sources, output, mode=mode, hashes=hashes, select=select)
+    check_sources(sources, select)  # before the weights: a slip costs no time
+    classifier = Classifier(engine, weights, precision, device=device, workers=workers)
+    _run(
+        classifier,
+        sources,
+        output,
+        mode=_mode(resume, overwrite),
+        hashes=hashes,
+        select=select,
+        batch_size=batch_size,
+    )
     if move_to is not None and threshold is not None:
         placed = sort_files(read_table(output), move_to, threshold, link)
         counts = ", ".join(f"{number} {name}" for name, number in placed.items())
@@ -155,18 +177,10 @@ def batch_classify_original(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score a folder of pictures into a table, with the flags of the first port."""
-    classifier = _ready([source], "either", "auto", model_weights)
+    check_sources([source], "either")
+    classifier = Classifier(weights=model_weights)
     mode = _mode(resume, overwrite)
     _run(classifier, [source], output_file, mode=mode, batch_size=batch_size)
-
-
-def _ready(
-    sources: list[str], select: str, engine: str, weights: Path | None
-) -> Classifier:
-    check_sources(
-        sources, select
-    )  # before the weights: a slip of the pen costs no time
-    return Classifier(engine, weights)
 
 
 def _mode(resume: bool, overwrite: bool) -> Mode:
