@@ -23,8 +23,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.samples import generated_pictures, installed_pictures
+from open_nsfw_tf.image import Picture, check_batch, yahoo_tensor
+from open_nsfw_tf.samples import (
+    generated_pictures,
+    installed_pictures,
+    smooth_pictures,
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class Quantized:
 
 
 GENERATED = 24  # pictures among the samples
+SMOOTH = 12  # flat colours and gradients that are always added, or they drift most
 
 
 def sample_batch() -> np.ndarray:
@@ -159,7 +164,11 @@ def quantize(weights: Weights, batch: np.ndarray) -> Quantized:
         WeightsError: as `check_weights`.
         ValueError: the batch has another shape or dtype, or is empty.
     """
+    if not len(batch):
+        raise ValueError("expected at least one picture to calibrate with, got none")
     from open_nsfw_tf.quantize.choice import settle
     from open_nsfw_tf.quantize.walk import walk
 
-    return settle(walk(weights, batch), weights, batch)
+    smooth = np.stack([yahoo_tensor(picture) for picture in smooth_pictures(SMOOTH)])
+    made = walk(weights, np.concatenate([check_batch(batch), smooth]))
+    return settle(made, weights, batch)

@@ -19,7 +19,7 @@ from open_nsfw_tf.architecture import (
     Weights,
     fold_batch_norm,
 )
-from open_nsfw_tf.image import MEAN_BGR, check_batch
+from open_nsfw_tf.image import MEAN_BGR
 from open_nsfw_tf.quantize import Quantized, Range, Rounded
 from open_nsfw_tf.quantize.arithmetic import (
     convolve,
@@ -72,11 +72,7 @@ def walk(weights: Weights, batch: np.ndarray) -> Quantized:
 
     Raises:
         WeightsError: as `check_weights`.
-        ValueError: the batch has another shape or dtype, or is empty.
     """
-    batch = check_batch(batch)
-    if not len(batch):
-        raise ValueError("expected at least one picture to calibrate with, got none")
     even = equalize(fold_batch_norm(weights), batch, EVENNESS)
     return _Walk(even).network(batch)
 
