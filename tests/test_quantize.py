@@ -232,7 +232,7 @@ def test_ranges_are_varied_together_where_they_must_be(rounded: Quantized) -> No
 
 
 def test_the_variant_that_drifts_least_is_kept(
-    weights: Any, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    weights: Any, photos: np.ndarray
 ) -> None:
     """A network whose ranges cut off is changed for any that does not."""
     from open_nsfw_tf.formats.onnx_graph import graph
@@ -241,9 +241,9 @@ def test_the_variant_that_drifts_least_is_kept(
     for place, made in narrow.convolutions.items():
         output = Range(made.output.scale * 0.9, made.output.zero)
         narrow.convolutions[place] = replace(made, output=output)
-    monkeypatch.setattr(choice, "TRIALS", 4)
-    monkeypatch.setattr(choice, "ENOUGH", 0)
-    kept = choice.settle(narrow, weights, photos)
+    kept = choice.settle(
+        narrow, weights, photos, choice.onnx_scores, trials=4, enough=0
+    )
     drifts = [
         np.abs(answers(qdq.graph(one), photos) - answers(graph(weights), photos))
         for one in (narrow, kept)

@@ -36,10 +36,19 @@ KEPT_FLOAT = (
 )
 
 
+# Each trial takes a second or two, as the network is made anew.
+TRIALS = 16
+ENOUGH = 0.006
+
+
 def write(path: Path, job: Job) -> None:
     """Write the network; `description` is what stands beside it."""
     if job.precision == "int8":
-        path.write_bytes(_quantized(quantize(job.weights, job.calibration)))
+        worker = _Rounder()
+        network = quantize(
+            job.weights, job.calibration, worker.scores, trials=TRIALS, enough=ENOUGH
+        )
+        path.write_bytes(worker.rounded(network))
     else:
         path.write_bytes(convert(job.weights, job.precision))
 
@@ -65,33 +74,47 @@ def description(job: Job) -> dict[str, Any]:
     }
 
 
-def _quantized(network: Quantized) -> bytes:
-    """The flatbuffer in 8 bits: our weights and ranges, that library's operations."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        # Its progress bars would mix with ours.
-        redirect_stderr(StringIO()),
-        redirect_stdout(StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        from ai_edge_quantizer import quantizer, recipe
+class _Rounder:
+    """Makes flatbuffers in 8 bits: our weights and ranges, that library's operations."""
 
-        source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
-        source.write_bytes(flatbuffer(lambda images: ops.answer(network, images)))
-        worker = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-        for scope, operation in KEPT_FLOAT:
-            worker.update_quantization_recipe(
-                scope, operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
-            )
-        # It names the tensors, and finds ranges on a gray picture, which are replaced.
-        gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
-        seen = worker.calibrate({SIGNATURE: list(_inputs(gray))})
-        quantized = worker.quantize(
-            _calibrated(seen, network), enable_progress_report=False
+    def __init__(self) -> None:
+        self.source: bytes | None = None
+
+    def scores(self, network: Quantized, batch: np.ndarray) -> np.ndarray:
+        return _run({"model_content": self.rounded(network)}, batch)
+
+    def rounded(self, network: Quantized) -> bytes:
+        if self.source is None:  # variants of a network differ in their ranges alone
+            self.source = flatbuffer(lambda images: ops.answer(network, images))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+            # Its progress bars would mix with ours.
+            redirect_stderr(StringIO()),
+            redirect_stdout(StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
+            source.write_bytes(self.source)
+            worker = _quantizer(source)
+            # It names the tensors; the ranges that it finds on a gray picture go.
+            gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
+            seen = worker.calibrate({SIGNATURE: list(_inputs(gray))})
+            ranges = _calibrated(seen, network)
+            quantized = worker.quantize(ranges, enable_progress_report=False)
+            quantized.export_model(str(target))
+            return target.read_bytes()
+
+
+def _quantizer(source: Path) -> Any:
+    from ai_edge_quantizer import quantizer, recipe
+
+    worker = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+    for scope, operation in KEPT_FLOAT:
+        worker.update_quantization_recipe(
+            scope, operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
-        quantized.export_model(str(target))
-        return target.read_bytes()
+    return worker
 
 
 def _calibrated(seen: dict[str, Any], network: Quantized) -> dict[str, Any]:
@@ -116,10 +139,14 @@ def _inputs(batch: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 def scores(path: Path, job: Job) -> np.ndarray:
     """What LiteRT's interpreter answers through the signature."""
+    return _run({"model_path": str(path)}, job.batch)
+
+
+def _run(model: dict[str, Any], batch: np.ndarray) -> np.ndarray:
     from ai_edge_litert.interpreter import Interpreter
 
     with without_noise():
-        runner = Interpreter(model_path=str(path)).get_signature_runner(SIGNATURE)
-        return np.concatenate(
-            [runner(**inputs)["outputs"] for inputs in _inputs(job.batch)]
-        )
+        runner = Interpreter(**model).get_signature_runner(SIGNATURE)
+        answers = [runner(**inputs)["outputs"] for inputs in _inputs(batch)]
+    scores: np.ndarray = np.concatenate(answers)
+    return scores

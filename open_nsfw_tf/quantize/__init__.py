@@ -18,7 +18,9 @@ Measured over the 26 sample photographs of scikit-image, scikit-learn and matplo
 see README.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -149,13 +151,21 @@ def sample_batch() -> np.ndarray:
     return np.stack([yahoo_tensor(picture) for picture in pictures])
 
 
-def quantize(weights: Weights, batch: np.ndarray) -> Quantized:
+def quantize(
+    weights: Weights,
+    batch: np.ndarray,
+    answer: Callable[[Quantized, np.ndarray], np.ndarray] | None = None,
+    **limits: Any,
+) -> Quantized:
     """Round the network to 8 bits, calibrated on pictures.
 
     Args:
         weights: the canonical dict.
         batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123): photographs
             of the kind that will be scored; some tens do. Memory is about 10 MB each.
+        answer: scores, float32 (N, 2), of a rounded network and a batch in the runtime
+            that it is for; None: ONNX Runtime.
+        limits: `trials` and `enough` of `open_nsfw_tf.quantize.choice.settle`.
 
     Returns:
         The rounded network, with its drift over the batch.
@@ -166,9 +176,9 @@ def quantize(weights: Weights, batch: np.ndarray) -> Quantized:
     """
     if not len(batch):
         raise ValueError("expected at least one picture to calibrate with, got none")
-    from open_nsfw_tf.quantize.choice import settle
+    from open_nsfw_tf.quantize.choice import onnx_scores, settle
     from open_nsfw_tf.quantize.walk import walk
 
     smooth = np.stack([yahoo_tensor(picture) for picture in smooth_pictures(SMOOTH)])
     made = walk(weights, np.concatenate([check_batch(batch), smooth]))
-    return settle(made, weights, batch)
+    return settle(made, weights, batch, answer or onnx_scores, **limits)

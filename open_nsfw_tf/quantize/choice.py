@@ -5,6 +5,7 @@ step of an early tensor gives another sum, of the same spread. So ranges are var
 little, each variant is run as it will be run, and the one that drifts least is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,29 +20,46 @@ ENOUGH = 0.004  # drift at which no others are tried
 WIDEST = 1.15  # times the calibrated range
 
 
-def settle(network: Quantized, weights: Weights, batch: np.ndarray) -> Quantized:
+Answer = Callable[[Quantized, np.ndarray], np.ndarray]
+
+
+def settle(
+    network: Quantized,
+    weights: Weights,
+    batch: np.ndarray,
+    answer: Answer,
+    trials: int = TRIALS,
+    enough: float = ENOUGH,
+) -> Quantized:
     """The variant of a rounded network that drifts least on some pictures.
 
     Args:
         network: from `walk`.
         weights: the canonical dict, which it was made of.
         batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
+        answer: scores, float32 (N, 2), of a variant and a batch in its own runtime.
+        trials: variants at most.
+        enough: drift at which no others are tried.
 
     Returns:
-        The network itself or one with other ranges; its `drift` is ONNX Runtime's.
+        The network itself or one with other ranges, with its `drift`.
     """
-    wanted = _scores(graph(weights).SerializeToString(), batch)
+    wanted = _run(graph(weights).SerializeToString(), batch)
     random = np.random.default_rng(0)
     best, tried = network, network
-    for trial in range(TRIALS):
-        came = _scores(qdq.graph(tried).SerializeToString(), batch)
-        tried.drift = float(np.abs(came - wanted).max())
+    for trial in range(trials):
+        tried.drift = float(np.abs(answer(tried, batch) - wanted).max())
         if not trial or tried.drift < best.drift:
             best = tried
-        if best.drift <= ENOUGH:
+        if best.drift <= enough:
             break
         tried = varied(network, random)
     return best
+
+
+def onnx_scores(network: Quantized, batch: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers, float32 (N, 2)."""
+    return _run(qdq.graph(network).SerializeToString(), batch)
 
 
 def varied(network: Quantized, random: np.random.Generator) -> Quantized:
@@ -63,7 +81,7 @@ def _wider(at: Range, random: np.random.Generator) -> Range:
     return replace(at, scale=at.scale * random.uniform(1, WIDEST))
 
 
-def _scores(model: bytes, batch: np.ndarray) -> np.ndarray:
+def _run(model: bytes, batch: np.ndarray) -> np.ndarray:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
