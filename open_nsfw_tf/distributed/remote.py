@@ -68,6 +68,8 @@ def check_remote(uri: str) -> None:
         OSError: the storage does not answer, or refuses.
     """
     files, path = filesystem(uri)
+    if not path.strip("/"):
+        raise ValueError(f"{shown(uri)}: expected a bucket or a folder")
     try:
         (info,) = files.get_file_info([path])
     except OSError as error:
