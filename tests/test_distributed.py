@@ -146,16 +146,15 @@ def test_the_rows_are_those_of_the_local_batch(folder: Path, local: Table) -> No
 
 
 def test_the_example_runs(folder: Path) -> None:
-    for words in ("3 new rows, 1 without a score", "0 new rows, 0 without a score"):
-        done = subprocess.run(
-            [sys.executable, ROOT / "examples" / "ray_cluster.py", "out"]
-            + ["photos/00.png", "photos/inner/rocket.jpg", "photos/bad.jpg"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.splitlines()[0] == words
-        assert len(done.stdout.splitlines()) == 3
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "ray_cluster.py", "out"]
+        + ["photos/00.png", "photos/inner/rocket.jpg", "photos/bad.jpg"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[0] == "3 new rows, 1 without a score"
+    assert len(done.stdout.splitlines()) == 3
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(folder: Path, local: Table) -> None:
@@ -225,16 +224,16 @@ def test_nothing_is_sent_home_and_nothing_left(folder: Path) -> None:
             """
 from open_nsfw_tf.distributed.cluster import connected
 with connected() as ray:
-    from ray._private.usage.usage_lib import usage_stats_enabled
+    from ray._common.usage.usage_lib import usage_stats_enabled
     node = ray._private.worker._global_node
-    print(usage_stats_enabled(), repr(node.webui_url), node.get_temp_dir_path())
+    print(usage_stats_enabled(), node.webui_url or None, node.get_session_dir_path())
 """
         )
     )
     enabled, page, place = told.split()
     assert enabled == "False"
-    assert page in ("''", "None")
-    assert not Path(place).exists()
+    assert page == "None"
+    assert not Path(place).parent.exists()
 
 
 WRONG = {
