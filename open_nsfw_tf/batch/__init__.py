@@ -135,7 +135,7 @@ class _Run:
                 return
             sha256 = None
             if self.hashes and item.error is None:
-                item, sha256 = _hashed(item)
+                item, sha256 = hashed(item)
             self.in_flight.append((item, sha256))
             yield item.picture
 
@@ -145,7 +145,7 @@ class _Run:
         written = time.monotonic()
         for result in results:
             item, sha256 = self.in_flight.popleft()
-            row = _row(item, result)
+            row = row_of(item, result)
             rows.append({**row, "sha256": sha256} if self.hashes else row)
             if len(rows) >= batch_size or time.monotonic() - written > WAIT:
                 self._write(rows)
@@ -173,7 +173,8 @@ class _Run:
         )
 
 
-def _row(item: Item, result: Scores | ImageError) -> dict[str, Any]:
+def row_of(item: Item, result: Scores | ImageError) -> dict[str, Any]:
+    """The row of a picture, without its hash."""
     row = {"path": item.path, "sfw": None, "nsfw": None, "error": None}
     if isinstance(result, ImageError):
         # The row has the name; the error need not repeat it.
@@ -182,7 +183,8 @@ def _row(item: Item, result: Scores | ImageError) -> dict[str, Any]:
     return {**row, "sfw": result.sfw, "nsfw": result.nsfw}
 
 
-def _hashed(item: Item) -> tuple[Item, str | None]:
+def hashed(item: Item) -> tuple[Item, str | None]:
+    """A picture with the SHA-256 of its file, in hexadecimal; None if unreadable."""
     if isinstance(item.picture, bytes):
         return item, hashlib.sha256(item.picture).hexdigest()
     try:

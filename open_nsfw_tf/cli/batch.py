@@ -1,14 +1,17 @@
 """`open-nsfw batch`, and `batch_classify.py` with the flags of the first port."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.item import SELECT
@@ -25,6 +28,9 @@ from open_nsfw_tf.cli.app import (
     choice,
     standard_input,
 )
+from open_nsfw_tf.distributed import score_with_ray
+from open_nsfw_tf.distributed.cluster import LOCAL
+from open_nsfw_tf.distributed.remote import is_remote
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
@@ -44,9 +50,27 @@ ResumeOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace a table that exists.")
 ]
+_ADDRESS = re.compile(
+    r"auto|local|ray://.+|[\w.-]+:\d+|\[[\da-f:]+\]:\d+", re.IGNORECASE
+)
 
 
-@app.command()
+class _Command(TyperCommand):
+    """Lets --ray stand with or without an address; what is no address is a source."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the --ray that stands alone its address."""
+        end = args.index("--") if "--" in args else len(args)
+        for at in reversed([i for i in range(end) if args[i] == "--ray"]):
+            given = args[at + 1 : at + 2]
+            if given and _ADDRESS.fullmatch(given[0]):
+                args[at : at + 2] = [f"--ray={given[0]}"]
+            else:
+                args[at] = f"--ray={LOCAL}"
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_Command)
 def batch(
     sources: Annotated[
         list[str],
@@ -54,12 +78,16 @@ def batch(
             metavar="SOURCE...",
             help="Folders (walked recursively), globs, .txt lists of paths, tar and zip "
             "archives, pictures; - reads a list, a tar or a picture from standard "
-            "input.",
+            "input. With --ray also s3://, gs:// and other URIs.",
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The table: .csv, .jsonl or .parquet."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The table: .csv, .jsonl or .parquet; with --ray a folder.",
+        ),
     ],
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -107,6 +135,24 @@ def batch(
     link: Annotated[
         bool, typer.Option("--link", help="With --move-to: make links, move nothing.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Score on a Ray cluster: auto, host:port or ray://host:port; without "
+            "an address, on a Ray that is started here and ended again.",
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --ray: how many workers, one CPU each. All there are."
+        ),
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0.0, help="With --ray: graphics cards of each worker.")
+    ] = 0.0,
 ) -> None:
     """Score any number of pictures into a table: path, sfw, nsfw, error.
 
@@ -117,17 +163,22 @@ def batch(
         raise typer.BadParameter("--move-to and --threshold go together.")
     if move_to is not None:
         check_destination(move_to, sources)
-    check_sources(sources, select)  # before the weights: a slip costs no time
-    classifier = Classifier(engine, weights, precision, device=device, workers=workers)
-    _run(
-        classifier,
-        sources,
-        output,
-        mode=_mode(resume, overwrite),
-        hashes=hashes,
-        select=select,
-        batch_size=batch_size,
-    )
+    mode = _mode(resume, overwrite)
+    if ray is None:
+        if actors is not None or gpus:
+            raise typer.BadParameter("--actors and --gpus go with --ray.")
+        check_sources(sources, select)  # before the weights: a slip costs no time
+        made = Classifier(engine, weights, precision, device=device, workers=workers)
+        score = _here(made, sources, batch_size)
+    else:
+        if workers is not None:
+            raise typer.BadParameter("--workers goes without --ray: see --actors.")
+        score = partial(score_with_ray, address=ray, actors=actors, gpus=gpus)
+        network = {"engine": engine, "weights": weights, "precision": precision}
+        score = partial(score, **network, device=device)
+    with _silence() if ray else nullcontext():
+        summary = _run(score, sources, output, mode=mode, hashes=hashes, select=select)
+    _tell(summary, output)
     if move_to is not None and threshold is not None:
         placed = sort_files(read_table(output), move_to, threshold, link)
         counts = ", ".join(f"{number} {name}" for name, number in placed.items())
@@ -177,10 +228,18 @@ def batch_classify_original(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score a folder of pictures into a table, with the flags of the first port."""
-    check_sources([source], "either")
-    classifier = Classifier(weights=model_weights)
     mode = _mode(resume, overwrite)
-    _run(classifier, [source], output_file, mode=mode, batch_size=batch_size)
+    check_sources([source], "either")
+    score = _here(Classifier(weights=model_weights), [source], batch_size)
+    _tell(_run(score, [source], output_file, "either", mode=mode), output_file)
+
+
+def _here(
+    classifier: Classifier, sources: list[str], batch_size: int
+) -> Callable[..., Summary]:
+    """What scores in this process."""
+    stdin = standard_input() if STDIN in sources else None
+    return partial(score_batch, classifier, batch_size=batch_size, stdin=stdin)
 
 
 def _mode(resume: bool, overwrite: bool) -> Mode:
@@ -190,27 +249,28 @@ def _mode(resume: bool, overwrite: bool) -> Mode:
 
 
 def _run(
-    classifier: Classifier,
+    score: Callable[..., Summary],
     sources: list[str],
     output: Path,
-    select: str = "either",
-    batch_size: int = BATCH_SIZE,
+    select: str,
     **options: Any,
-) -> None:
-    """Score, show how far it is, and print what was done."""
-    stdin = standard_input() if STDIN in sources else None
+) -> Summary:
+    """Score, and show how far it is."""
     with _bar(sources, select) as progress, _interruptible() as stop:
-        summary = score_batch(
-            classifier,
-            sources,
-            output,
-            select=select,
-            batch_size=batch_size,
-            stdin=stdin,
-            progress=progress,
-            stop=stop,
-            **options,
+        return score(
+            sources, output, select=select, progress=progress, stop=stop, **options
         )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep standard output for our own words: Ray talks there of its workers."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _tell(summary: Summary, output: Path) -> None:
+    """Print what was done."""
     if not summary.finished:
         print(
             f"stopped: {summary.rows} new rows are safe; go on with the same command and "
@@ -234,6 +294,8 @@ def _bar(sources: list[str], select: str) -> Any:
         return nullcontext(lambda steps: None)
     from open_nsfw_tf.cli.progress import progress_bar
 
+    if any(map(is_remote, sources)):
+        return progress_bar(sys.stderr, lambda: None)
     return progress_bar(sys.stderr, lambda: count(sources, select))
 
 

@@ -86,8 +86,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
     Args:
         path: a .csv, .jsonl (.ndjson) or .parquet file with a column `path` and at
-            least one of scores, or a .tsv or .txt that the first port wrote. Every
-            column that is not in `NOT_SCORES` must hold scores.
+            least one of scores, or a .tsv or .txt that the first port wrote; or a
+            folder of .parquet files that make one table. Every column that is not in
+            `NOT_SCORES` must hold scores.
 
     Returns:
         All rows; about 200 bytes of memory a row.
@@ -100,7 +101,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         ImportError: a .parquet needs the extra `parquet`.
     """
     name = os.fsdecode(path)
-    module = import_module(f"{__name__}.{SUFFIXES[suffix_of(name)]}")
+    kind = "parts" if os.path.isdir(name) else SUFFIXES[suffix_of(name)]
+    module = import_module(f"{__name__}.{kind}")
     try:
         return _collect(module.chunks(Path(name)))
     except ValueError as error:

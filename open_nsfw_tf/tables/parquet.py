@@ -4,7 +4,7 @@ Parquet's texts are UTF-8: a table with a path that is not has its paths as byte
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -99,12 +99,7 @@ def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
         OSError: the disk is full, or the like.
     """
     pyarrow, parquet = import_pyarrow()
-    kinds = {name: pyarrow.string() for name in TEXTS}
-    if raw:
-        kinds["path"] = pyarrow.binary()
-    schema = pyarrow.schema(
-        [(name, kinds.get(name, pyarrow.float64())) for name in columns]
-    )
+    schema = _schema(columns, raw)
     with (
         replacing(path) as temporary,
         temporary.open("wb") as file,
@@ -122,6 +117,40 @@ def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
             fresh = (row for row in rows if digest(row["path"]) not in known)
             for chunk in _columnwise(fresh, columns, raw):
                 writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Make a table of rows that are in memory; it appears when it is whole.
+
+    Args:
+        path: of the table.
+        columns: of the table; the first one is path.
+        rows: with these columns.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    pyarrow, parquet = import_pyarrow()
+    rows = list(rows)
+    raw = not all(is_text(row["path"]) for row in rows)
+    schema = _schema(columns, raw)
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
+        for chunk in _columnwise(iter(rows), columns, raw):
+            writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
+
+
+def _schema(columns: Sequence[str], raw: bool) -> Any:
+    pyarrow, _ = import_pyarrow()
+    kinds = {name: pyarrow.string() for name in TEXTS}
+    if raw:
+        kinds["path"] = pyarrow.binary()
+    return pyarrow.schema(
+        [(name, kinds.get(name, pyarrow.float64())) for name in columns]
+    )
 
 
 def _columnwise(

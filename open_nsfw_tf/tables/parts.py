@@ -1,0 +1,144 @@
+"""A table as a folder of Parquet files, each of which appears when it is whole.
+
+Many machines can make rows at once, and nothing that is written is ever touched again:
+a run that was killed at any moment has left whole parts, and temporary files that
+nobody reads.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.tables import Chunk, digest, parquet
+from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.tables.text import Row
+
+NAME = "part-{:06}.parquet"
+TORN = ".part-*.parquet.*"  # what `formats.replacing` leaves of a killed run
+
+
+class PartsWriter:
+    """Adds parts to a table. One process of a machine at a time may.
+
+    Args:
+        folder: of the parts; it is made if it is missing.
+        columns: of every row; the first one is path.
+        mode: "new" refuses a folder with parts; "resume" goes on with it, or begins it;
+            "overwrite" removes its parts.
+
+    Attributes:
+        done: the digests of the paths that had a row when the table was opened.
+
+    Raises:
+        FileExistsError: there are parts and `mode` is "new".
+        OSError: the folder cannot be made or written to.
+        ValueError: another run writes to it, or its parts are broken or have other
+            columns.
+        ImportError: the extra `parquet` is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        columns: Sequence[str],
+        mode: Mode = "new",
+    ) -> None:
+        parquet.check_installed()
+        self.folder = Path(folder)
+        self.columns = list(columns)
+        self.done: set[bytes] = set()
+        if self.folder.suffix in (".csv", ".jsonl") or self.folder.is_file():
+            raise ValueError(f"{shown(self.folder)}: expected a folder for the parts")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            self._lock()
+            self._next = self._start(mode)
+        except BaseException:
+            os.close(self._handle)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._handle)  # which frees the lock
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add a part: after it returns, no kill can lose its rows.
+
+        Raises:
+            OSError: the disk is full, or the like. The parts before are whole.
+        """
+        parquet.write_rows(
+            self.folder / NAME.format(self._next), self.columns, list(rows)
+        )
+        self._next += 1
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{shown(self.folder)}: another run is writing to it; wait for its end"
+            ) from error
+
+    def _start(self, mode: Mode) -> int:
+        """Read what is there, or remove it; the number of the next part."""
+        parts = files(self.folder)
+        if parts and mode == "new":
+            raise FileExistsError(
+                f"{shown(self.folder)} has a table in it: go on with it with --resume, "
+                "or begin anew with --overwrite"
+            )
+        for torn in self.folder.glob(TORN):
+            torn.unlink()
+        if mode == "overwrite":
+            for part in parts:
+                part.unlink()
+        elif mode == "resume":
+            for part in parts:
+                try:
+                    self.done.update(map(digest, parquet.paths(part, self.columns)))
+                except ValueError as error:
+                    raise ValueError(f"{shown(part)}: {one_line(error)}") from error
+        names = [part.stem.removeprefix("part-") for part in files(self.folder)]
+        return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def files(folder: Path) -> list[Path]:
+    """The parts of a table, sorted; hidden files are none."""
+    found = sorted(folder.glob("*.parquet"))
+    return [path for path in found if not path.name.startswith((".", "_"))]
+
+
+def chunks(folder: Path) -> Iterator[Chunk]:
+    """Read a table as columns, some rows at a time; the first chunk is always there.
+
+    Raises:
+        OSError: a part cannot be read.
+        ValueError: there are no parts, one is not whole, or their columns differ.
+        ImportError: pyarrow is missing.
+    """
+    parts = files(folder)
+    if not parts:
+        raise ValueError("expected a folder of .parquet files, there are none in it")
+    names: set[str] | None = None
+    for part in parts:
+        for chunk in parquet.chunks(part):
+            names = names or set(chunk)
+            if set(chunk) != names:
+                raise ValueError(
+                    f"{shown(part.name)}: expected the columns of the other parts, "
+                    f"{', '.join(sorted(names))}, got {shown(', '.join(chunk), 80)}"
+                )
+            yield chunk
