@@ -12,7 +12,12 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
-DATASET = ["cleanlab>=2.9", "imagehash>=4.3", "scikit-learn>=1.5"]
+DATASET = [
+    "cleanlab>=2.9",
+    "faiss-cpu>=1.8",
+    "imagehash>=4.3",
+    "scikit-learn>=1.5",
+]
 COREML = ["coremltools>=9"]
 EVALUATE = ["matplotlib>=3.9", "scikit-learn>=1.5"]
 LITERT = ["ai-edge-litert>=2"]

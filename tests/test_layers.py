@@ -52,6 +52,7 @@ OWNERS = {
     "matplotlib": {"plots"},
     "pooch": {"published"},
     "sklearn": {"evaluate/figures"},
+    "faiss": {"dataset/neighbours"},
     "imagehash": {"dataset/fingerprints"},
     "cleanlab": {"dataset/mistakes"},
     "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}

@@ -210,7 +210,7 @@ def test_tensorflow_ops_have_the_same_weights_and_a_range_each(
     wanted = answers(model, photos)
     came = np.asarray(ops.answer(rounded, photos))
     assert np.abs(came - wanted).max() <= 2e-3  # biases are whole steps in ONNX
-    assert len(ops.ranges(rounded)) == 49 + 12 + 3 + 8
+    assert len(ops.ranges(rounded)) == 49 + 12 + 2 + 8
 
 
 def test_ranges_are_varied_together_where_they_must_be(rounded: Quantized) -> None:

@@ -1,24 +1,22 @@
 """Pairs of 64-bit hashes that differ in few bits, among hundreds of thousands.
 
-A hash is cut into four parts of 16 bits. Two hashes that differ in at most 4 f + 3 bits
-have a part that differs in at most f (the pigeonhole principle), so they meet when
-every part is looked up with up to f bits changed: no pair is missed. This is Norouzi et
-al.'s multi-index hashing (https://arxiv.org/abs/1307.2982), of all hashes at once by
-sorting; it takes a tenth of the time that faiss's IndexBinaryMultiHash takes for them.
+faiss's multi-index hashing (Norouzi et al., https://arxiv.org/abs/1307.2982): a hash is
+cut into four parts of 16 bits. Two hashes that differ in at most 4 f + 3 bits have a part
+that differs in at most f (the pigeonhole principle), so they meet when every part is
+looked up with up to f bits changed: no pair is missed.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.dataset import need
+
 BITS = 64
 PARTS = 4
-PART_BITS = BITS // PARTS
 MAX_THRESHOLD = 11  # bits; above it, unlike pictures come together
-BLOCK = 1 << 22  # pairs that are compared at once
-_SET_BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+QUERIES = 1 << 14  # hashes that are looked up at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ def neighbours(hashes: np.ndarray, threshold: int) -> Neighbours:
 
     Raises:
         ValueError: another dtype or shape, or a threshold out of range.
+        ImportError: faiss is not installed; the message says how to.
     """
     if hashes.dtype != np.uint8 or hashes.shape[1:] != (BITS // 8,):
         raise ValueError(
@@ -57,63 +56,34 @@ def neighbours(hashes: np.ndarray, threshold: int) -> Neighbours:
             f"{hashes.shape}"
         )
     check_threshold(threshold)
-    values = np.ascontiguousarray(hashes).view(np.uint64).ravel()
-    # One number a pair: a table of pairs would be sorted row by row.
-    none = np.zeros(0, np.int64)
-    found = [none, *(np.unique(pairs) for pairs in _pairs(values, threshold))]
-    first, second = np.divmod(np.unique(np.concatenate(found)), max(1, len(values)))
-    asked = np.concatenate([first, second])
-    others = np.concatenate([second, first])
-    order = np.argsort(asked, kind="stable")
-    counts = np.bincount(asked, minlength=len(values))
+    index = _index(np.ascontiguousarray(hashes), threshold)
+    counts, others, distances = [], [], []
+    for begin in range(0, len(hashes), QUERIES):
+        asked = np.ascontiguousarray(hashes[begin : begin + QUERIES])
+        # It finds what is nearer than its radius.
+        ends, apart, found = index.range_search(asked, threshold + 1)
+        askers = np.repeat(np.arange(begin, begin + len(asked)), np.diff(ends))
+        order = np.lexsort((found, askers))
+        order = order[found[order] != askers[order]]
+        counts.append(np.bincount(askers[order] - begin, minlength=len(asked)))
+        others.append(found[order].astype(np.int32))
+        distances.append(apart[order].astype(np.uint8))
+    total = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
     return Neighbours(
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-        others[order].astype(np.int32),
-        _distances(values[asked[order]], values[others[order]]),
+        total.astype(np.int64),
+        np.concatenate([np.zeros(0, np.int32), *others]),
+        np.concatenate([np.zeros(0, np.uint8), *distances]),
     )
 
 
-def _pairs(values: np.ndarray, threshold: int) -> Iterator[np.ndarray]:
-    """Pairs i < j as i * N + j, by every part; some come more than once."""
-    for part in range(PARTS):
-        shift = np.uint64(part * PART_BITS)
-        keys = (values >> shift).astype(np.uint16).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        keys, by_key = keys[order], values[order]
-        starts = np.searchsorted(keys, np.arange((1 << PART_BITS) + 1))
-        for flips in range(threshold // PARTS + 1):
-            for bits in combinations(range(PART_BITS), flips):
-                near = keys ^ sum(1 << bit for bit in bits)
-                for one, other in _meetings(starts[near], starts[near + 1]):
-                    fit = _distances(by_key[one], by_key[other]) <= threshold
-                    ends = order[one[fit]], order[other[fit]]
-                    yield np.minimum(*ends) * len(values) + np.maximum(*ends)
+def _index(hashes: np.ndarray, threshold: int) -> Any:
+    need("faiss")
+    import faiss
 
-
-def _meetings(
-    starts: np.ndarray, ends: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every i with each j of starts[i]..ends[i] above it, block by block."""
-    starts = np.maximum(starts, np.arange(1, len(starts) + 1))
-    totals = np.concatenate([[0], np.cumsum(np.maximum(0, ends - starts))])
-    begin = 0
-    while begin < len(starts):
-        end = int(np.searchsorted(totals, totals[begin] + BLOCK, "right")) - 1
-        end = max(end, begin + 1)
-        counts = np.diff(totals[begin : end + 1])
-        one = np.repeat(np.arange(begin, end), counts)
-        within = np.arange(len(one)) - np.repeat(
-            totals[begin:end] - totals[begin], counts
-        )
-        yield one, starts[one] + within
-        begin = end
-
-
-def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """In how many bits 64-bit numbers differ, uint8."""
-    parts = (first ^ second).view(np.uint16).reshape(-1, PARTS)
-    counted: np.ndarray = _SET_BITS[parts].sum(axis=1, dtype=np.uint8)
-    return counted
+    index = faiss.IndexBinaryMultiHash(BITS, PARTS, BITS // PARTS)
+    index.nflip = threshold // PARTS
+    index.add(hashes)
+    return index
 
 
 def check_threshold(threshold: int) -> None:

@@ -29,7 +29,7 @@ KEPT_FLOAT = (
     (".*", "INPUT"),
     (".*", "OUTPUT"),
     (f".*{ops.PIXELS}.*", "ADD"),
-    (f".*{ops.PIXELS}.*", "PADV2"),
+    (f".*{ops.PIXELS}.*", "PAD"),
     (".*", "MEAN"),
     (".*", "FULLY_CONNECTED"),
     (".*", "SOFTMAX"),

@@ -9,11 +9,10 @@ from typing import Any
 from open_nsfw_tf.architecture import BLOCKS, POOL_SIZE, POOL_STRIDE, STEM, Block
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.quantize import Quantized, Range
-from open_nsfw_tf.quantize.walk import FULL, MEAN
+from open_nsfw_tf.quantize.walk import MEAN
 from open_nsfw_tf.quantize.walk import PIXELS as LEVELS
 
 PIXELS = "pixels"  # the scope of what comes before the first rounding
-PADDED = "padded"
 POOL = "pool1"
 STRIDED = "strided"
 CONCAT = "concat"
@@ -40,12 +39,9 @@ def answer(network: Quantized, images: Any) -> Any:
 
 def _stem(network: Quantized, images: Any) -> Any:
     tf = import_tensorflow()
+    border = [STEM.padding] * 2
     with tf.name_scope(PIXELS):
-        ends = [[0, 0], [0, 0], [0, 0], [0, 1]]
-        at = tf.pad(images + MEAN, ends, constant_values=float(FULL))
-    pad = [STEM.padding] * 2
-    with tf.name_scope(PADDED):
-        at = tf.pad(at, [[0, 0], pad, pad, [0, 0]])
+        at = tf.pad(images, [[0, 0], border, border, [0, 0]]) + MEAN
     at = _layer(network, STEM.place, at, STEM.stride, "VALID")
     with tf.name_scope(POOL):
         return tf.nn.max_pool2d(at, POOL_SIZE, POOL_STRIDE, "SAME")
@@ -85,7 +81,7 @@ def _conv(
 def ranges(network: Quantized) -> dict[str, Range]:
     """The range of every tensor that `answer` makes, by the scope that names it."""
     found = {place: made.output for place, made in network.convolutions.items()}
-    found |= network.streams | {PIXELS: LEVELS, PADDED: LEVELS, POOL: found[STEM.place]}
+    found |= network.streams | {PIXELS: LEVELS, POOL: found[STEM.place]}
     for stage in BLOCKS:
         # Both inputs of a concatenation have the range of branch2b: see `walk`.
         block = stage[0]

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from open_nsfw_tf.architecture import BLOCKS, STEM, Block, Convolution
+from open_nsfw_tf.architecture import BLOCKS, INPUT_SIZE, STEM, Block, Convolution
 from open_nsfw_tf.formats.onnx_graph import INPUT, METADATA, Writer, packed
 from open_nsfw_tf.quantize import Quantized, Range
-from open_nsfw_tf.quantize.walk import FULL, MEAN, PIXELS
+from open_nsfw_tf.quantize.walk import MEAN, PIXELS, STEM_INSIDE
 
 if TYPE_CHECKING:
     import onnx
@@ -44,18 +44,17 @@ class _Writer(Writer):
         self.softmax(self.logits(at, *self.made.dense))
 
     def _stem(self, layout: str) -> tuple[str, Range]:
-        # On the input as it comes, where adding the channel is no copy of all pixels.
-        axis = 3 if layout == "nhwc" else 1
-        mean = MEAN.reshape([-1 if i == axis else 1 for i in range(4)])
-        at = self.node("Add", [INPUT, self.constant("mean", mean)], "pixels")
-        ends = np.zeros((2, 4), np.int64)
-        ends[1, axis] = 1
-        more = [
-            self.constant("one_channel", ends.reshape(-1)),
-            self.constant("full", np.float32(FULL)),
-        ]
-        at = self.nchw(self.node("Pad", [at, *more], "inside"), layout)
-        at = self._rounded(at, PIXELS)
+        nhwc = layout == "nhwc"
+        border = np.zeros((2, 4), np.int64)
+        border[:, [1, 2] if nhwc else [2, 3]] = STEM.padding
+        at = self.node(
+            "Pad", [INPUT, self.constant("border", border.reshape(-1))], "bordered"
+        )
+        # A whole row of means: adding three at a time takes ten times as long.
+        side = INPUT_SIZE + 2 * STEM.padding
+        mean = np.tile(MEAN, (side, 1)) if nhwc else MEAN.reshape(-1, 1, 1)
+        at = self.node("Add", [at, self.constant("mean", mean)], "pixels")
+        at = self._rounded(self.nchw(at, layout), PIXELS)
         output = self.made.convolutions[STEM.place].output
         at = self.relu(self._conv(STEM, at, PIXELS), STEM.place)
         return self._rounded(self.pool(self._rounded(at, output)), output), output
@@ -92,8 +91,9 @@ class _Writer(Writer):
             self._stepped(f"{name}.weights", codes, made.scales),
             self._stepped(f"{name}.biases", made.whole_biases(seen), made.steps(seen)),
         ]
-        stride = conv.stride if conv.place == STEM.place else 1  # see `_block`
-        return self.conv(replace(conv, stride=stride), [at, *inputs])
+        # The border is there, and so are the strides of blocks: see `_stem` and `_block`.
+        same = STEM_INSIDE if conv.place == STEM.place else replace(conv, stride=1)
+        return self.conv(same, [at, *inputs])
 
     def _stepped(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
         """Constant codes with a scale each along the first axis."""
@@ -105,8 +105,9 @@ class _Writer(Writer):
         return self.node("DequantizeLinear", inputs, name, axis=0)
 
     def _rounded(self, at: str, to: Range) -> str:
-        scale = self.constant(f"{at}.scale", np.float32(to.scale))
-        zero = self.constant(f"{at}.zero", np.uint8(to.zero))
-        codes = self.node("QuantizeLinear", [at, scale, zero], f"{at}.codes")
-        name = f"{at}.rounded"
-        return self.node("DequantizeLinear", [codes, scale, zero], name)
+        steps = [
+            self.constant(f"{at}.scale", np.float32(to.scale)),
+            self.constant(f"{at}.zero", np.uint8(to.zero)),
+        ]
+        codes = self.node("QuantizeLinear", [at, *steps], f"{at}.codes")
+        return self.node("DequantizeLinear", [codes, *steps], f"{at}.rounded")

@@ -5,13 +5,12 @@ and in 8 bits, which says what it gets. Biases make up for the mean difference (
 al., see `equalize`), so that errors do not add up along the network.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from open_nsfw_tf.architecture import (
     BLOCKS,
-    CHANNELS,
     DENSE,
     STEM,
     Block,
@@ -30,12 +29,22 @@ from open_nsfw_tf.quantize.arithmetic import (
 from open_nsfw_tf.quantize.equalize import equalize, name
 from open_nsfw_tf.quantize.rounding import round_kernel
 
-# The picture goes in as its own levels, 0..255, so nothing is rounded. The mean and the
-# padding of zeros are made up for by a fourth channel, which holds 255 inside the picture.
+# The picture goes in as its own levels, 0..255, so nothing is rounded; the mean is part of
+# the biases. Caffe's padding of zeros comes before: it is a border of the mean's colour.
 MEAN = np.array(MEAN_BGR, np.float32)
 PIXELS = Range(1.0)
-FULL = 255
-STEM_OF_PIXELS = replace(STEM, inputs=CHANNELS + 1)
+
+
+class Unpadded(Convolution):
+    """A convolution of pictures that have their border already."""
+
+    @property
+    def padding(self) -> int:
+        """None."""
+        return 0
+
+
+STEM_INSIDE = Unpadded(**asdict(STEM))
 # Measured: root mean square of the change of a logit over photographs .13; without
 # either .19.
 EVENNESS = 0.7
@@ -98,13 +107,8 @@ class _Walk:
     def _stem(self, batch: np.ndarray) -> _Pair:
         kernel, biases = self._fields(STEM)
         exact = convolve(batch, STEM, kernel, biases)
-        inside = np.full((*batch.shape[:3], 1), FULL, np.float32)
-        pixels = np.concatenate([batch + MEAN, inside], axis=-1)
-        means = kernel * MEAN[:, np.newaxis]
-        fourth = -means.sum(axis=2, keepdims=True) / np.float32(FULL)
-        kernel = np.concatenate([kernel, fourth], axis=2)
-        codes = PIXELS.round(pixels)
-        return self._convolved(STEM_OF_PIXELS, kernel, codes, PIXELS, exact, pool=True)
+        codes = PIXELS.round(bordered(batch) + MEAN)
+        return self._convolved(STEM_INSIDE, kernel, codes, PIXELS, exact, pool=True)
 
     def _block(self, block: Block, at: _Pair) -> _Pair:
         a, b, c = block.main
@@ -183,6 +187,12 @@ class _Walk:
 def _range(values: np.ndarray) -> Range:
     """Of a tensor after a ReLU."""
     return Range(max(float(values.max()), 1e-30) * MARGIN / 255)
+
+
+def bordered(batch: np.ndarray) -> np.ndarray:
+    """A batch with the zeros around it that the first convolution sees."""
+    border = (STEM.padding, STEM.padding)
+    return np.pad(batch, ((0, 0), border, border, (0, 0)))
 
 
 def _rounded(
