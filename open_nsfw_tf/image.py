@@ -43,6 +43,7 @@ RESIZE = 256  # pixels, both sides; Yahoo's resize before the crop
 CROP = 224  # pixels, both sides; the network's input
 OFFSET = (RESIZE - CROP) // 2  # pixels
 MEAN_BGR = (104.0, 117.0, 123.0)  # of 0..255, Yahoo's training mean
+MEAN_ROW = np.tile(np.array(MEAN_BGR, np.float32), CROP)  # of one row of pixels
 
 
 def yahoo_pixels(image: Image.Image) -> np.ndarray:
@@ -80,7 +81,10 @@ def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: as `load_rgb`.
     """
     pixels = yahoo_pixels(load_rgb(picture, max_pixels))
-    return pixels[..., ::-1] - np.array(MEAN_BGR, np.float32)
+    # Row by row, which takes a third of the time of three values at a time.
+    rows = np.ascontiguousarray(pixels[..., ::-1]).reshape(CROP, -1)
+    tensor: np.ndarray = rows - MEAN_ROW
+    return tensor.reshape(CROP, CROP, len(MEAN_BGR))
 
 
 def create_yahoo_image_loader(
