@@ -58,7 +58,7 @@ OWNERS = {
     "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
     | {"distributed/listing", "distributed/remote"},
     "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
-    "rich": {"cli/progress", "published"},
+    "rich": {"cli/dataset", "cli/progress", "published"},
     "typer": {
         "cli/__init__",
         "cli/app",

@@ -62,7 +62,9 @@ def neighbours(hashes: np.ndarray, threshold: int) -> Neighbours:
         asked = np.ascontiguousarray(hashes[begin : begin + QUERIES])
         # It finds what is nearer than its radius.
         ends, apart, found = index.range_search(asked, threshold + 1)
-        askers = np.repeat(np.arange(begin, begin + len(asked)), np.diff(ends))
+        askers = np.repeat(
+            np.arange(begin, begin + len(asked)), np.diff(ends).astype(np.int64)
+        )
         order = np.lexsort((found, askers))
         order = order[found[order] != askers[order]]
         counts.append(np.bincount(askers[order] - begin, minlength=len(asked)))
