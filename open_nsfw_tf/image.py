@@ -138,6 +138,9 @@ def check_batch(batch: object) -> np.ndarray:
         raise ValueError(f"{expected}, got shape {batch.shape}")
     with np.errstate(over="ignore"):  # what overflows is caught as infinite
         batch = np.ascontiguousarray(batch, dtype=np.float32)
-    if not np.isfinite(batch).all():
+    flat = batch.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = flat @ flat  # finite only if all values are, and ten times as fast
+    if not np.isfinite(squares) and not np.isfinite(batch).all():
         raise ValueError(f"{expected}, got values that are NaN or infinite")
     return batch
