@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pictures
 import pytest
-from conftest import GOLDEN, SCORE_TOLERANCE
+from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 from PIL import Image
 
 from open_nsfw_tf import Classifier, ImageError, Scores, classify
@@ -74,6 +74,29 @@ def test_many_is_lazy(classifier: Classifier) -> None:
     before = threading.active_count()
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before - classifier.workers
+
+
+FIRST = """
+import sys
+from open_nsfw_tf import Classifier
+
+classifier = Classifier(sys.argv[1], workers=4)
+print(len(list(classifier.classify_many(sys.argv[2:], batch_size=1))))
+"""
+
+
+@pytest.mark.parametrize("engine", installed_engines())
+def test_first_calls_that_come_together(engine: str) -> None:
+    """OpenVINO's once waited for each other for ever."""
+    paths = [pictures.path(name) for name in NAMES[:8]]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, engine, *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == "8\n"
 
 
 def test_fewer_than_a_batch_need_no_threads(classifier: Classifier) -> None:

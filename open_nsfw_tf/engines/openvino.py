@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
 from open_nsfw_tf.backend import import_openvino
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.onnxruntime import graph
@@ -69,6 +69,9 @@ class Engine:
                 f"{came}: choose another precision or engine"
             )
         self.requests = Pool(compiled.create_infer_request, workers)
+        # Its tables of types are made at the first call, and two first calls at once
+        # wait for each other for ever (2026.4: a lock of C++ against Python's).
+        self(np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
