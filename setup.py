@@ -76,6 +76,7 @@ setup(
             "hypothesis>=6",
             "mypy>=1.15",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "opencv-python<5",  # 5 has no importer for Caffe; opennsfw2 wants this build
             "opennsfw2>=0.19",
             "ruff>=0.12",
