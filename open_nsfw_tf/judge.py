@@ -55,9 +55,12 @@ def judge(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: tables, labels or options that do not fit; see `join`.
+        ValueError: tables, labels or options that do not fit, see `join`; or an output
+            that would overwrite an input or the other output.
         ImportError: a package is missing; the message says how to install it.
     """
+    outputs = {"report": report, "JSON file": json_file}
+    _check_outputs(outputs, [labels, *scores])
     known = read_labels(labels)
     tables = read_scores(scores, engine, weights)
     cases = join(tables, known, names, strict)
@@ -82,9 +85,12 @@ def read_scores(
 
     Raises:
         OSError, ValueError, ImportError: as `read_table`, `score_batch`, `Classifier`.
+        ValueError: a table is given twice, which would compare it with itself.
     """
-    names = list(dict.fromkeys(map(os.fsdecode, sources)))
-    files = [name for name in names if _is_table(name)]
+    named = list(map(os.fsdecode, sources))
+    files = [name for name in named if _is_table(name)]
+    _check_twice(files)
+    names = list(dict.fromkeys(named))
     stems = [Path(name).stem for name in files]
     tables = {}
     for name, stem in zip(files, stems, strict=True):
@@ -94,6 +100,46 @@ def read_scores(
     if pictures:
         tables[ON_THE_FLY] = _score(pictures, engine, weights)
     return tables
+
+
+def _check_outputs(
+    outputs: Mapping[str, str | os.PathLike[str] | None],
+    inputs: Iterable[str | os.PathLike[str]],
+) -> None:
+    """Refuse, before any work, outputs that destroy something or cannot be written."""
+    taken = {os.path.realpath(os.fsdecode(name)): "an input" for name in inputs}
+    for title, output in outputs.items():
+        if output is None:
+            continue
+        name = os.fsdecode(output)
+        real = os.path.realpath(name)
+        if real in taken:
+            raise ValueError(
+                f"{shown(name)}: the {title} would overwrite {taken[real]}: "
+                "give it another name"
+            )
+        if os.path.isdir(real):
+            raise IsADirectoryError(
+                f"{shown(name)}: expected the name of a file for the {title}, got a "
+                "folder"
+            )
+        if not os.path.isdir(os.path.dirname(real)):
+            raise FileNotFoundError(
+                f"{shown(name)}: there is no folder for the {title}: create "
+                f"{shown(os.path.dirname(name))} first"
+            )
+        taken[real] = f"the {title}"
+
+
+def _check_twice(files: Iterable[str]) -> None:
+    seen = set()
+    for name in files:
+        real = os.path.realpath(name)
+        if real in seen:
+            raise ValueError(
+                f"{shown(name)}: this table is given twice: leave one of them out"
+            )
+        seen.add(real)
 
 
 def _is_table(name: str) -> bool:

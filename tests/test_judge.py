@@ -186,8 +186,8 @@ def test_json_where_no_threshold_fits(folder: Path) -> None:
         (["scores.csv", "--positive", "porn"], "error: expected as positive some"),
         (["nan.csv"], "error: nan.csv: row 1: expected a score of 0 to 1"),
         (["other.csv", "--strict"], "error: strict: scores without a label"),
-        (["scores.csv", "--report", "no/r.html"], "No such file or directory"),
-        (["scores.csv", "--json", "no/r.json"], "No such file or directory"),
+        (["scores.csv", "--report", "no/r.html"], "no folder for the report"),
+        (["scores.csv", "--json", "no/r.json"], "no folder for the JSON file"),
     ],
 )
 def test_errors_are_one_line(folder: Path, arguments: list[str], words: str) -> None:
@@ -297,3 +297,32 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["rows"] == 2000
     assert found["scores.csv"]["report_kb"] > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--json", "labels.csv"], "would overwrite an input"),
+        (["--report", "./scores.csv"], "would overwrite an input"),
+        (["--json", "link.csv"], "would overwrite an input"),
+        (["--report", "same", "--json", "same"], "would overwrite the report"),
+        (["--report", "nodir/r.html"], "no folder for the report: create nodir first"),
+        (["--json", "."], "expected the name of a file"),
+    ],
+)
+def test_outputs_are_looked_at_before_any_work(
+    folder: Path, options: list[str], words: str
+) -> None:
+    (folder / "link.csv").symlink_to("labels.csv")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = run("scores.csv", "--labels", "labels.csv", *options, cwd=folder)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_table_that_is_given_twice_is_refused(folder: Path) -> None:
+    tables = [folder / "scores.csv", folder / "." / ".." / folder.name / "scores.csv"]
+    with pytest.raises(ValueError, match="this table is given twice"):
+        judge(tables, folder / "labels.csv", bootstrap=0)
