@@ -95,7 +95,7 @@ def read_scores(
     tables = {}
     for name, stem in zip(files, stems, strict=True):
         alike = stems.count(stem) > 1 or stem == ON_THE_FLY
-        tables[name if alike else stem] = read_table(name)
+        tables[name if alike else stem] = read_table(name, any_number=True)
     pictures = [name for name in names if name not in files]
     if pictures:
         tables[ON_THE_FLY] = _score(pictures, engine, weights)

@@ -1,10 +1,13 @@
 """Two tables of scores beside each other."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from open_nsfw_tf.cli import app
 from open_nsfw_tf.compare import compare
 from open_nsfw_tf.tables import Table
 
@@ -57,3 +60,13 @@ def test_tables_that_cannot_be_compared() -> None:
     other = Table(["a"], {"drawing": np.zeros(1)}, [None], None)
     with pytest.raises(ValueError, match="share no column of scores: nsfw and drawing"):
         compare(table(a=0.1), other)
+
+
+def test_rank_says_what_it_leaves_out(tmp_path: Path) -> None:
+    rows = "a,0.5,\nb,nan,\nc,1.5,\nd,0.75,\ne,,cut\n"
+    (tmp_path / "t.csv").write_text(f"path,nsfw,error\n{rows}")
+    done = CliRunner().invoke(app, ["rank", str(tmp_path / "t.csv")])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["0.750000  d", "0.500000  a"]
+    left = "left out: 2 rows without a score of 0 to 1, such as b\n"
+    assert done.stderr == left

@@ -267,3 +267,35 @@ def test_undo_after_kill_9(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_there(command: str, run: Run) -> None:
     assert "Usage: open-nsfw dataset" in run(command, "--help")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "data", "--quarantine", "data"),
+        ("dedupe", "data", "--to", "./data/"),
+        ("clean", "data", "--scores", "scores.csv", "--to", "link"),
+        ("sort", "data", "--scores", "scores.csv", "--how", "move", "--to", "data"),
+    ],
+)
+def test_nothing_goes_into_the_folder_itself(
+    arguments: tuple[str, ...], run: Run, data: Path, scores: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(data)
+    before = tree(data)
+    with pytest.raises(ValueError, match="own folder"):
+        run(*arguments, "--apply")
+    assert tree(data) == before
+    run("split", "data", "--to", "data", "--apply")
+
+
+def test_odd_scores_are_counted(run: Run, data: Path, scores: Path) -> None:
+    with scores.open("a") as file:
+        file.write("data/sfw/broken.jpg,nan,1.5,\n")
+    text = scores.read_text().replace("data/sfw/broken.jpg,,,truncated\n", "")
+    scores.write_text(text)
+    done = run("sort", "data", "--scores", "scores.csv")
+    assert "1 rows that are not whole, NaN, not 0 to 1" in done
+    assert "6 pictures with a label and scores" in done
+    with pytest.raises(ValueError, match="1 rows that are not whole, NaN"):
+        run("sort", "data", "--scores", "scores.csv", "--strict")

@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     }
     lines = trouble_lines(made.trouble)
     assert lines[3] == (
-        "4 rows that are not whole, not 0 to 1, or do not sum to 1: sfw/empty.jpg, "
+        "4 rows that are not whole, NaN, not 0 to 1, or do not sum to 1: sfw/empty.jpg, "
         "sfw/large.jpg, sfw/nan.jpg, ..."
     )
     with pytest.raises(
@@ -150,15 +150,15 @@ def test_classes_may_be_called_otherwise(tmp_path: Path) -> None:
     made = judge(find(root), rows, {"safe": "sfw", "porn": "nsfw"}, strict=True)
     assert made.labels.tolist() == [1, 0]
     with pytest.raises(
-        ValueError, match="safe = SFW: the table's classes are sfw, nsfw"
+        ValueError, match="safe = clean: the table's classes are sfw, nsfw"
     ):
-        judge(find(root), rows, {"safe": "SFW"})
+        judge(find(root), rows, {"safe": "clean"})
 
 
 def test_one_column_is_not_enough(tmp_path: Path) -> None:
     root = touched(tmp_path, "nsfw/a.jpg")
-    one = Table(["nsfw/a.jpg"], {"nsfw": np.array([0.5])}, [None], None)
-    with pytest.raises(ValueError, match="two classes or more, got nsfw"):
+    one = Table(["nsfw/a.jpg"], {"porn": np.array([0.5])}, [None], None)
+    with pytest.raises(ValueError, match="two classes or more, got porn"):
         judge(find(root), one)
 
 
@@ -313,3 +313,13 @@ def test_sheets_of_sorted_pictures(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "sheets")) == 4
     with pytest.raises(ValueError, match="expected 1 to 48 pictures, got 49"):
         write_sheet(tmp_path / "x.jpg", [coffee] * 49, [""] * 49)
+
+
+def test_case_and_a_single_column_do_not_matter(tmp_path: Path) -> None:
+    root = touched(tmp_path, "NSFW/a.jpg", "Safe/b.jpg")
+    scores = {"nsfw": np.array([0.75, 0.25])}
+    rows = Table(["NSFW/a.jpg", "Safe/b.jpg"], scores, [None, None], None)
+    made = judge(find(root), rows, {"safe": "SFW"}, strict=True)
+    assert made.classes == ["sfw", "nsfw"]
+    assert made.labels.tolist() == [1, 0]
+    assert made.scores.tolist() == [[0.25, 0.75], [0.75, 0.25]]

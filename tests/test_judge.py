@@ -184,7 +184,11 @@ def test_json_where_no_threshold_fits(folder: Path) -> None:
         ),
         (["scores.csv", "--band", "0.9:0.1"], "error: expected a band LOW:HIGH"),
         (["scores.csv", "--positive", "porn"], "error: expected as positive some"),
-        (["nan.csv"], "error: nan.csv: row 1: expected a score of 0 to 1"),
+        (
+            ["nan.csv"],
+            "rows with NaN or no score, and no error (left out): 1, such as a",
+        ),
+        (["high.csv"], "error: high.csv: row 1: expected a score of 0 to 1"),
         (["other.csv", "--strict"], "error: strict: scores without a label"),
         (["scores.csv", "--report", "no/r.html"], "no folder for the report"),
         (["scores.csv", "--json", "no/r.json"], "no folder for the JSON file"),
@@ -193,6 +197,7 @@ def test_json_where_no_threshold_fits(folder: Path) -> None:
 def test_errors_are_one_line(folder: Path, arguments: list[str], words: str) -> None:
     (folder / "empty").mkdir()
     (folder / "nan.csv").write_text("path,nsfw\na.jpg,nan\n")
+    (folder / "high.csv").write_text("path,nsfw\na.jpg,high\n")
     write(folder / "other.csv", {**SCORES, "x.jpg": 0.5})
     done = run(*arguments, "--labels", "labels.csv", cwd=folder)
     assert done.returncode == 1
@@ -326,3 +331,15 @@ def test_a_table_that_is_given_twice_is_refused(folder: Path) -> None:
     tables = [folder / "scores.csv", folder / "." / ".." / folder.name / "scores.csv"]
     with pytest.raises(ValueError, match="this table is given twice"):
         judge(tables, folder / "labels.csv", bootstrap=0)
+
+
+def test_odd_scores_are_counted_and_strict_fails(folder: Path) -> None:
+    odd = {"a.jpg": float("nan"), "c.jpg": 1.5, "d.jpg": float("inf")}
+    write(folder / "scores.csv", {**SCORES, **odd})
+    judgement = judge([folder / "scores.csv"], folder / "labels.csv", bootstrap=0)
+    assert judgement.cases.paths == ["b.jpg", "e.jpg"]
+    found = {problem.kind: problem for problem in judgement.cases.problems}
+    assert found["no_score"].examples == ("a.jpg",)
+    assert found["out_of_range"].examples == ("c.jpg", "d.jpg")
+    with pytest.raises(ValueError, match="strict: rows with NaN"):
+        judge([folder / "scores.csv"], folder / "labels.csv", strict=True)

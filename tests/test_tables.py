@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf.tables import LONGEST_FIELD, LONGEST_ROW, read_table
+from open_nsfw_tf.tables import LONGEST_FIELD, LONGEST_ROW, rank, read_table
 
 NAMES = ["a.jpg", "two\nlines.jpg", 'quo"ted,.jpg', "bytes-\udcff.jpg", "é 漢\r.png"]
 
@@ -168,3 +168,19 @@ def test_the_first_ports_tables(tmp_path: Path) -> None:
     assert table.paths == ['1 "a.jpg']
     assert table.columns["sfw"].tolist() == [0.75]
     assert table.columns["nsfw"].tolist() == [0.25]
+
+
+@SUFFIXES
+def test_odd_numbers_are_kept_if_wanted(tmp_path: Path, suffix: str) -> None:
+    odd = [float("nan"), 1.5, -0.5, None, 0.5]
+    rows = [{"path": f"{i}", "nsfw": score} for i, score in enumerate(odd)]
+    table = read_table(written(tmp_path / f"t{suffix}", rows), any_number=True)
+    scores = table.columns["nsfw"]
+    assert np.array_equal(scores, np.array(odd, float), equal_nan=True)
+    assert rank(table) == [("4", 0.5)]
+
+
+def test_words_are_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,nsfw\na,nan\nb,high\n")
+    with pytest.raises(ValueError, match="row 2: .* got 'high'"):
+        read_table(tmp_path / "t.csv", any_number=True)

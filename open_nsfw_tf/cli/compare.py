@@ -1,6 +1,7 @@
 """`open-nsfw rank`, `open-nsfw compare`, and `eval.py` of the first port."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from open_nsfw_tf import compare as _compare
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.messages import shown
-from open_nsfw_tf.tables import rank, read_table
+from open_nsfw_tf.tables import in_range, rank, read_table
 
 original = typer.Typer(
     name="eval.py", add_completion=False, pretty_exceptions_enable=False
@@ -26,11 +27,25 @@ def rank_command(
     ] = False,
 ) -> None:
     """Print the pictures with the highest scores, the highest first."""
-    for path, score in rank(read_table(scores), top, column):
+    table = read_table(scores, any_number=True)
+    for path, score in rank(table, top, column):
         if json_lines:
             print(json.dumps({"path": path, column: score}))
         else:
             print(f"{score:.6f}  {shown(path)}")
+    odd = [
+        path
+        for path, fit, error in zip(
+            table.paths, in_range(table.columns[column]), table.errors, strict=True
+        )
+        if not fit and error is None
+    ]
+    if odd:
+        print(
+            f"left out: {len(odd)} rows without a score of 0 to 1, such as "
+            f"{shown(odd[0])}",
+            file=sys.stderr,
+        )
 
 
 @app.command("compare")

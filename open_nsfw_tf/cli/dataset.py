@@ -1,5 +1,6 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -192,7 +193,7 @@ def split_command(
     """Divide every class into train and test; near duplicates stay together."""
     if to is None and how != "move":
         raise ValueError(f"--how {how} needs --to: a folder for the divided pictures")
-    found = find_files(folder, to)
+    found = find_files(folder, to, into_itself=True)
     shares = {"train": train, "val": val, "test": test}
     with _progress(found) as seen_one:
         done = splitting.split(
@@ -246,9 +247,18 @@ def undo_command(
 
 
 def find_files(
-    folder: Path, target: Path | None = None, show_all: bool = False
+    folder: Path,
+    target: Path | None = None,
+    show_all: bool = False,
+    into_itself: bool = False,
 ) -> Found:
     """The files of a folder but for the one that is moved to; what is left out."""
+    itself = target is not None and os.path.realpath(target) == os.path.realpath(folder)
+    if itself and not into_itself:
+        raise ValueError(
+            f"{shown(target)}: what was found would go into the pictures' own folder, "
+            "as if it were classes: give another folder"
+        )
     found = find(folder, [str(target)] if target is not None else [])
     if found.left:
         print(f"{len(found.left)} names are left out")

@@ -144,7 +144,8 @@ def _judged(
         if not equals:
             raise ValueError(f"expected --called FOLDER=CLASS, got {shown(pair)}")
         names[name] = column
-    judged = judge(find_files(folder, to), read_table(scores), names, strict)
+    table = read_table(scores, any_number=True)
+    judged = judge(find_files(folder, to), table, names, strict)
     for line in trouble_lines(judged.trouble):
         print(line)
     print(f"{len(judged.files)} pictures with a label and scores")

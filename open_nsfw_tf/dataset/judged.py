@@ -15,7 +15,7 @@ TROUBLE = {
     "no picture": "scores without a picture in the folder",
     "no score": "pictures without a row in the table",
     "error": "pictures whose row has an error instead of scores",
-    "bad score": "rows that are not whole, not 0 to 1, or do not sum to 1",
+    "bad score": "rows that are not whole, NaN, not 0 to 1, or do not sum to 1",
     "again": "rows that repeat the scores of a picture",
     "contradiction": "pictures with two rows that differ",
     "unknown class": "pictures in a folder that is called like no class of the table",
@@ -89,43 +89,42 @@ def judge(
 
     Args:
         found: a folder of classes.
-        table: one column of probabilities for each class; its paths are absolute,
-            relative to the current folder, or relative to the folder of classes.
+        table: one column of probabilities for each class, or nsfw alone, which counts
+            as sfw and nsfw; its paths are absolute, relative to the current folder, or
+            relative to the folder of classes.
         names: which column a class folder stands for, where they are called
-            differently.
+            differently; upper and lower case do not matter.
         strict: refuse whatever does not fit.
 
     Returns:
         The pictures that have both a label and scores.
 
     Raises:
-        ValueError: there are less than two classes, a name in `names` is no column,
-            nothing fits, or `strict` and something does not.
+        ValueError: there are less than two classes, or two that differ only in upper
+            and lower case, a name in `names` is no column, nothing fits, or `strict` and something does not.
     """
-    classes = list(table.columns)
+    columns = dict(table.columns)
+    if list(columns) == ["nsfw"]:
+        columns = {"sfw": 1 - columns["nsfw"], **columns}
+    classes = list(columns)
     if len(classes) < 2:
         raise ValueError(
             f"expected a column of scores for each of two classes or more, got "
             f"{', '.join(map(shown, classes))}"
         )
-    for folder, column in (names or {}).items():
-        if column not in classes:
-            raise ValueError(
-                f"{shown(folder)} = {shown(column)}: the table's classes are "
-                f"{', '.join(map(shown, classes))}"
-            )
+    indices = _indices(found, classes, names or {})
     trouble: dict[str, list[str]] = {kind: [] for kind in TROUBLE}
-    scores = np.stack([table.columns[name] for name in classes], axis=1)
+    scores = np.stack([columns[name] for name in classes], axis=1)
     rows = _rows(found, table, scores, trouble)
     files, labels, kept = [], [], []
     for index, file in enumerate(found.files):
-        label = (names or {}).get(file.label or "", file.label)
-        kind = _misfit(rows.get(index), scores, table, label, classes)
+        label = indices.get(file.label)
+        kind = _misfit(rows.get(index), scores, table, file.label, label)
         if kind:
             trouble[kind].append(file.name)
         else:
             files.append(file)
-            labels.append(classes.index(label or ""))
+            labels.append(label)
             kept.append(rows[index])
     if strict and any(trouble.values()):
         raise ValueError("; ".join(trouble_lines(trouble, shown_names=1)))
@@ -135,6 +134,28 @@ def judge(
             + "; ".join(trouble_lines(trouble, shown_names=1))
         )
     return Judged(files, classes, np.array(labels, np.int64), scores[kept], trouble)
+
+
+def _indices(
+    found: Found, classes: list[str], names: Mapping[str, str]
+) -> dict[str | None, int]:
+    """The class's index of every class folder that stands for one."""
+    plain = {name.casefold(): index for index, name in enumerate(classes)}
+    if len(plain) < len(classes):
+        raise ValueError("two classes differ only in upper and lower case: rename one")
+    for folder, column in names.items():
+        if column.casefold() not in plain:
+            raise ValueError(
+                f"{shown(folder)} = {shown(column)}: the table's classes are "
+                f"{', '.join(map(shown, classes))}"
+            )
+    meant = {folder.casefold(): name.casefold() for folder, name in names.items()}
+    indices: dict[str | None, int] = {}
+    for label in {file.label for file in found.files if file.label is not None}:
+        name = meant.get(label.casefold(), label.casefold())
+        if name in plain:
+            indices[label] = plain[name]
+    return indices
 
 
 def trouble_lines(trouble: Mapping[str, list[str]], shown_names: int = 3) -> list[str]:
@@ -176,8 +197,8 @@ def _misfit(
     row: int | None,
     scores: np.ndarray,
     table: Table,
-    label: str | None,
-    classes: list[str],
+    folder: str | None,
+    label: int | None,
 ) -> str | None:
     """The kind of trouble with a picture, if any."""
     if row is None:
@@ -190,6 +211,6 @@ def _misfit(
     fit = bool(((values >= 0) & (values <= 1)).all())
     if not fit or abs(values.sum() - 1) > SUM_TOLERANCE:
         return "bad score"
-    if label is None:
+    if folder is None:
         return "no class"
-    return None if label in classes else "unknown class"
+    return "unknown class" if label is None else None

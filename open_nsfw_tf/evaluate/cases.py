@@ -22,7 +22,7 @@ PROBLEMS = {
     "unlabelled": "scores without a label (left out)",
     "unscored": "labels without a score (left out)",
     "failed": "pictures that could not be scored (left out)",
-    "no_score": "rows with neither score nor error (left out)",
+    "no_score": "rows with NaN or no score, and no error (left out)",
     "out_of_range": "scores that are not between 0 and 1 (left out)",
     "sum": "rows whose scores do not add up to 1 (used as they are)",
     "duplicate": "paths scored twice (the first row is used)",

@@ -81,7 +81,7 @@ def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> 
     return suffix
 
 
-def read_table(path: str | os.PathLike[str]) -> Table:
+def read_table(path: str | os.PathLike[str], any_number: bool = False) -> Table:
     """Read a table of scores; the suffix tells its format.
 
     Args:
@@ -89,6 +89,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             least one of scores, or a .tsv or .txt that the first port wrote; or a
             folder of .parquet files that make one table. Every column that is not in
             `NOT_SCORES` must hold scores.
+        any_number: keep scores that are NaN, infinite or not of 0..1, for a caller that
+            counts and names them; what is no number is refused all the same.
 
     Returns:
         All rows; about 200 bytes of memory a row.
@@ -96,7 +98,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     Raises:
         OSError: the file cannot be read.
         ValueError: another suffix, a file that is cut or broken, columns that do not
-            fit, a score that is no number of 0..1. The message names file and row (the
+            fit, a score that is no number (of 0..1). The message names file and row (the
             first row after a header is 1).
         ImportError: a .parquet needs the extra `parquet`.
     """
@@ -104,12 +106,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     kind = "parts" if os.path.isdir(name) else SUFFIXES[suffix_of(name)]
     module = import_module(f"{__name__}.{kind}")
     try:
-        return _collect(module.chunks(Path(name)))
+        return _collect(module.chunks(Path(name)), any_number)
     except ValueError as error:
         raise ValueError(f"{shown(name)}: {one_line(error)}") from error
 
 
-def _collect(chunks: Iterator[Chunk]) -> Table:
+def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
     first = next(chunks)  # a reader gives at least one, which may be without rows
     scored = score_columns(first)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in scored}
@@ -117,7 +119,7 @@ def _collect(chunks: Iterator[Chunk]) -> Table:
     for chunk in chain([first], chunks):
         start = len(table.paths)
         for name in scored:
-            parts[name].append(_scores(name, chunk[name], start))
+            parts[name].append(_scores(name, chunk[name], start, any_number))
         rows = len(chunk["path"])
         paths = _texts("path", chunk["path"], start, needed=True)
         table.paths.extend(cast(list[str], paths))
@@ -147,17 +149,17 @@ def score_columns(columns: Iterable[str]) -> list[str]:
     return scored
 
 
-def _scores(name: str, values: Any, start: int) -> np.ndarray:
+def _scores(name: str, values: Any, start: int, any_number: bool) -> np.ndarray:
     """float64 scores, NaN for None and ""; whatever is no score has its row named."""
     try:
         numbers = np.array([_NAN if v is None or v == "" else float(v) for v in values])
-        fit = (numbers >= 0) & (numbers <= 1)
+        fit = in_range(numbers) | any_number
         odd = [i for i in np.flatnonzero(~fit) if values[i] not in (None, "")]
         if not odd and bool not in set(map(type, values)):
             return numbers.astype(np.float64, copy=False)
     except (ValueError, TypeError, OverflowError):
         odd = []
-    bad = odd[0] if odd else next(i for i, v in enumerate(values) if not _number(v))
+    bad = odd[0] if odd else _no_number(values, any_number)
     raise ValueError(
         f"row {start + int(bad) + 1}: expected a score of 0 to 1 in the column "
         f"{shown(name, 40)}, got {shown(values[bad], 40)!r}"
@@ -167,11 +169,23 @@ def _scores(name: str, values: Any, start: int) -> np.ndarray:
 _NAN = float("nan")
 
 
-def _number(value: Any) -> bool:
+def in_range(scores: np.ndarray) -> np.ndarray:
+    """Which numbers are scores: 0..1, and so not NaN."""
+    fit: np.ndarray = (scores >= 0) & (scores <= 1)
+    return fit
+
+
+def _no_number(values: Any, any_number: bool) -> int:
+    """The first that is no number, or no finite one."""
+    return next(i for i, v in enumerate(values) if not _number(v, any_number))
+
+
+def _number(value: Any, any_number: bool) -> bool:
     if value is None or value == "":
         return True
     try:
-        return not isinstance(value, bool) and np.isfinite(float(value))
+        number = float(value)
+        return not isinstance(value, bool) and (any_number or bool(np.isfinite(number)))
     except (ValueError, TypeError, OverflowError):
         return False
 
@@ -203,7 +217,7 @@ def rank(
     """The pictures with the highest scores, the highest first.
 
     Args:
-        table: of scores; pictures without one are left out.
+        table: of scores; pictures without one of 0..1 are left out.
         top: how many; None for all.
         column: whose scores.
 
@@ -221,6 +235,6 @@ def rank(
     if top is not None and top < 1:
         raise ValueError(f"expected a top of at least 1, got {top}")
     scores = table.columns[column]
-    order = np.argsort(-scores, kind="stable")  # NaN goes to the end
-    order = order[: np.count_nonzero(~np.isnan(scores))][:top]
+    known = np.flatnonzero(in_range(scores))
+    order = known[np.argsort(-scores[known], kind="stable")][:top]
     return [(table.paths[index], float(scores[index])) for index in order]
