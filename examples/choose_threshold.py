@@ -63,6 +63,8 @@ def write_scores(table: Path, paths: list[Path]) -> None:
 
 def main() -> None:
     """Make pictures and scores, choose a threshold, write report and figures."""
+    if not 2 <= len(sys.argv) <= 3 or not all(map(str.isdecimal, sys.argv[2:])):
+        sys.exit("usage: python examples/choose_threshold.py FOLDER [PICTURES_A_CLASS]")
     folder = Path(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     pictures = folder / "pictures"

@@ -213,6 +213,17 @@ def test_a_leak_behind_a_leak_is_found(tmp_path: Path) -> None:
     assert copies == {"train/a/x.png", "val/a/x.png"}
 
 
+def test_sides_may_contradict_each_other(tmp_path: Path) -> None:
+    save(scene(6), tmp_path / "train/nsfw/x.png")
+    save(scene(6), tmp_path / "test/sfw/x.png")
+    save(scene(7), tmp_path / "train/NSFW/y.png")
+    save(scene(7), tmp_path / "val/nsfw/y.png")
+    found = find_duplicates(find(tmp_path))
+    ((kept, copies),) = names(found, CLASSES)
+    assert {kept, *copies} == {"train/nsfw/x.png", "test/sfw/x.png"}
+    assert len(found.groups[LEAKS]) == 2
+
+
 def test_contradicting_labels_all_go_to_a_person(tmp_path: Path) -> None:
     for label in ("a", "b"):
         save(scene(6), tmp_path / label / "x.png")

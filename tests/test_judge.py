@@ -343,3 +343,27 @@ def test_odd_scores_are_counted_and_strict_fails(folder: Path) -> None:
     assert found["out_of_range"].examples == ("c.jpg", "d.jpg")
     with pytest.raises(ValueError, match="strict: rows with NaN"):
         judge([folder / "scores.csv"], folder / "labels.csv", strict=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["out", "many"], ["out", "1", "2"]])
+def test_the_example_says_how_it_is_called(tmp_path: Path, arguments: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "choose_threshold.py", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("usage: python examples/choose_threshold.py FOLDER")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_class_recommends_no_threshold(folder: Path) -> None:
+    (folder / "labels.csv").write_text("path,label\na.jpg,nsfw\nb.jpg,nsfw\n")
+    arguments = ("scores.csv", "--labels", "labels.csv")
+    done = run(*arguments, "--max-fnr", "0.1", cwd=folder)
+    assert re.search(r"^threshold +none$", done.stdout, re.MULTILINE)
+    given = run(*arguments, "--threshold", "0.5", cwd=folder)
+    assert re.search(r"^threshold +0.5 ", given.stdout, re.MULTILINE)

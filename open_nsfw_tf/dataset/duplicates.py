@@ -3,8 +3,8 @@
 Around the best copy - most pixels, then most bytes, then oldest - all that is near it
 is its group, so what is moved has a near copy that stays. Groups within one class of
 one side are plain duplicates. Across sides (train, test, val) they leak: test stays what
-it is. Across classes they contradict each other, and nobody but a person can say which
-copy is the right one: all that hangs together is one group.
+it is. Across classes, of one side or of several, they contradict each other, and nobody
+but a person can say which copy is the right one: all that hangs together is one group.
 """
 
 import os
@@ -142,16 +142,13 @@ def _groups(kind: str, seen: Seen, made: Cells) -> Iterator[Group]:
 
 
 def _contradictions(seen: Seen, made: Cells) -> Iterator[Group]:
-    """All that hangs together, where one side has it in several classes."""
+    """All that hangs together, where it is in several classes, of whichever side."""
     for cluster in clusters(made):
-        sides: dict[str | None, list[int]] = {}
-        for index in cluster:
-            sides.setdefault(seen.files[index].side, []).append(index)
-        for members in sides.values():
-            if len({seen.files[index].label for index in members}) > 1:
-                best, *rest = sorted(members, key=lambda i: _rank(CLASSES, seen, i))
-                copies = [_copy(seen, best, index) for index in rest]
-                yield Group(CLASSES, seen.files[best], copies)
+        labels = {(seen.files[index].label or "").casefold() for index in cluster}
+        if len(labels) > 1:
+            best, *rest = sorted(cluster, key=lambda i: _rank(CLASSES, seen, i))
+            copies = [_copy(seen, best, index) for index in rest]
+            yield Group(CLASSES, seen.files[best], copies)
 
 
 def _by_place(

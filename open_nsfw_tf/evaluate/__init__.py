@@ -72,7 +72,8 @@ class Evaluation:
             `precision` and `recall`.
         replicates: of the bootstrap.
         criterion: how the threshold was chosen, for people.
-        chosen: what the chosen threshold does; None if no threshold fits.
+        chosen: what the chosen threshold does; None if no threshold fits, or if only
+            one class is there and none was given.
         thresholds: what thresholds in steps do, rising.
         operating_points: by name; None where no threshold fits.
         bands: the given one, and the narrowest with few errors, where there is one.
@@ -143,6 +144,8 @@ def evaluate(
     metrics()  # a missing library is told at once
     ranking = rank(positive, scores)
     threshold, title, said = choose_threshold(ranking, criterion)
+    if not ranking.both() and criterion.threshold is None:
+        threshold = None  # whatever the criterion gives, the other class has no say
     chosen = None if threshold is None else choose.at(ranking, threshold)
     figures = summary(positive, scores)
     found: Intervals = {}
@@ -150,7 +153,7 @@ def evaluate(
         only = positive_name if ranking.positives else f"not {positive_name}"
         said.append(
             f"every picture is {only}: ROC and average precision are undefined, and no "
-            "threshold can be judged; add pictures of the other class"
+            "threshold can be chosen; add pictures of the other class"
         )
     elif bootstrap:
         found = intervals(positive, scores, figures, bootstrap)
