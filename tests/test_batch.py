@@ -26,9 +26,10 @@ from test_tables_append import grown
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.archives import MAX_MEMBER
-from open_nsfw_tf.batch.item import SELECT, by_content
+from open_nsfw_tf.batch.item import SELECT
 from open_nsfw_tf.batch.sorting import check_destination, sort_files
 from open_nsfw_tf.batch.sources import count, items
+from open_nsfw_tf.filetype import by_content
 from open_nsfw_tf.tables import Table, read_table
 
 ROOT = Path(__file__).parent.parent

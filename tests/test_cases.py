@@ -284,3 +284,9 @@ def test_nothing_in_common() -> None:
         join({"t": table({})}, labelled(b="sfw"))
     with pytest.raises(ValueError, match="at least one table"):
         join({}, labelled(b="sfw"))
+
+
+def test_what_is_no_picture_has_no_label(tmp_path: Path) -> None:
+    root = folder(tmp_path, ["nsfw/a.jpg", "nsfw/b", "sfw/notes.txt", "sfw/c"])
+    (root / "nsfw/b").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert read_labels(root).paths == ["nsfw/a.jpg", "nsfw/b"]

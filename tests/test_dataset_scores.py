@@ -316,7 +316,7 @@ def test_sheets_of_sorted_pictures(tmp_path: Path) -> None:
 
 
 def test_case_and_a_single_column_do_not_matter(tmp_path: Path) -> None:
-    root = touched(tmp_path, "NSFW/a.jpg", "Safe/b.jpg")
+    root = touched(tmp_path, "NSFW/a.jpg", "Safe/b.jpg", "Safe/notes.txt")
     scores = {"nsfw": np.array([0.75, 0.25])}
     rows = Table(["NSFW/a.jpg", "Safe/b.jpg"], scores, [None, None], None)
     made = judge(find(root), rows, {"safe": "SFW"}, strict=True)

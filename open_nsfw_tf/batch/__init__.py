@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from open_nsfw_tf.batch.item import Item, open_regular
+from open_nsfw_tf.batch.item import Item
 from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier, Scores
+from open_nsfw_tf.filetype import open_regular
 from open_nsfw_tf.image import ImageError, describe
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode, TableWriter

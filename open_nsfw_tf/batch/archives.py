@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Self
 
-from open_nsfw_tf.batch.item import HEAD, Item, Select, Wanted, by_suffix, failed
+from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
+from open_nsfw_tf.filetype import HEAD, by_suffix
 
 MAX_MEMBER = 1 << 26  # bytes; some tens of members are held at a time
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile holds

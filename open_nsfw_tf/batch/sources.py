@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from open_nsfw_tf.batch.archives import is_tar, is_zip, tar_members, zip_members
-from open_nsfw_tf.batch.item import (
-    HEAD,
-    SELECT,
-    Item,
-    Select,
-    Wanted,
-    by_content,
-    failed,
-    open_regular,
-)
+from open_nsfw_tf.batch.item import SELECT, Item, Select, Wanted, failed
+from open_nsfw_tf.filetype import HEAD, by_content, open_regular
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import ImageError, read_file
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.dataset.folder import File, Found
+from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table
 
@@ -118,6 +119,8 @@ def judge(
     rows = _rows(found, table, scores, trouble)
     files, labels, kept = [], [], []
     for index, file in enumerate(found.files):
+        if index not in rows and not is_picture(file.path):
+            continue  # notes and the like, which nothing was to score
         label = indices.get(file.label)
         kind = _misfit(rows.get(index), scores, table, file.label, label)
         if kind:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
 from open_nsfw_tf.tables.parquet import import_pyarrow
@@ -40,7 +41,8 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
             folders in them; a .csv, .jsonl or .parquet table with the columns `path`
             and `label`, whose rows without a label are left out; or a list, a .txt with
             a path, a space or tab and a label a line, where a path alone is of the
-            class that its folder is named after. See `files_below` for folders.
+            class that its folder is named after. See `files_below` for folders, of whose files only
+            pictures count (`open_nsfw_tf.filetype.is_picture`).
 
     Raises:
         OSError: it cannot be read.
@@ -87,8 +89,13 @@ def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _in_folder(root: Path) -> Iterator[Chunk]:
-    # What lies beside the classes' folders, such as tables, has no label.
-    paths = [path for path in files_below(root) if os.sep in path]
+    # What lies beside the classes' folders, such as tables, has no label; what lies in
+    # them and is no picture, such as notes, is not one without a score.
+    paths = [
+        path
+        for path in files_below(root)
+        if os.sep in path and is_picture(os.path.join(root, path))
+    ]
     yield paths, [path.split(os.sep)[0] for path in paths]
 
 
