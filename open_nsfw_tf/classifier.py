@@ -195,7 +195,7 @@ class Classifier:
             ValueError: `batch_size` is below 1, or `errors` is neither word.
             TypeError: one picture was given instead of an iterable of them.
         """
-        if not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_BATCH_SIZE:
+        if not _is_whole(batch_size) or not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise ValueError(
                 f"expected a batch_size of 1 to {MAX_BATCH_SIZE}, got {batch_size!r:.80}"
             )
@@ -295,6 +295,10 @@ class Classifier:
                     self.workers,
                 )
             return self._workers_engine
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _scores(row: np.ndarray) -> Scores:

@@ -1,9 +1,9 @@
 """Work on a stream by several threads: lazily, in order, and with bounded memory."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from threading import Event
 from typing import TypeVar
 
@@ -14,9 +14,22 @@ AHEAD = 2  # chunks that wait for each worker, so that none waits for the caller
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items in their order; the last one may be shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+    """Lists of `size` items in their order; the last one may be shorter.
+
+    Where the items end in an error, those before it come first.
+    """
+    chunk: list[Item] = []
+    try:
+        for item in items:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
         yield chunk
 
 
@@ -26,25 +39,64 @@ def in_order(
     """The results of some work on each item, in the order of the items.
 
     The items are taken in the thread that takes the results, `AHEAD` for each worker and
-    no more before the next result is taken. An error in the work is raised in its place.
-    Closing the iterator, or losing it, drops what has not begun and waits for the rest.
+    no more before the next result is taken. An error in the work is raised in its place,
+    and so is one of the items. Closing the iterator, or losing it, drops what has not
+    begun and waits for the rest.
 
     Args:
         work: called in the workers' threads with an item, and with an event that is set
             once nobody wants the result any more.
         items: any iterable.
         workers: threads.
+
+    Raises:
+        RuntimeError: the process forked; its threads stayed in the other one.
     """
+    owner = os.getpid()
     waiting: deque[Future[Result]] = deque()
     stopped = Event()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="open_nsfw_tf")
     try:
-        for item in items:
-            waiting.append(executor.submit(work, item, stopped))
-            if len(waiting) > AHEAD * workers:
-                yield waiting.popleft().result()
+        error = None
+        iterator = iter(items)
+        while error is None:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except Exception as raised:  # noqa: BLE001 - raised after the results
+                error = raised
+            else:
+                waiting.append(_begun(executor, work, item, stopped))
+                if len(waiting) > AHEAD * workers:
+                    yield _taken(waiting, owner)
         while waiting:
-            yield waiting.popleft().result()
+            yield _taken(waiting, owner)
+        if error is not None:
+            raise error
     finally:
         stopped.set()
-        executor.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=owner == os.getpid(), cancel_futures=True)
+
+
+def _begun(
+    executor: ThreadPoolExecutor,
+    work: Callable[[Item, Event], Result],
+    item: Item,
+    stopped: Event,
+) -> Future[Result]:
+    try:
+        return executor.submit(work, item, stopped)
+    except RuntimeError:
+        # The main thread has ended, and with it all executors; this one still works.
+        done: Future[Result] = Future()
+        done.set_result(work(item, stopped))
+        return done
+
+
+def _taken(waiting: deque[Future[Result]], owner: int) -> Result:
+    if os.getpid() != owner:
+        raise RuntimeError(
+            "a stream cannot go on in a forked process: begin it after the fork"
+        )
+    return waiting.popleft().result()

@@ -365,14 +365,20 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes) -> list[
     return names
 
 
+# A shell that starts the tests in the background lets them ignore Ctrl-C.
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [OPEN_NSFW, "batch", *arguments],
+        [sys.executable, "-c", HEEDING, str(OPEN_NSFW), "batch", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts the tests in the background lets them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -514,3 +520,39 @@ def test_progress_on_a_terminal(folder: Path, terminal: tuple[int, int]) -> None
     assert process.returncode == 0
     assert b"8/8" in shown
     assert b"left" in shown
+
+
+def test_a_closed_standard_error_is_not_the_table(tmp_path: Path) -> None:
+    """What is opened first would be number 2, where C libraries print."""
+    shutil.copy(pictures.path("coffee.png"), tmp_path)
+    Image.effect_noise((300, 300), 50).save(
+        tmp_path / "cut.tif", compression="tiff_lzw"
+    )
+    whole = (tmp_path / "cut.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[:-2000] + b"\0" * 2000)
+    table = tmp_path / "t.csv"
+    command = f"exec '{OPEN_NSFW}' batch '{tmp_path}' -o '{table}' 2>&-"
+    subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+    assert len(read_table(table).paths) == 2
+
+
+def test_lists_of_windows(tmp_path: Path) -> None:
+    path = pictures.path("coffee.png")
+    (tmp_path / "utf8.txt").write_bytes(f"{path}\r\n".encode("utf-8-sig"))
+    (tmp_path / "utf16.txt").write_text(f"{path}\n", encoding="utf-16")
+    names = [str(tmp_path / name) for name in ("utf8.txt", "utf16.txt")]
+    rows = list(items(names, lambda name: True))
+    assert [row.path for row in rows] == [str(path), names[1]]
+    assert "UTF-16" in str(rows[1].error)
+
+
+def test_a_relative_link_is_moved_with_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shutil.copy(pictures.path("coffee.png"), tmp_path / "a" / "real.png")
+    (tmp_path / "a" / "link.png").symlink_to("real.png")
+    link = str(tmp_path / "a" / "link.png")
+    table = Table([link], {"nsfw": np.array([0.9])}, [None], None)
+    sort_files(table, tmp_path / "to", 0.5)
+    moved = tmp_path / "to" / "nsfw" / "link.png"
+    assert moved.resolve() == (tmp_path / "a" / "real.png").resolve()
+    assert not os.path.lexists(link)

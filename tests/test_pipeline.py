@@ -1,6 +1,8 @@
 """Threads on a stream: order, bounds, errors and ends."""
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from threading import Event
@@ -88,3 +90,59 @@ def test_an_error_stands_in_its_place() -> None:
         next(stream)
     with pytest.raises(StopIteration):
         next(stream)
+
+
+def test_an_error_of_the_items_comes_after_the_results() -> None:
+    def broken() -> Iterator[int]:
+        yield from range(10)
+        raise OSError("the disk is gone")
+
+    found: list[int] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        found.extend(in_order(square, broken(), 2))
+    assert found == [number * number for number in range(10)]
+    parts: list[list[int]] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        parts.extend(chunks(broken(), 4))
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+FORKED = """
+import os
+from open_nsfw_tf.pipeline import in_order
+
+stream = in_order(lambda number, stopped: number, range(100), 2)
+next(stream)
+child = os.fork()
+if not child:
+    try:
+        next(stream)
+    except RuntimeError as error:
+        os._exit(7 if "forked" in str(error) else 1)
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+THREADED = """
+import threading
+from open_nsfw_tf.pipeline import in_order
+
+def work():
+    main.join()
+    print(sum(in_order(lambda number, stopped: number, range(100), 2)))
+
+main = threading.main_thread()
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize(("code", "printed"), [(FORKED, "7"), (THREADED, "4950")])
+def test_processes_and_threads_that_outlive(code: str, printed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr) == (printed, "")

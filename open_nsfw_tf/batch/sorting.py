@@ -88,6 +88,12 @@ def _leads_to(target: Path, source: str) -> bool:
 
 
 def _move(source: str, target: Path) -> None:
+    if os.path.islink(source):
+        # Its text is relative to where it was, and moving it would lead elsewhere.
+        leads_to = os.path.join(os.path.dirname(source), os.readlink(source))
+        target.symlink_to(os.path.abspath(leads_to))
+        os.unlink(source)
+        return
     try:
         Path(source).rename(target)
     except OSError as error:

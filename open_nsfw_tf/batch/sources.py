@@ -4,6 +4,7 @@ All are read lazily. A folder's names are held one folder at a time; they are so
 so that two runs meet the pictures in one order.
 """
 
+import codecs
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -258,8 +259,14 @@ class _Rejoined(RawIOBase):
 
 def _list(name: str, file: IO[bytes], wanted: Wanted) -> Iterator[Item]:
     start = file.peek(LONGEST_PATH)  # type: ignore[attr-defined]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if wanted(name):
+            yield failed(name, "expected a list in UTF-8, got UTF-16")
+        return
     split = _at_nulls if b"\0" in start else _at_lines
-    for line in split(file):
+    for number, line in enumerate(split(file)):
+        if not number:
+            line = line.removeprefix(codecs.BOM_UTF8)  # of Windows
         if len(line) > LONGEST_PATH:
             if wanted(name):
                 yield failed(name, f"a path is longer than {LONGEST_PATH} bytes")

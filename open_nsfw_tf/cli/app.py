@@ -125,6 +125,7 @@ DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what can be expected to go wrong into one line and exit status 1."""
+    _keep_standard_numbers()
     if os.environ.get(DEBUG):
         yield
         return
@@ -140,6 +141,16 @@ def errors_in_one_line() -> Iterator[None]:
         if sys.stderr is not None:
             print(f"error: {shown(error, LONGEST)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _keep_standard_numbers() -> None:
+    """Hold 0, 1 and 2 where they are closed, or a file that is opened next has them.
+
+    C libraries print to 2, whatever it is: into a table of scores.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(number)
 
 
 LONGEST = 2000  # characters of an error

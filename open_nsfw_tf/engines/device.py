@@ -35,9 +35,12 @@ def choose(name: str | None, offered: Collection[str], engine: str) -> Device:
         engine: its name, for the error.
 
     Raises:
+        TypeError: the name is no text.
         ValueError: there is no such device; those there are are listed.
     """
     name = DEFAULT if name is None else name
+    if not isinstance(name, str):
+        raise TypeError(f"expected a device as text, such as 'cpu', got {name!r:.80}")
     match = _NAME.fullmatch(name.lower())
     if match:
         device = Device(match[1], int(match[2] or 0))

@@ -54,7 +54,8 @@ def beside(target: Path) -> Iterator[Path]:
             for folder in made:
                 folder.rmdir()
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(target), None  # not a hidden name
+            error.filename = str(target)  # not a hidden name
+            del error.filename2  # None would be printed
         raise
     _remove(temporary)
 
