@@ -12,6 +12,7 @@ from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import Criterion, join, read_labels
 from open_nsfw_tf.evaluate.bootstrap import REPLICATES
 from open_nsfw_tf.evaluate.judgement import Judgement, judge_cases
+from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
@@ -113,6 +114,8 @@ def _check_outputs(
             continue
         name = os.fsdecode(output)
         real = os.path.realpath(name)
+        if os.path.isfile(real) and is_picture(real):
+            taken.setdefault(real, "a picture")
         if real in taken:
             raise ValueError(
                 f"{shown(name)}: the {title} would overwrite {taken[real]}: "

@@ -313,12 +313,14 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         (["--report", "same", "--json", "same"], "would overwrite the report"),
         (["--report", "nodir/r.html"], "no folder for the report: create nodir first"),
         (["--json", "."], "expected the name of a file"),
+        (["--json", "a.jpg"], "would overwrite a picture"),
     ],
 )
 def test_outputs_are_looked_at_before_any_work(
     folder: Path, options: list[str], words: str
 ) -> None:
     (folder / "link.csv").symlink_to("labels.csv")
+    (folder / "a.jpg").write_bytes(b"x")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     done = run("scores.csv", "--labels", "labels.csv", *options, cwd=folder)
     assert done.returncode == 1
