@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # folder, which may import the folder's own `__init__`.
 ROWS = [
     ["messages", "pipeline", "filetype"],
-    ["architecture", "picture", "backend"],
+    ["architecture", "picture", "backend", "preprocessing"],
     ["image"],
     ["formats", "published", "image_decode", "samples"],
-    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"],
+    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
+    + ["trained"],
     ["model", "evaluate"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
