@@ -37,15 +37,20 @@ def link_photos(folder: Path, photos: list[Path], count: int) -> None:
         os.link(photos[index % len(photos)], place / f"{index:06}.jpg")
 
 
-def measure(folder: Path, output: Path) -> dict[str, float]:
+def measure(folder: Path, output: Path, *options: str) -> dict[str, float]:
     """Seconds and peak MiB of one run over a folder.
+
+    Args:
+        folder: of pictures.
+        output: the table.
+        options: more of the command's.
 
     Raises:
         RuntimeError: it failed.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
-        [OPEN_NSFW, "batch", folder, "--output", output],
+        [OPEN_NSFW, "batch", folder, "--output", output, *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -19,8 +19,11 @@ from open_nsfw_tf import (
     WeightsError,
     create_yahoo_image_loader,
     engines,
+    load_weights,
     save_weights,
 )
+from open_nsfw_tf.architecture import BLOCKS, Block, lean_blocks
+from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.engines import ENGINES, PRECISIONS, kept, onnxruntime
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.published import cache_folder
@@ -54,6 +57,36 @@ def scores_of(engine: Any, batch: np.ndarray) -> np.ndarray:
     scores = np.concatenate([engine(part) for part in np.array_split(batch, 6)])
     assert np.abs(scores.sum(axis=1) - 1).max() <= 1e-6
     return scores[:, 1]
+
+
+def test_pixels_that_nobody_looks_at_change_no_bit(golden_batch: np.ndarray) -> None:
+    models = [graph(load_weights(), lean=lean) for lean in (False, True)]
+    scores = [
+        import_onnxruntime()
+        .InferenceSession(model.SerializeToString())
+        .run(None, {"input": golden_batch[:8]})[0]
+        for model in models
+    ]
+    assert np.array_equal(*scores)
+    assert multiply_adds(BLOCKS) == 1_068_550_144 - STEM_AND_DENSE
+    assert multiply_adds(lean_blocks()) == multiply_adds(BLOCKS) - 3 * 31_309_824
+
+
+STEM_AND_DENSE = 112**2 * 7**2 * 3 * 64 + 1024 * 2
+
+
+def multiply_adds(blocks: tuple[tuple[Block, ...], ...]) -> int:
+    """Of all convolutions of the blocks, for one picture."""
+    side, found = 56, 0
+    for block in (block for stage in blocks for block in stage):
+        start = side
+        for conv in block.main:
+            side //= conv.stride
+            found += side**2 * conv.kernel**2 * conv.inputs * conv.outputs
+        if block.projection:
+            side = start // block.projection.stride
+            found += side**2 * block.projection.inputs * block.projection.outputs
+    return found
 
 
 def test_scores_are_caffes(

@@ -18,7 +18,7 @@ from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 
-GRAPH_VERSION = 4  # raise it when a builder below makes another graph
+GRAPH_VERSION = 5  # raise it when a builder below makes another graph
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _int8(weights: Weights) -> bytes:
 def _built(weights: Weights, dtype: type) -> bytes:
     from open_nsfw_tf.formats import onnx_graph
 
-    model = onnx_graph.graph(weights, dtype=dtype)
+    model = onnx_graph.graph(weights, dtype=dtype, lean=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
 

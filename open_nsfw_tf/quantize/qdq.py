@@ -1,11 +1,16 @@
 """The rounded network as an ONNX graph of quantise-dequantise pairs."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from open_nsfw_tf.architecture import BLOCKS, INPUT_SIZE, STEM, Block, Convolution
+from open_nsfw_tf.architecture import (
+    INPUT_SIZE,
+    STEM,
+    Block,
+    Convolution,
+    lean_blocks,
+)
 from open_nsfw_tf.formats.onnx_graph import INPUT, METADATA, Writer, packed
 from open_nsfw_tf.quantize import Quantized, Range
 from open_nsfw_tf.quantize.walk import MEAN, PIXELS, STEM_INSIDE
@@ -38,7 +43,7 @@ class _Writer(Writer):
 
     def network(self, layout: str) -> None:
         at, seen = self._stem(layout)
-        for stage in BLOCKS:
+        for stage in lean_blocks():
             for block in stage:
                 at, seen = self._block(block, at, seen)
         self.softmax(self.logits(at, *self.made.dense))
@@ -61,12 +66,6 @@ class _Writer(Writer):
 
     def _block(self, block: Block, at: str, seen: Range) -> tuple[str, Range]:
         a, b, c = block.main
-        if block.projection and block.projection.stride > 1:
-            # Both readers see every other pixel only.
-            steps = [block.projection.stride] * 2
-            strided = f"stride_{block.place}"
-            at = self.node("MaxPool", [at], strided, kernel_shape=[1, 1], strides=steps)
-            at = self._rounded(at, seen)
         hidden, inner = self._layer(a, at, seen)
         hidden, inner = self._layer(b, hidden, inner)
         if block.projection:
@@ -75,6 +74,8 @@ class _Writer(Writer):
         change = self._conv(c, hidden, inner)
         change = self._rounded(change, self.made.convolutions[c.place].output)
         stream = self.made.streams[block.place]
+        if b.stride > 1:
+            at = self._rounded(self.every(b.stride, at, block.place), seen)
         summed = self.node("Add", [at, change], f"eltwise_{block.place}")
         return self._rounded(self.relu(summed, block.place), stream), stream
 
@@ -91,9 +92,10 @@ class _Writer(Writer):
             self._stepped(f"{name}.weights", codes, made.scales),
             self._stepped(f"{name}.biases", made.whole_biases(seen), made.steps(seen)),
         ]
-        # The border is there, and so are the strides of blocks: see `_stem` and `_block`.
-        same = STEM_INSIDE if conv.place == STEM.place else replace(conv, stride=1)
-        return self.conv(same, [at, *inputs])
+        inside = (
+            STEM_INSIDE if conv.place == STEM.place else conv
+        )  # the border is there
+        return self.conv(inside, [at, *inputs])
 
     def _stepped(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
         """Constant codes with a scale each along the first axis."""
