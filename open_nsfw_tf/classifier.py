@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cache
-from itertools import chain, islice
+from itertools import chain
 from threading import Event, Lock
 from typing import Literal, NamedTuple, overload
 
@@ -212,17 +212,17 @@ class Classifier:
         self, pictures: Iterator[Picture], batch_size: int, go_on: bool
     ) -> Iterator[Scores | ImageError]:
         feed = chunks(map(self._taken, pictures), batch_size)
-        first = list(islice(feed, 1))
-        if not first:
-            return
+        first = next(feed, [])
         results: Generator[list[Scores | ImageError], None, None]
-        if len(first[0]) < batch_size:  # too few to share
-            results = (self._chunk(chunk, self.engine) for chunk in first)
+        if len(first) < batch_size:  # too few to share
+            results = (self._chunk(c, self.engine) for c in chain([first], feed))
         else:
             engine = self._shared_engine()
             results = in_order(
                 lambda chunk, stopped: self._chunk(chunk, engine, stopped),
-                chain(first, feed),
+                chunks(
+                    chain.from_iterable(chain([first], feed)), batch_size, self.workers
+                ),
                 self.workers,
             )
         with closing(results):

@@ -13,24 +13,32 @@ Result = TypeVar("Result")
 AHEAD = 2  # chunks that wait for each worker, so that none waits for the caller
 
 
-def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items in their order; the last one may be shorter.
+def chunks(items: Iterable[Item], size: int, workers: int = 1) -> Iterator[list[Item]]:
+    """Lists of at most `size` items in their order.
 
-    Where the items end in an error, those before it come first.
+    The last ones are shorter, so that the workers who share the lists end together; for
+    that, `size` items a worker are read ahead. Where the items end in an error, those
+    before it come first.
+
+    Args:
+        items: any iterable.
+        size: items of a list.
+        workers: how many share the lists; for one, only the last list may be shorter.
     """
-    chunk: list[Item] = []
+    ahead: deque[Item] = deque()
+    error = None
     try:
         for item in items:
-            chunk.append(item)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    except Exception:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
-        yield chunk
+            ahead.append(item)
+            if len(ahead) == size * workers + (workers > 1):
+                yield [ahead.popleft() for _ in range(size)]
+    except Exception as raised:  # noqa: BLE001 - raised after the items
+        error = raised
+    while ahead:
+        share = -(-len(ahead) // (2 * workers)) if workers > 1 else size
+        yield [ahead.popleft() for _ in range(min(share, size, len(ahead)))]
+    if error is not None:
+        raise error
 
 
 def in_order(

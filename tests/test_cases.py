@@ -200,6 +200,28 @@ def test_contradicting_labels_are_left_out() -> None:
     assert kinds(cases) == {"conflict": (1, ("b",))}
 
 
+def test_one_file_by_two_spellings() -> None:
+    labels = Labels(
+        ["./a.jpg", "a.jpg", "x/../b.jpg"], ["sfw", "nsfw", "nsfw"], ".", "l"
+    )
+    cases = join({"t": table({"a.jpg": 0.1, "./b.jpg": 0.9})}, labels)
+    assert cases.paths == ["./b.jpg"]
+    assert kinds(cases)["conflict"] == (1, ("a.jpg",))
+
+
+def test_parts_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    labels = Labels(["train/sfw/a.jpg"], ["test"], str(tmp_path), str(tmp_path))
+    with pytest.raises(ValueError, match="test is a part of the pictures, no class"):
+        join({"t": table({"a.jpg": 0.1})}, labels)
+
+
+def test_a_header_of_a_list_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "labels.tsv"
+    path.write_text("path\tlabel\na.jpg\tsfw\n")
+    assert read_labels(path).paths == ["a.jpg"]
+
+
 def test_several_tables_are_judged_on_the_same_pictures() -> None:
     first, second = table({"a": 0.9, "b": 0.2, "c": 0.1}), table({"b": 0.3, "a": 0.8})
     cases = join({"x": first, "y": second}, labelled(a="nsfw", b="sfw", c="sfw"))

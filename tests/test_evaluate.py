@@ -110,6 +110,13 @@ def test_no_threshold_fits() -> None:
     assert evaluate(labels, scores, Criterion(min_precision=0.9)).chosen is None
 
 
+def test_no_band_is_told() -> None:
+    scores = np.array([0.9, 0.8, 1.0, 1.0])
+    found = evaluate(np.array([True, True, False, False]), scores, bootstrap=0)
+    assert len(found.bands) == 1
+    assert any("no band of review" in line for line in found.said)
+
+
 def test_bands_by_hand() -> None:
     given_band, fitted = by_hand(max_fnr=0.25, band=(0.35, 0.75)).bands
     assert (given_band.safe, given_band.review, given_band.block) == (

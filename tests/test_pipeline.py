@@ -19,6 +19,23 @@ def square(number: int, stopped: Event) -> int:
 def test_chunks_hold_everything_once() -> None:
     assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(chunks([], 3)) == []
+    assert list(chunks([], 3, 2)) == []
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 40, 41])
+def test_the_last_chunks_are_shorter_so_that_workers_end_together(count: int) -> None:
+    parts = list(chunks(range(count), 3, 2))
+    assert [item for part in parts for item in part] == list(range(count))
+    assert all(1 <= len(part) <= 3 for part in parts)
+    assert [len(part) for part in parts[-2:]] == [1] * min(2, count)
+
+
+def test_no_more_is_read_ahead_than_a_chunk_a_worker() -> None:
+    taken: list[int] = []
+    stream = chunks((taken.append(i) or i for i in range(1000)), 3, 2)
+    for number in range(1, 100):
+        next(stream)
+        assert len(taken) <= 3 * number + 3 * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])

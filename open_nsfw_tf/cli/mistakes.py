@@ -36,6 +36,7 @@ CalledOption = Annotated[
     list[str] | None,
     typer.Option(
         "--called",
+        "--map",
         metavar="FOLDER=CLASS",
         help="The class of the table that a class folder stands for, where they are "
         "called differently; may be given many times.",

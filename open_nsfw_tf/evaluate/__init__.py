@@ -157,6 +157,12 @@ def evaluate(
         )
     elif bootstrap:
         found = intervals(positive, scores, figures, bootstrap)
+    bands = _bands(ranking, criterion)
+    if ranking.both() and len(bands) == 1:
+        said.append(
+            "no band of review keeps both shares of errors: too many pictures of the "
+            "other class score 1; allow more with --max-fpr"
+        )
     return Evaluation(
         name=name,
         positive=positive_name,
@@ -170,7 +176,7 @@ def evaluate(
         chosen=chosen,
         thresholds=choose.table(ranking),
         operating_points=choose.standard(ranking),
-        bands=_bands(ranking, criterion),
+        bands=bands,
         ranking=ranking,
         calibration=calibration(positive, scores),
         histogram=histogram(positive, scores),

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 
 import numpy as np
 
@@ -88,10 +88,12 @@ class _Rows:
 
 
 UNKNOWN, CONFLICT = -2, -1
+PARTS = ("train", "test", "val", "validation")
 # How paths are compared: a label's and its folder to a key, a score's to the same.
 Way = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
+AS_WRITTEN: Way = (None, None)
+SPELT_ALIKE: Way = (lambda root, path: os.path.normpath(path), os.path.normpath)
 WAYS: tuple[Way, ...] = (
-    (None, None),  # as they are written
     (lambda root, path: os.path.normpath(os.path.join(root, path)), os.path.normpath),
     (lambda root, path: os.path.abspath(os.path.join(root, path)), os.path.abspath),
     (lambda root, path: os.path.abspath(path), os.path.abspath),
@@ -106,7 +108,7 @@ def join(
 ) -> Cases:
     """Give every scored picture its label.
 
-    Paths are compared as they are written. If that does not find every score, other
+    Paths are compared as they are written, but for `./` and the like. If that does not find every score, other
     ways are tried, and the one that finds most is taken: with the labels' folder before
     the labels' paths; as absolute paths, from that folder or the working directory.
 
@@ -193,10 +195,14 @@ def _indices(
     if unknown:
         listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        part = next((label for label in unknown if label.casefold() in PARTS), None)
+        hint = "say what a label stands for, such as --map porn=nsfw"
+        if part and os.path.isdir(os.path.join(labels.source, part)):
+            folder = os.path.join(labels.source, part)
+            hint = f"{part} is a part of the pictures, no class: name {shown(folder)}"
         raise ValueError(
             f"{shown(labels.source)}: {listed}{more}: no such class in the scores, "
-            f"which have {', '.join(shown(name, 40) for name in classes)}; say what a "
-            "label stands for, such as --map porn=nsfw"
+            f"which have {', '.join(shown(name, 40) for name in classes)}; {hint}"
         )
     return found
 
@@ -213,7 +219,11 @@ def _matched(
     """
     best, most = None, -1
     of_labels = [indices[label] for label in labels.labels]
-    for of_label, of_score in WAYS:
+    # ./a.jpg is a.jpg; most paths need no such care, which takes a second a million.
+    careful = any(
+        map(_is_odd, chain(labels.paths, *(t.paths for t in tables.values())))
+    )
+    for of_label, of_score in (SPELT_ALIKE if careful else AS_WRITTEN, *WAYS):
         keys = labels.paths
         if of_label:
             keys = [of_label(labels.root, path) for path in keys]
@@ -229,6 +239,10 @@ def _matched(
             break
     assert best is not None  # there is at least one way
     return best
+
+
+def _is_odd(path: str) -> bool:
+    return path.startswith("./") or "//" in path or "/." in path
 
 
 def _look_up(known: dict[str, int], keys: list[str]) -> np.ndarray:

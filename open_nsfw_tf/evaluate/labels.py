@@ -135,6 +135,8 @@ def _from_list(path: Path) -> Iterator[Chunk]:
             words = line.decode("utf-8", "surrogateescape").strip()
             if not words or words.startswith("#"):
                 continue
+            if row == 1 and words.casefold().split() == list(COLUMNS):
+                continue  # a header, as a table's
             parts = words.rsplit(None, 1)
             if len(parts) == 1:  # the folder is named after the class
                 parts.append(os.path.basename(os.path.dirname(words)))
