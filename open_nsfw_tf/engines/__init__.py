@@ -52,16 +52,16 @@ BFLOAT16 = (
 # inputs that score near .5 change by up to .07
 
 # What "auto" takes first comes first: among equally fast engines, the one that everybody
-# has and that starts soon. On two x86-64 cores that other work shared, in float32:
+# has and that starts soon. On two x86-64 cores, in float32:
 #
 #              ms a picture        s to a     MB, alone
 #              alone   16 at once  1st score  and 16 at once
-# onnxruntime  12.0    11.1        0.49       126, 260
-# openvino     11.7    11.2        0.66       172, 261
-# litert       12.6    12.6        0.41       102, 113
-# tensorflow   18.7    13.2        7.7        830, 935
+# onnxruntime  4.8     4.7         0.29       126, 260
+# openvino     4.9     4.8         0.46       172, 261
+# litert       5.4     5.4         0.24       102, 113
+# tensorflow   9.6     6.3         3.6        830, 935
 #
-# openvino in bfloat16: 6.7 and 5.5 ms, 0.76 s, 173 and 198 MB.
+# openvino in bfloat16: 2.6 and 2.4 ms, 0.40 s, 173 and 198 MB.
 ENGINES = {
     "onnxruntime": Kind(
         "onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}
