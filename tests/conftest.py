@@ -13,8 +13,9 @@ import pytest
 
 # Before anything is imported: the tests neither use nor fill the user's cache, and no
 # weights of the user's are found by chance.
-_CACHE = tempfile.TemporaryDirectory(prefix="open_nsfw_tf-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the one of their parent
+    _CACHE = tempfile.TemporaryDirectory(prefix="open_nsfw_tf-tests-")
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
 os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())

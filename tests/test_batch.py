@@ -348,6 +348,11 @@ def test_files_are_sorted_by_class(folder: Path, small: bytes) -> None:
     assert not Path("photos/coffee.png").exists()
     with pytest.raises(ValueError, match="not within the source photos"):
         check_destination(Path("photos/inner/../sorted"), ["photos"])
+    with pytest.raises(ValueError, match="not within the source photos"):
+        check_destination(Path("photos/sorted"), ["photos/**/*.jpg"])
+    check_destination(
+        Path("photos/sorted"), ["photos/*.jpg"]
+    )  # which has no part in it
 
 
 # -- the command, as a process

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -291,3 +292,19 @@ def test_what_only_tensorflow_refuses_is_told_plainly(
 
 def test_version() -> None:
     assert open_nsfw("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_interrupt_while_modules_load_is_silent(loaded: bool) -> None:
+    code = (
+        "import os, runpy, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"loading = runpy.run_path({str(ROOT / 'open_nsfw_tf/cli/loading.py')!r})\n"
+        + ("loading['loaded']()\n" if loaded else "")
+        + "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False
+    )
+    assert ended.returncode == -signal.SIGINT
+    assert (b"KeyboardInterrupt" in ended.stderr) == loaded

@@ -24,9 +24,10 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
     """
     inside = os.path.realpath(folder)
     for source in sources:
-        if not os.path.isdir(source):
+        tree, deep, _ = source.partition("**")
+        if not os.path.isdir(source) and not deep:
             continue
-        outer = os.path.realpath(source)
+        outer = os.path.realpath(os.path.dirname(tree) if deep else source)
         if os.path.commonpath([inside, outer]) == outer:
             raise ValueError(
                 f"{shown(folder)}: expected a folder that is not within the source "

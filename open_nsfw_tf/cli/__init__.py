@@ -5,6 +5,8 @@ names, and prints. Errors are one line on standard error and exit status 1; wron
 is exit status 2.
 """
 
+from open_nsfw_tf.cli import loading as _loading  # isort: skip - before the others
+
 import typer
 
 from open_nsfw_tf.cli import batch as _batch
@@ -18,6 +20,8 @@ from open_nsfw_tf.cli import mistakes as _mistakes  # noqa: F401 - adds its comm
 from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
+
+_loading.loaded()
 
 
 def main() -> None:

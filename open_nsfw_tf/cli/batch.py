@@ -162,6 +162,8 @@ def batch(
     if (move_to is None) != (threshold is None) or (link and move_to is None):
         raise typer.BadParameter("--move-to and --threshold go together.")
     if move_to is not None:
+        if any(map(is_remote, sources)):
+            raise typer.BadParameter("--move-to moves files of this machine only.")
         check_destination(move_to, sources)
     mode = _mode(resume, overwrite)
     if ray is None:
