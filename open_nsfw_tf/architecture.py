@@ -174,9 +174,9 @@ def classes_of(weights: Weights) -> int:
         shape = weights[DENSE]["weights"].shape
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"No weights for layer named '{DENSE}' found") from error
-    if len(shape) != 2 or shape[1] < 2:
+    if len(shape) != 2 or shape[0] != FEATURES or shape[1] < 2:
         raise WeightsError(
-            f"{DENSE}.weights: expected two outputs or more, got {shape}"
+            f"{DENSE}.weights: expected shape ({FEATURES}, 2 or more), got {shape}"
         )
     return int(shape[1])
 
