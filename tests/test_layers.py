@@ -16,7 +16,7 @@ ROWS = [
     ["formats", "published", "image_decode", "samples"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
-    ["model", "evaluate"],
+    ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
@@ -26,7 +26,8 @@ ROWS = [
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
-    "keras": {"backend", "model", "network"},
+    "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
+    | {"backbones/keras_apps"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
