@@ -13,7 +13,7 @@ ROWS = [
     ["messages", "pipeline", "filetype"],
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores"],
-    ["formats", "published", "image_decode", "samples"],
+    ["formats", "published", "image_decode", "samples"] + ["image_resize"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
     ["model", "evaluate", "backbones"],
@@ -25,7 +25,8 @@ ROWS = [
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
-    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
+    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
+    | {"image_resize"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
     | {"backbones/keras_apps"},
     "onnx": {
