@@ -27,7 +27,7 @@ ROWS = [
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps"},
+    | {"backbones/keras_apps", "backbones/tables"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
