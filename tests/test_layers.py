@@ -72,6 +72,7 @@ OWNERS = {
         "cli/dataset",
         "cli/export",
         "cli/mistakes",
+        "cli/models",
         "cli/request",
         "cli/weights",
     },
