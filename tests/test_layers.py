@@ -28,7 +28,7 @@ OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"image_resize"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps"},
+    | {"backbones/keras_apps", "backbones/tables"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -73,6 +73,7 @@ OWNERS = {
         "cli/dataset",
         "cli/export",
         "cli/mistakes",
+        "cli/models",
         "cli/request",
         "cli/weights",
     },
