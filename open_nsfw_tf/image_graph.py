@@ -60,14 +60,14 @@ def load_image_tensor(data: tf.Tensor) -> tf.Tensor:
 
 
 def load_bytes_tensor(
-    strings: tf.Tensor, preprocessing: Preprocessing = YAHOO
+    strings: tf.Tensor, preprocessing: Preprocessing | None = None
 ) -> tf.Tensor:
     """Load a batch of encoded pictures inside a graph exactly as Yahoo did.
 
     Args:
         strings: string [None], each as for `load_image_tensor`; may be empty.
-        preprocessing: another network's; then the result is that of
-            `open_nsfw_tf.image.tensor`.
+        preprocessing: another network's, whose input `open_nsfw_tf.image.tensor` gives
+            alike; None: Yahoo's.
 
     Returns:
         float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
@@ -76,11 +76,11 @@ def load_bytes_tensor(
         tf.errors.InvalidArgumentError: When run with a bad element; the message names
             the index of every bad element and what is wrong with it.
     """
-    return _load_batch(strings, _load, preprocessing)
+    return _load_batch(strings, _load, preprocessing or YAHOO)
 
 
 def load_base64_tensor(
-    strings: tf.Tensor, preprocessing: Preprocessing = YAHOO
+    strings: tf.Tensor, preprocessing: Preprocessing | None = None
 ) -> tf.Tensor:
     """Load a batch of base64 pictures inside a graph exactly as Yahoo did.
 
@@ -97,7 +97,7 @@ def load_base64_tensor(
         tf.errors.InvalidArgumentError: As for `load_bytes_tensor`; also when an element
             is not base64.
     """
-    return _load_batch(strings, _load_base64, preprocessing)
+    return _load_batch(strings, _load_base64, preprocessing or YAHOO)
 
 
 def create_tensorflow_image_loader(
