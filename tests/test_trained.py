@@ -3,7 +3,10 @@
 import copy
 import json
 import pickle
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.trained import MODEL, TrainedModel, read_trained, write_trained
 
 PICTURES = [str(pictures.path(name)) for name in ("coffee.png", "rocket.jpg")]
+ROOT = Path(__file__).parent.parent
 RUNS = ("open_nsfw", "other")
 
 
@@ -288,9 +292,28 @@ def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
         judge([labelled], labelled, weights="x", model=runs["open_nsfw"])
 
 
-def test_ray_sends_the_model(runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_ray_sends_the_model(
+    runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
+) -> None:
     from open_nsfw_tf.distributed import score_with_ray
 
+    out = tmp_path / "out"
+    arguments = ["batch", *PICTURES, "-o", out, "--model", runs["open_nsfw"]]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "open-nsfw", *arguments, "--ray", "--actors=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    table = read_table(out)
+    assert list(table.columns) == list(CLASSES)
+    order = [table.paths.index(path) for path in PICTURES]
+    found = np.stack([table.columns[name][order] for name in CLASSES], axis=1)
+    assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
     with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
         score_with_ray(
             PICTURES, tmp_path / "rows", engine="litert", model=runs["other"]
@@ -441,6 +464,7 @@ def test_arrays_of_another_shape_are_refused(
         ("onnx", "half.onnx", {"precision": "float16", "layout": "nchw"}),
         ("tflite", "a.tflite", {"precision": "float16"}),
         ("graph", "graphs", {"input_type": "bytes", "optimize": False}),
+        ("coreml", "a.mlpackage", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
