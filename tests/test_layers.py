@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 ROWS = [
     ["messages", "pipeline", "filetype"],
     ["architecture", "picture", "backend", "preprocessing"],
-    ["image"],
-    ["formats", "published", "image_decode", "samples"],
+    ["image", "scores"],
+    ["formats", "published", "image_decode", "samples"] + ["image_resize"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
-    ["model", "evaluate"],
+    ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
@@ -25,13 +25,16 @@ ROWS = [
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
-    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
-    "keras": {"backend", "model", "network"},
+    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
+    | {"image_resize"},
+    "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
+    | {"backbones/keras_apps", "backbones/tables"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
         "formats/onnx_walk",
         "export/onnx",
+        "export/keras_onnx",
         "quantize/qdq",
     },
     "onnxruntime": {"backend"},
@@ -45,7 +48,7 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
-        "export/__init__",
+        "export/job",
         "export/savedmodel",
     },
     "coremltools": {"export/coreml", "export/mil"},
@@ -71,6 +74,7 @@ OWNERS = {
         "cli/dataset",
         "cli/export",
         "cli/mistakes",
+        "cli/models",
         "cli/request",
         "cli/weights",
     },

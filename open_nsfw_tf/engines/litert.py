@@ -8,17 +8,18 @@ shapes, and larger ones are slower (11.6 against 13.1 ms a picture in batches of
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, CLASSES, INPUT_SIZE, Weights
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
 from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
+from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 from open_nsfw_tf.engines.pool import Pool
-from open_nsfw_tf.model import OpenNsfwModel
+from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.trained import TrainedModel
 
 SIGNATURE = "serving_default"
 NETWORK_VERSION = 1  # raise it when `convert` makes another network
@@ -48,7 +49,7 @@ class Engine:
 
     def __init__(
         self,
-        weights: Weights | Path,
+        weights: Source,
         precision: str = "float32",
         threads: int | None = None,
         device: str | None = None,
@@ -72,22 +73,24 @@ class Engine:
             return interpreter.get_signature_runner(SIGNATURE)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
-        scores = np.empty((len(batch), CLASSES), np.float32)
+        """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
         with self.runners.lent() as runner:
+            _, classes = runner.get_output_details()["outputs"]["shape"]
+            scores = np.empty((len(batch), classes), np.float32)
             for index in range(len(batch)):
                 scores[index] = runner(inputs=batch[index : index + 1])["outputs"][0]
         return scores
 
 
-def convert(weights: Weights, precision: str = "float32") -> bytes:
+def convert(weights: Weights | TrainedModel, precision: str = "float32") -> bytes:
     """The network as TensorFlow Lite's flatbuffer, by TensorFlow's converter.
 
     Its signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR,
-    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW.
+    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW; of a
+    trained model its input and its classes.
 
     Args:
-        weights: the canonical dict.
+        weights: the canonical dict, or a trained model of any network.
         precision: of the stored weights: "float16", which is approximate, or any other
             for "float32".
 
@@ -95,32 +98,35 @@ def convert(weights: Weights, precision: str = "float32") -> bytes:
         WeightsError: the weights do not fit.
         OSError: no room for temporary files.
     """
-    model = OpenNsfwModel()
-    model.build_from(weights, fold=True)
-    network = model.keras_model
+    network = keras_network(weights)
     return flatbuffer(
         lambda images: network(images, training=False),
         [variable.value for variable in network.variables],
         half=precision == "float16",
+        size=network.inputs[0].shape[1],
     )
 
 
 def flatbuffer(
-    network: Callable[[Any], Any], variables: Sequence[Any] = (), half: bool = False
+    network: Callable[[Any], Any],
+    variables: Sequence[Any] = (),
+    half: bool = False,
+    size: int = INPUT_SIZE,
 ) -> bytes:
     """A network in TensorFlow ops as TensorFlow Lite's flatbuffer, as in `convert`.
 
     Args:
-        network: from a tensor float32 (1, 224, 224, 3) to one of (1, 2).
+        network: from a tensor float32 (1, size, size, 3) to one of (1, classes).
         variables: that it reads.
         half: whether they are stored in float16.
+        size: of its input, pixels a side.
 
     Raises:
         OSError: no room for temporary files.
     """
     tf = import_tensorflow()
     # Batches of one: LiteRT plans its memory for fixed shapes.
-    spec = tf.TensorSpec((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), tf.float32, "inputs")
+    spec = tf.TensorSpec((1, size, size, CHANNELS), tf.float32, "inputs")
 
     @tf.function(input_signature=[spec])
     def answer(inputs: Any) -> dict[str, Any]:
