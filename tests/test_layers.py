@@ -21,11 +21,13 @@ ROWS = [
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
     ["judge", "distributed"],
+    ["train"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
-    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
+    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
+    | {"train/augment", "train/inputs"},
     "keras": {"backend", "model", "network"},
     "onnx": {
         "formats/onnx",
@@ -45,6 +47,7 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
+        "train/pixels",
         "export/__init__",
         "export/savedmodel",
     },
