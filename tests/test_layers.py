@@ -16,7 +16,7 @@ ROWS = [
     ["formats", "published", "image_decode", "samples"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
-    ["model", "evaluate"],
+    ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
@@ -28,7 +28,8 @@ ROWS = [
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"train/augment", "train/inputs"},
-    "keras": {"backend", "model", "network"},
+    "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
+    | {"backbones/keras_apps"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -47,7 +48,6 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
-        "train/pixels",
         "export/__init__",
         "export/savedmodel",
     },
