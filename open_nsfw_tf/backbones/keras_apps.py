@@ -106,7 +106,7 @@ def _one_error(kind: str, source: str | None) -> Iterator[None]:
     socket.setdefaulttimeout(TIMEOUT)  # Keras sets none
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - Keras raises nothing narrower
+    except Exception as error:
         if source is None:
             raise
         what = "ImageNet's weights" if source == IMAGENET else shown(source)
