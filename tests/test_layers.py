@@ -18,7 +18,7 @@ ROWS = [
     + ["trained"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],
-    ["classifier", "export", "convert", "report", "dataset"],
+    ["classifier", "export", "convert", "report", "dataset", "plots_models"],
     ["request", "batch", "compare"],
     ["judge", "distributed"],
     ["train"],
@@ -29,7 +29,7 @@ OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps"},
+    | {"backbones/keras_apps", "backbones/tables"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -74,6 +74,7 @@ OWNERS = {
         "cli/dataset",
         "cli/export",
         "cli/mistakes",
+        "cli/models",
         "cli/request",
         "cli/weights",
     },
