@@ -18,15 +18,16 @@ ROWS = [
     + ["trained"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],
-    ["classifier", "export", "convert", "report", "dataset"],
+    ["classifier", "export", "convert", "report", "dataset", "plots_models"],
     ["request", "batch", "compare"],
     ["judge", "distributed"],
+    ["train"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
-    | {"image_resize"},
+    | {"image_resize", "train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
     | {"backbones/keras_apps", "backbones/tables"},
     "onnx": {
