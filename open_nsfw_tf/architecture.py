@@ -5,7 +5,8 @@ Every layer's name, shape and place is what Yahoo's ``deploy.prototxt`` (yahoo/o
 writer, the readers of weights - walks it from here; no framework is needed for it.
 
 Weights are one canonical dict everywhere: ``{layer: {field: float32 array}}`` with the
-names and shapes of `LAYERS`.
+names and shapes of `LAYERS`; the last layer may have another number of outputs than
+Yahoo's two, see `layers_of`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class WeightsError(ValueError):
 
 INPUT_SIZE = 224  # pixels, height and width
 CHANNELS = 3  # BGR
-CLASSES = 2
+CLASSES = 2  # of Yahoo's weights; a fine-tuned network may have more
 LABELS = ("sfw", "nsfw")  # the columns of the scores; Caffe's `prob` has this order
 BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt keeps
 POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up
@@ -158,28 +159,61 @@ LAYERS = _layers()  # 107 layers: {layer: {field: shape}}; kernels HWIO, dense (
 SHOWN = 8  # complaints in one error; the rest are counted
 
 
-def check_weights(weights: Weights) -> None:
+def layers_of(classes: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """`LAYERS` of a network with so many outputs."""
+    return {**LAYERS, DENSE: {"weights": (FEATURES, classes), "biases": (classes,)}}
+
+
+def classes_of(weights: Weights) -> int:
+    """How many classes weights score: the outputs of their last layer.
+
+    Raises:
+        WeightsError: they have no such layer, or it has not two outputs or more.
+    """
+    try:
+        shape = weights[DENSE]["weights"].shape
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"No weights for layer named '{DENSE}' found") from error
+    if len(shape) != 2 or shape[0] != FEATURES or shape[1] < 2:
+        raise WeightsError(
+            f"{DENSE}.weights: expected shape ({FEATURES}, 2 or more), got {shape}"
+        )
+    return int(shape[1])
+
+
+def check_weights(weights: Weights, classes: int | None = None) -> None:
     """Hold names, shapes and values against the network's 107 layers.
 
     Args:
         weights: the canonical dict.
+        classes: that they must score; None: as many as they do, two or more.
 
     Raises:
         WeightsError: layers or fields are missing or surplus, shapes differ, or values
             are not finite numbers of dtype float32; all of it is said in one line.
     """
-    complaints = _complaints(weights)
+    complaints = _complaints(weights, layers_of(classes or _classes_or_two(weights)))
     if complaints:
         rest = len(complaints) - SHOWN
         more = f"; and {rest} more" if rest > 0 else ""
         raise WeightsError("; ".join(complaints[:SHOWN]) + more)
 
 
-def _complaints(weights: Weights) -> list[str]:
+def _classes_or_two(weights: Weights) -> int:
+    """The number of classes; Yahoo's two where there is a complaint to come."""
+    try:
+        return classes_of(weights)
+    except WeightsError:
+        return CLASSES
+
+
+def _complaints(
+    weights: Weights, layers: dict[str, dict[str, tuple[int, ...]]]
+) -> list[str]:
     if not isinstance(weights, dict):
         return [f"expected a dict of layers, got {type(weights).__name__}"]
     found = []
-    for name, shapes in LAYERS.items():
+    for name, shapes in layers.items():
         layer = weights.get(name)
         if layer is None:
             found.append(f"No weights for layer named '{name}' found")

@@ -4,10 +4,11 @@ Yahoo's ``classify_nsfw.py`` (yahoo/open_nsfw) converts to RGB, resizes to 256 x
 with Pillow's bilinear filter, saves as JPEG, decodes that, crops 224 x 224 from the
 middle, swaps to BGR and takes off the mean. Every step changes scores; none is left
 out here. Alpha is dropped, EXIF orientation ignored, the first frame of an animation
-taken - as in the original.
+taken - as in the original. Networks of other preprocessing share the code.
 """
 
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from open_nsfw_tf.picture import (
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 
 __all__ = [
     "CROP",
@@ -34,16 +36,80 @@ __all__ = [
     "create_yahoo_image_loader",
     "describe",
     "load_rgb",
+    "pixels",
     "read_file",
+    "tensor",
     "yahoo_pixels",
     "yahoo_tensor",
 ]
 
-RESIZE = 256  # pixels, both sides; Yahoo's resize before the crop
-CROP = 224  # pixels, both sides; the network's input
+RESIZE = YAHOO.resize  # pixels, both sides; before the crop
+CROP = YAHOO.crop  # pixels, both sides; the network's input
 OFFSET = (RESIZE - CROP) // 2  # pixels
-MEAN_BGR = (104.0, 117.0, 123.0)  # of 0..255, Yahoo's training mean
-MEAN_ROW = np.tile(np.array(MEAN_BGR, np.float32), CROP)  # of one row of pixels
+MEAN_BGR = YAHOO.mean  # of 0..255
+
+
+def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """The pixels that a network sees: resize, perhaps a JPEG round trip, and crop.
+
+    Args:
+        image: of mode RGB, any size.
+        preprocessing: of the network.
+
+    Returns:
+        uint8 (crop, crop, 3), RGB, 0..255.
+    """
+    side, crop = preprocessing.resize, preprocessing.crop
+    # Two calls, one axis each, horizontal first: what Pillow did in one call until
+    # version 13, which starts with the vertical axis for some tall pictures.
+    resized = image.resize((side, image.height), Image.Resampling.BILINEAR)
+    resized = resized.resize((side, side), Image.Resampling.BILINEAR)
+    whole = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
+    edge = (side - crop) // 2
+    return whole[edge : edge + crop, edge : edge + crop]
+
+
+def _through_jpeg(image: Image.Image) -> np.ndarray:
+    image.info.clear()  # or a comment of the source would be written into the JPEG
+    file = BytesIO()
+    image.save(file, format="JPEG")  # quality 75, 4:2:0: Pillow's defaults
+    with Image.open(file, formats=("JPEG",)) as jpeg:
+        return np.asarray(jpeg)
+
+
+def tensor(
+    picture: Picture, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A network's input for one picture.
+
+    Args:
+        picture: as for `load_rgb`.
+        preprocessing: of the network.
+        max_pixels: as for `load_rgb`.
+
+    Returns:
+        float32 (crop, crop, 3), its channels in the preprocessing's order, 0..255 minus
+        the mean, times the scale.
+
+    Raises:
+        ImageError: as `load_rgb`.
+    """
+    seen = pixels(load_rgb(picture, max_pixels), preprocessing)
+    if preprocessing.order == "BGR":
+        seen = seen[..., ::-1]
+    crop = preprocessing.crop
+    # Row by row, which takes a third of the time of three values at a time.
+    rows = np.ascontiguousarray(seen).reshape(crop, -1) - _mean_row(preprocessing)
+    if preprocessing.scale != 1:
+        rows *= np.float32(preprocessing.scale)
+    made: np.ndarray = rows.reshape(crop, crop, len(preprocessing.mean))
+    return made
+
+
+@cache
+def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
+    """The mean of one row of pixels."""
+    return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
 
 
 def yahoo_pixels(image: Image.Image) -> np.ndarray:
@@ -55,16 +121,7 @@ def yahoo_pixels(image: Image.Image) -> np.ndarray:
     Returns:
         uint8 (224, 224, 3), RGB, 0..255.
     """
-    # Two calls, one axis each, horizontal first: what Pillow did in one call until
-    # version 13, which starts with the vertical axis for some tall pictures.
-    resized = image.resize((RESIZE, image.height), Image.Resampling.BILINEAR)
-    resized = resized.resize((RESIZE, RESIZE), Image.Resampling.BILINEAR)
-    resized.info.clear()  # or a comment of the source would be written into the JPEG
-    file = BytesIO()
-    resized.save(file, format="JPEG")  # quality 75, 4:2:0: Pillow's defaults
-    with Image.open(file, formats=("JPEG",)) as jpeg:
-        pixels = np.asarray(jpeg)
-    return pixels[OFFSET : OFFSET + CROP, OFFSET : OFFSET + CROP]
+    return pixels(image, YAHOO)
 
 
 def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -80,11 +137,7 @@ def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: as `load_rgb`.
     """
-    pixels = yahoo_pixels(load_rgb(picture, max_pixels))
-    # Row by row, which takes a third of the time of three values at a time.
-    rows = np.ascontiguousarray(pixels[..., ::-1]).reshape(CROP, -1)
-    tensor: np.ndarray = rows - MEAN_ROW
-    return tensor.reshape(CROP, CROP, len(MEAN_BGR))
+    return tensor(picture, YAHOO, max_pixels)
 
 
 def create_yahoo_image_loader(
@@ -107,17 +160,19 @@ def create_yahoo_image_loader(
     check_max_pixels(max_pixels)
 
     def load_image(picture: Picture) -> np.ndarray:
-        tensor = yahoo_tensor(picture, max_pixels)
-        return tensor[np.newaxis] if expand_dims else tensor
+        loaded = yahoo_tensor(picture, max_pixels)
+        return loaded[np.newaxis] if expand_dims else loaded
 
     return load_image
 
 
-def check_batch(batch: object) -> np.ndarray:
-    """Hold a batch against the network's input.
+def check_batch(batch: object, size: int = CROP) -> np.ndarray:
+    """Hold a batch against a network's input.
 
     Args:
-        batch: an array (N, 224, 224, 3) of floats, BGR, 0..255 minus (104, 117, 123).
+        batch: an array (N, 224, 224, 3) of floats, BGR, 0..255 minus (104, 117, 123), or
+            what another network takes.
+        size: pixels, both sides, that the network takes.
 
     Returns:
         The same as contiguous float32.
@@ -126,7 +181,7 @@ def check_batch(batch: object) -> np.ndarray:
         TypeError: it is no array.
         ValueError: another dtype or shape, or values that are not finite.
     """
-    expected = f"expected a float32 batch (N, {CROP}, {CROP}, 3)"
+    expected = f"expected a float32 batch (N, {size}, {size}, 3)"
     if not isinstance(batch, np.ndarray):
         raise TypeError(f"{expected}, got {type(batch).__name__}")
     if not np.issubdtype(batch.dtype, np.floating):
@@ -134,7 +189,7 @@ def check_batch(batch: object) -> np.ndarray:
             f"{expected} from create_yahoo_image_loader, got dtype {batch.dtype}; "
             "pictures go into classify()"
         )
-    if batch.ndim != 4 or batch.shape[1:] != (CROP, CROP, 3):
+    if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
         raise ValueError(f"{expected}, got shape {batch.shape}")
     with np.errstate(over="ignore"):  # what overflows is caught as infinite
         batch = np.ascontiguousarray(batch, dtype=np.float32)

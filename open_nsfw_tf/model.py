@@ -13,11 +13,11 @@ import numpy as np
 
 from open_nsfw_tf.architecture import (
     CHANNELS,
-    CLASSES,
     INPUT_SIZE,
     STAGES,
     Weights,
     check_weights,
+    classes_of,
     fold_batch_norm,
 )
 from open_nsfw_tf.backend import import_tensorflow
@@ -60,7 +60,8 @@ class OpenNsfwModel:
         keras_model: the `keras.Model` from `input` to `predictions`.
         input: symbolic float32 (None, 224, 224, 3), or strings (None,).
         logits: symbolic float32 (None, 2), what ``fc_nsfw`` gives.
-        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW.
+        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW; of weights
+            with other classes, these are the columns, here and in `predict`.
         endpoints: the stages' outputs by name: ``conv_1`` (after its ReLU), ``pool1``,
             ``stage0`` to ``stage3``, ``pool``, ``logits``, ``predictions``.
         weights: the canonical dict that the network was built from.
@@ -151,7 +152,7 @@ class OpenNsfwModel:
             return self._predict_strings(batch)
         batch = check_batch(batch)
         if not len(batch):
-            return np.empty((0, CLASSES), np.float32)
+            return np.empty((0, classes_of(self.weights)), np.float32)
         return np.asarray(self._compiled()(batch).numpy(), dtype=np.float32)
 
     def _compiled(self) -> Any:
@@ -167,7 +168,7 @@ class OpenNsfwModel:
         ):
             raise ValueError("expected a sequence of strings, one a picture")
         if not len(strings):
-            return np.empty((0, CLASSES), np.float32)
+            return np.empty((0, classes_of(self.weights)), np.float32)
         batch = tf.constant([tf.compat.as_bytes(text) for text in strings])
         try:
             return np.asarray(self._compiled()(batch).numpy(), dtype=np.float32)

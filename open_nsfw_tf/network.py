@@ -10,16 +10,14 @@ from typing import Any
 from open_nsfw_tf.architecture import (
     BATCH_NORM_EPSILON,
     BLOCKS,
-    CHANNELS,
-    CLASSES,
     DENSE,
-    INPUT_SIZE,
     POOL_SIZE,
     POOL_STRIDE,
     STEM,
     Block,
     Convolution,
     Weights,
+    classes_of,
 )
 from open_nsfw_tf.backend import import_tensorflow
 
@@ -36,6 +34,7 @@ def network(x: Tensor, weights: Weights) -> dict[str, Tensor]:
     Args:
         x: float32 (N, 224, 224, 3).
         weights: the canonical dict; where it has no ``bn_`` layers, none are built.
+            The outputs are as many as its last layer's.
     """
     from keras import layers
 
@@ -150,25 +149,25 @@ def _batch_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
 def _dense(x: Tensor, weights: Weights) -> Tensor:
     from keras import layers
 
-    layer = layers.Dense(CLASSES, name=DENSE, **EXACT)
+    layer = layers.Dense(classes_of(weights), name=DENSE, **EXACT)
     x = layer(x)
     layer.set_weights([weights[DENSE]["weights"], weights[DENSE]["biases"]])
     return x
 
 
 def predictions_of(keras_model: Any, batch: Any) -> Any:
-    """What a network answers for a batch of any size, even 0: a tensor (N, 2).
+    """What a network answers for a batch of any size, even 0: a tensor (N, n).
 
     TensorFlow's oneDNN convolution gives an empty batch the shape of its input, with
     which the next layer fails; so an empty batch gets a picture, and its score goes.
 
     Args:
-        keras_model: from float32 (N, 224, 224, 3) to (N, 2).
-        batch: float32 (N, 224, 224, 3).
+        keras_model: from float32 (N, side, side, 3) to (N, n).
+        batch: float32 (N, side, side, 3).
     """
     tf = import_tensorflow()
     size = tf.shape(batch)[0]
     missing = tf.cast(tf.equal(size, 0), tf.int32)
     padded = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
-    padded = tf.ensure_shape(padded, (None, INPUT_SIZE, INPUT_SIZE, CHANNELS))
+    padded = tf.ensure_shape(padded, (None, *keras_model.inputs[0].shape[1:]))
     return keras_model(padded, training=False)[:size]

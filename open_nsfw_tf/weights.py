@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from open_nsfw_tf.architecture import (
+    CLASSES,
     Weights,
     WeightsError,
     check_weights,
@@ -151,11 +152,15 @@ def _existing(path: Path, prefix: str) -> Path:
     return path
 
 
-def load_weights(path: str | os.PathLike[str] | None = None) -> Weights:
+def load_weights(
+    path: str | os.PathLike[str] | None = None, classes: int | None = CLASSES
+) -> Weights:
     """Load weights in any known format.
 
     Args:
         path: the file; None as in `find_weights`.
+        classes: that they must score: two, SFW and NSFW, unless something else says
+            what they mean; None: any number of two or more.
 
     Returns:
         ``{layer: {field: float32 array}}``: the 107 layers of the network with the
@@ -172,7 +177,7 @@ def load_weights(path: str | os.PathLike[str] | None = None) -> Weights:
     except OSError as error:
         raise WeightsError(f"{shown(found)}: {error.strerror or error}") from error
     with reading(found, "file"):
-        check_weights(weights)
+        check_weights(weights, classes)
     return weights
 
 

@@ -16,17 +16,20 @@ ROWS = [
     ["formats", "published", "image_decode", "samples"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
-    ["model", "evaluate"],
+    ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset"],
     ["request", "batch", "compare"],
     ["judge", "distributed"],
+    ["train"],
     ["cli"],
 ]
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
-    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"},
-    "keras": {"backend", "model", "network"},
+    "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
+    | {"train/augment", "train/inputs"},
+    "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
+    | {"backbones/keras_apps", "backbones/tables", "train/learner"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -45,6 +48,7 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
+        "train/pixels",
         "export/__init__",
         "export/savedmodel",
     },

@@ -1,0 +1,153 @@
+"""A network's values as plain arrays, and back; names and shapes checked on both sides."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import SHOWN, Weights, WeightsError
+from open_nsfw_tf.trained import OPEN_NSFW
+
+Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {variable: shape}}
+
+FIELDS = {  # Keras' names of variables, and those of the canonical dict
+    "kernel": "weights",
+    "bias": "biases",
+    "gamma": "scale",
+    "beta": "offset",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+def weights_of(model: Any) -> Weights:
+    """All values of a network that `build` made.
+
+    Returns:
+        ``{layer: {variable: float32 array}}`` with the names that Keras gives; of
+        resnet50_thin without a head the canonical dict, which any weights format can
+        hold, with as many outputs of ``fc_nsfw`` as there are classes.
+    """
+    fields = _fields(_is_canonical(model))
+    return {
+        layer.name: {
+            fields[variable.name]: np.asarray(variable.value, np.float32).copy()
+            for variable in layer.weights
+        }
+        for layer in _with_weights(model)
+    }
+
+
+def set_weights(model: Any, weights: Weights) -> None:
+    """Give a network the values that `weights_of` gave of another one.
+
+    Raises:
+        WeightsError: layers or variables are missing or surplus, shapes differ, or values
+            are not finite float32; all of it is said in one line, and nothing is set.
+    """
+    canonical = _is_canonical(model)
+    check_arrays(weights, shapes_of(model), canonical=canonical)
+    fields = _fields(canonical)
+    for layer in _with_weights(model):
+        for variable in layer.weights:
+            variable.assign(weights[layer.name][fields[variable.name]])
+
+
+def shapes_of(model: Any) -> Shapes:
+    """The shapes of all values of a network."""
+    return {
+        layer.name: {variable.name: tuple(variable.shape) for variable in layer.weights}
+        for layer in _with_weights(model)
+    }
+
+
+def check_arrays(
+    weights: Weights, shapes: Shapes, *, canonical: bool = False, partly: bool = False
+) -> None:
+    """Hold arrays against what a network needs.
+
+    Args:
+        weights: ``{layer: {field: array}}``.
+        shapes: what is expected, with Keras' names.
+        canonical: whether the fields have the names of the canonical dict.
+        partly: whether there may be layers that are not expected.
+
+    Raises:
+        WeightsError: as `set_weights`.
+    """
+    complaints = list(_complaints(weights, shapes, _fields(canonical), partly))
+    if complaints:
+        rest = len(complaints) - SHOWN
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise WeightsError("; ".join(complaints[:SHOWN]) + more)
+
+
+def _complaints(
+    weights: Weights, shapes: Shapes, fields: dict[str, str], partly: bool
+) -> Iterator[str]:
+    if not isinstance(weights, dict):
+        yield f"expected a dict of layers, got {type(weights).__name__}"
+        return
+    for name, expected in shapes.items():
+        layer = weights.get(name)
+        if not isinstance(layer, dict):
+            yield f"no weights for the layer '{name}' found"
+            continue
+        wanted = {fields[variable]: shape for variable, shape in expected.items()}
+        for field, shape in wanted.items():
+            if field not in layer:
+                yield f"{name}: there is no '{field}'"
+            else:
+                yield from _array_complaints(f"{name}.{field}", layer[field], shape)
+        yield from (f"{name}: surplus {f!r:.80}" for f in layer if f not in wanted)
+    if not partly:
+        yield from (f"surplus layer {n!r:.80}" for n in weights if n not in shapes)
+
+
+def _array_complaints(
+    name: str, array: object, shape: tuple[int, ...]
+) -> Iterator[str]:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        kind = getattr(array, "dtype", type(array).__name__)
+        yield f"{name}: expected a float32 array, got {kind}"
+    elif array.shape != shape:
+        yield f"{name}: expected shape {shape}, got {array.shape}"
+    elif not np.isfinite(array).all():
+        yield f"{name}: holds values that are not finite (NaN or infinity)"
+    elif name.endswith("variance") and array.min() < 0:
+        yield f"{name}: holds a negative variance"
+
+
+def initialise(model: Any, seed: int | None) -> None:
+    """Draw every kernel anew: He et al., arXiv 1502.01852, normal, by the inputs.
+
+    Biases and batch norms stay as they are.
+    """
+    random = np.random.default_rng(seed)
+    for layer in _with_weights(model):
+        for variable in layer.weights:
+            if variable.name == "kernel":
+                values = random.standard_normal(variable.shape, dtype=np.float32)
+                scale = np.float32(math.sqrt(2 / fan_in(layer)))
+                variable.assign(values * scale)
+
+
+def fan_in(layer: Any) -> int:
+    """How many values one output of a convolution or dense layer is a sum of."""
+    shape = tuple(layer.kernel.shape)
+    depthwise = type(layer).__name__ == "DepthwiseConv2D"
+    return math.prod(shape[:2] if depthwise else shape[:-1])
+
+
+def _is_canonical(model: Any) -> bool:
+    heads = any(layer.name.startswith("head_") for layer in model.layers)
+    return bool(model.name == OPEN_NSFW) and not heads
+
+
+def _fields(canonical: bool) -> dict[str, str]:
+    return FIELDS if canonical else {name: name for name in FIELDS}
+
+
+def _with_weights(model: Any) -> Iterator[Any]:
+    return (layer for layer in model.layers if layer.weights)

@@ -1,0 +1,145 @@
+"""The networks of `keras.applications` as backbones, with ImageNet's weights or without.
+
+Keras downloads the weights, holds them against its own checksums and keeps them in
+``$KERAS_HOME/models`` (``~/.keras/models``).
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.messages import one_line, shown
+
+IMAGENET = "imagenet"
+TIMEOUT = 30.0  # seconds without an answer before a download is given up
+CHOICES = (
+    "choose --init random, or fetch Keras' file elsewhere and name it with --weights, or "
+    "put it into $KERAS_HOME/models (~/.keras/models)"
+)
+_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
+
+
+def resnet50(batch: Any, source: str | None) -> Any:
+    """He et al., with the stride on the first 1x1 of a block, as Caffe's has it."""
+    return _body("ResNet50", batch, source)
+
+
+def mobilenet_v2(batch: Any, source: str | None) -> Any:
+    """Sandler et al., of width 1."""
+    return _body("MobileNetV2", batch, source)
+
+
+def inception_v3(batch: Any, source: str | None) -> Any:
+    """Szegedy et al.; its convolutions are called conv2d, conv2d_1, ... conv2d_93."""
+    return _body("InceptionV3", batch, source)
+
+
+def vgg16(batch: Any, source: str | None) -> Any:
+    """Simonyan and Zisserman's convolutions; the mean of each map is a feature."""
+    return _body("VGG16", batch, source)
+
+
+def pretrained(name: str, weights: object) -> str:
+    """What Keras is asked for: its own weights, or the file that is given.
+
+    Raises:
+        WeightsError: the file is not there.
+    """
+    if weights is None:
+        return IMAGENET
+    if not isinstance(weights, str | os.PathLike):
+        raise WeightsError(f"{name}: expected the path of Keras' weights file")
+    path = os.fspath(weights)
+    if not os.path.isfile(path):
+        raise WeightsError(f"{shown(path)}: no such file; name Keras' weights file")
+    if not path.lower().endswith((".h5", ".hdf5", ".keras")):
+        raise WeightsError(f"{shown(path)}: expected Keras' weights file, a .h5")
+    return path
+
+
+def _body(kind: str, batch: Any, source: str | None) -> Any:
+    """A network of `keras.applications` and the mean of each of its last maps.
+
+    Args:
+        kind: what `keras.applications` calls it.
+        batch: float32 (N, H, W, 3), preprocessed, symbolic.
+        source: "imagenet", the path of a file, or None.
+
+    Returns:
+        float32 (N, channels), the layer ``pool``.
+    """
+    import keras
+
+    make = getattr(keras.applications, kind)
+    with _plain_defaults(), _one_error(kind, source):
+        network = make(include_top=False, weights=source, input_tensor=batch)
+    _number_anew(network)
+    pool = keras.layers.GlobalAveragePooling2D(
+        name="pool", dtype="float32", data_format="channels_last"
+    )
+    return pool(network.output)
+
+
+@contextmanager
+def _plain_defaults() -> Iterator[None]:
+    """Keras' defaults, whatever the application has set for its own networks."""
+    import keras
+
+    policy, layout = keras.config.dtype_policy(), keras.config.image_data_format()
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.config.set_image_data_format(layout)
+
+
+@contextmanager
+def _one_error(kind: str, source: str | None) -> Iterator[None]:
+    """Whatever keeps weights from being fetched or read, as a WeightsError."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # Keras sets none
+    try:
+        yield
+    except Exception as error:  # Keras raises nothing narrower
+        if source is None:
+            raise
+        what = "ImageNet's weights" if source == IMAGENET else shown(source)
+        raise WeightsError(
+            f"{kind}: cannot load {what}: {one_line(error)}; {CHOICES}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _number_anew(network: Any) -> None:
+    """Give layers that Keras numbers the names they have in a new process.
+
+    It counts all layers of a process: the second Inception v3 begins with conv2d_94.
+    """
+    kinds: dict[str, list[tuple[int, Any]]] = {}
+    for layer in network.layers:
+        stem, number = _split(layer.name)
+        if stem == _snake(type(layer).__name__):
+            kinds.setdefault(stem, []).append((number, layer))
+    for stem, numbered in kinds.items():
+        numbered.sort(key=lambda pair: pair[0])
+        for index, (_, layer) in enumerate(numbered):
+            layer.name = f"{stem}_{index}" if index else stem
+
+
+def _split(name: str) -> tuple[str, int]:
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return name, 0
+    return found[1], int(found[2] or 0)
+
+
+def _snake(kind: str) -> str:
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", kind)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()

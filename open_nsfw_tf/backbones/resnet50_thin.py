@@ -1,0 +1,59 @@
+"""Yahoo's network as a backbone: the blocks of `open_nsfw_tf.network`, up to ``pool``."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.architecture import (
+    CLASSES,
+    CONVOLUTIONS,
+    DENSE,
+    FEATURES,
+    LAYERS,
+    Weights,
+    identity_batch_norm,
+)
+from open_nsfw_tf.network import network
+from open_nsfw_tf.weights import load_weights
+
+
+def body(batch: Any, weights: Weights | None) -> Any:
+    """The network up to ``pool``.
+
+    Args:
+        batch: float32 (N, H, W, 3), BGR, 0..255 minus (104, 117, 123), symbolic.
+        weights: the canonical dict, with any number of classes; None: kernels and biases
+            of 0 and batch norms that change nothing.
+
+    Returns:
+        float32 (N, 1024), the layer ``pool``.
+    """
+    # `network` adds a last layer too, which nothing uses: the head takes its place.
+    unused = {
+        "weights": np.broadcast_to(np.float32(0), (FEATURES, CLASSES)),
+        "biases": np.zeros(CLASSES, np.float32),
+    }
+    return network(batch, {**(weights or _blank()), DENSE: unused})["pool"]
+
+
+def pretrained(name: str, weights: Weights | str | os.PathLike[str] | None) -> Weights:
+    """Yahoo's weights, or those that are given.
+
+    Raises:
+        WeightsError: they are not found or do not fit; the places are named.
+    """
+    return weights if isinstance(weights, dict) else load_weights(weights)
+
+
+def _blank() -> Weights:
+    """Canonical weights, without the last layer, that hardly take memory."""
+    weights: Weights = {}
+    for conv in CONVOLUTIONS:
+        name = f"conv_{conv.place}"
+        weights[name] = {
+            field: np.broadcast_to(np.float32(0), shape)
+            for field, shape in LAYERS[name].items()
+        }
+        weights[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+    return weights

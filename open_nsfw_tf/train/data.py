@@ -1,0 +1,353 @@
+"""Class folders as lists of pictures and labels: found, checked and divided.
+
+DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
+other names of `open_nsfw_tf.dataset.folder.SIDES` do as well). Pictures lie in a class's
+folder or deeper. What is found is what `open_nsfw_tf.evaluate.labels` finds in the same
+folder: hidden names are left out, links to files are followed and links to folders are
+not, but for those of the classes themselves.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from open_nsfw_tf.dataset.folder import SIDES, is_manifest
+from open_nsfw_tf.dataset.workers import in_order
+from open_nsfw_tf.evaluate.labels import files_below
+from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.picture import MAX_PIXELS, ImageError, check_max_pixels, load_rgb
+from open_nsfw_tf.trained import MAX_CLASSES, RESERVED
+
+ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
+EXPECTED = (
+    "expected a folder of class folders, or train/ with test/ and/or val/ of them"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pictures and what they are.
+
+    Attributes:
+        paths: absolute, in an order that no file system changes; bytes that are no text
+            are kept as surrogates.
+        labels: int64 (N,), indices of classes.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def part(self, indices: Sequence[int]) -> "Split":
+        """Some of the pictures, in the order of the indices."""
+        labels = self.labels[np.asarray(indices, np.int64)]
+        return Split([self.paths[index] for index in indices], labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A folder of classes, ready for training.
+
+    Attributes:
+        classes: their names in the order of the labels; sorted, but sfw before nsfw.
+        train: what is learned from.
+        validation: what is watched; empty where nothing was split off.
+        test: what is judged; None where there is no ``test/``.
+        broken: path and reason of every picture that cannot be read.
+        ignored: how many files are no pictures.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split | None
+    broken: tuple[tuple[str, str], ...] = ()
+    ignored: int = 0
+
+    def count(self, split: Split) -> dict[str, int]:
+        """How many pictures of each class a split has."""
+        counts = np.bincount(split.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, map(int, counts), strict=True))
+
+
+@dataclass(slots=True)
+class _Side:
+    """What is in one folder of class folders: paths by class."""
+
+    folder: str
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    ignored: int = 0
+
+
+def read_data(
+    folder: str | os.PathLike[str],
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
+    seen_one: Callable[[int], None] = lambda total: None,
+) -> Data:
+    """Find the pictures of a folder, and decode each of them once to see that it can be.
+
+    Where there is no ``val/``, a part of every class is split off ``train/`` by chance.
+    Look-alikes may then fall on both sides: `open-nsfw dataset split` keeps them
+    together, and makes the folders that are read here.
+
+    Args:
+        folder: DATA, see the module.
+        validation: share of every class, 0 to below 1; 0: none. At least one picture of
+            each class goes, and at least one stays.
+        seed: of the split; the same one gives the same.
+        max_pixels: larger pictures count as broken.
+        threads: None: as many as there are processors.
+        seen_one: called with the number of all pictures after each of them.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be read.
+        ValueError: it is not laid out so; a class has no picture that can be read, or too
+            few to split; fewer than two classes; a class's name cannot be one.
+    """
+    root = os.path.abspath(os.fsdecode(folder))
+    check_max_pixels(max_pixels)
+    if not 0 <= validation < 1:
+        raise ValueError(
+            f"expected a share for validation of 0 to below 1, got {validation:g}"
+        )
+    sides = {name: _read_side(path) for name, path in _sides(root).items()}
+    classes = _classes(root, sides)
+    broken = _drop_broken(list(sides.values()), max_pixels, threads, seen_one)
+    splits = {name: _split(side, classes) for name, side in sides.items()}
+    if "val" in splits:
+        train, watched = splits["train"], splits["val"]
+    else:
+        train, watched = _divided(splits["train"], classes, validation, seed)
+    return Data(
+        classes,
+        train,
+        watched,
+        splits.get("test"),
+        broken,
+        sum(side.ignored for side in sides.values()),
+    )
+
+
+def class_weights(split: Split, classes: Sequence[str]) -> dict[int, float]:
+    """Weights with which rare classes count as much as frequent ones.
+
+    Args:
+        split: what is learned from; every class has pictures in it.
+        classes: their names.
+
+    Returns:
+        By label: all pictures / (classes x pictures of the class), so that the mean over
+        the pictures is 1. What Keras takes as `class_weight`.
+    """
+    counts = np.bincount(split.labels, minlength=len(classes))
+    return {
+        label: len(split) / (len(classes) * int(count))
+        for label, count in enumerate(counts)
+        if count
+    }
+
+
+# -- finding
+
+
+def _sides(root: str) -> dict[str, str]:
+    """The folders of class folders: train, val, test; the root alone is train."""
+    folders, _ = _listed(root)
+    sides: dict[str, str] = {}
+    for name in folders:
+        side = SIDES.get(name.lower())
+        if side in sides:
+            raise ValueError(
+                f"{shown(root)}: expected one folder for {side}, got "
+                f"{shown(os.path.basename(sides[side]))} and {shown(name)}"
+            )
+        if side:
+            sides[side] = os.path.join(root, name)
+    others = [name for name in folders if name.lower() not in SIDES]
+    if "train" not in sides:
+        if not sides or others:
+            return {"train": root}
+        raise ValueError(f"{shown(root)}: {EXPECTED}; train/ is missing")
+    for name in [*others, ""]:  # the root itself is the last
+        _refuse_pictures(root, name, f"beside {shown(sides['train'])}")
+    return sides
+
+
+def _refuse_pictures(root: str, name: str, where: str) -> None:
+    folder = os.path.join(root, name)
+    names = files_below(folder) if name else _listed(root)[1]
+    for below in names:
+        if is_picture(os.path.join(folder, below)):
+            raise ValueError(
+                f"{shown(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
+                f"{where}: move or remove it"
+            )
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """The names of folders and of files in a folder, without hidden ones; sorted.
+
+    A link to a folder that the link lies in is none of the folders.
+    """
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                files.append(entry.name)
+            elif not (entry.is_symlink() and _holds(entry.path, folder)):
+                folders.append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def _holds(link: str, folder: str) -> bool:
+    outer = os.path.realpath(link)
+    return os.path.commonpath([outer, os.path.realpath(folder)]) == outer
+
+
+def _read_side(folder: str) -> _Side:
+    """The files of class folders that are pictures.
+
+    Raises:
+        ValueError: pictures lie beside the class folders, or a class has none.
+    """
+    side = _Side(folder)
+    folders, files = _listed(folder)
+    _refuse_pictures(folder, "", "in no class folder")
+    side.ignored = len(files)
+    for name in folders:
+        below = [os.path.join(folder, name, path) for path in _files(folder, name)]
+        if any(is_manifest(os.path.basename(path)) for path in below):
+            continue  # filled by `open-nsfw dataset`: what it took out of the classes
+        pictures = [path for path in below if is_picture(path)]
+        side.ignored += len(below) - len(pictures)
+        side.classes[name] = pictures
+        if not pictures:
+            raise ValueError(
+                f"{shown(os.path.join(folder, name))}: expected pictures of the class, "
+                f"found none in {len(below)} files: fill the folder or remove it"
+            )
+    return side
+
+
+def _files(folder: str, name: str) -> list[str]:
+    """The files of a class, among them manifests; the order does not matter yet."""
+    return sorted(files_below(os.path.join(folder, name)))
+
+
+def _classes(root: str, sides: dict[str, _Side]) -> tuple[str, ...]:
+    """The classes in their order.
+
+    Raises:
+        ValueError: they are too few or too many, cannot be called so, or are not the
+            same on all sides.
+    """
+    found = set(sides["train"].classes)
+    if not 2 <= len(found) <= MAX_CLASSES:
+        names = ", ".join(shown(name, 40) for name in sorted(found)[:3]) or "none"
+        raise ValueError(
+            f"{shown(sides['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
+            f"found {len(found)} ({names}); {EXPECTED}"
+        )
+    for name in sorted(found):
+        _check_name(name)
+    for side in sides.values():
+        strange = sorted(found ^ set(side.classes))
+        if strange:
+            which = "no" if strange[0] in found else "a"
+            raise ValueError(
+                f"{shown(side.folder)}: expected the classes of "
+                f"{shown(sides['train'].folder)}, it has {which} folder "
+                f"{shown(strange[0])!r}"
+            )
+    for order in ORDERS:
+        if {name.lower() for name in found} == set(order) and len(found) == len(order):
+            return tuple(sorted(found, key=lambda name: order.index(name.lower())))
+    return tuple(sorted(found))
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED:
+        raise ValueError(
+            f"no class can be called {name!r}, a column of score tables is: rename the "
+            f"folder; reserved are {', '.join(RESERVED)}"
+        )
+    if not name.isprintable():
+        raise ValueError(
+            f"class folder {shown(name)!r}: expected a name of printable characters, as "
+            "it becomes a label: rename the folder"
+        )
+
+
+# -- checking and dividing
+
+
+def _drop_broken(
+    sides: list[_Side],
+    max_pixels: int,
+    threads: int | None,
+    seen_one: Callable[[int], None],
+) -> tuple[tuple[str, str], ...]:
+    """Take out what cannot be decoded; path and reason of each."""
+    paths = [path for side in sides for part in side.classes.values() for path in part]
+    work = partial(_reason, max_pixels=max_pixels)
+    broken = {}
+    for path, reason in zip(paths, in_order(work, paths, threads), strict=True):
+        if reason:
+            broken[path] = reason
+        seen_one(len(paths))
+    for side in sides:
+        for name, part in side.classes.items():
+            side.classes[name] = [path for path in part if path not in broken]
+            if not side.classes[name]:
+                raise ValueError(
+                    f"{shown(os.path.join(side.folder, name))}: none of its {len(part)} "
+                    f"pictures can be read, the first is {broken[part[0]]}"
+                )
+    return tuple(sorted(broken.items()))
+
+
+def _reason(path: str, max_pixels: int) -> str:
+    """Why a picture cannot be decoded; "" where it can."""
+    try:
+        load_rgb(path, max_pixels)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def _split(side: _Side, classes: Sequence[str]) -> Split:
+    paths = [path for name in classes for path in side.classes[name]]
+    counts = [len(side.classes[name]) for name in classes]
+    return Split(paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+
+
+def _divided(
+    split: Split, classes: Sequence[str], share: float, seed: int
+) -> tuple[Split, Split]:
+    """Split a share off every class; what stays, and what goes."""
+    chosen: set[int] = set()
+    for label, count in sorted(Counter(split.labels.tolist()).items()) if share else ():
+        if count < 2:
+            raise ValueError(
+                f"class {shown(classes[label])!r} has {count} picture: expected 2 or "
+                "more to split some off for validation; add some, or fill val/"
+            )
+        members = np.flatnonzero(split.labels == label).tolist()
+        random.Random(f"{seed} {classes[label]}").shuffle(members)
+        chosen.update(members[: min(max(1, round(share * count)), count - 1)])
+    stays = [index for index in range(len(split)) if index not in chosen]
+    return split.part(stays), split.part(sorted(chosen))
