@@ -128,7 +128,7 @@ def _read(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
     try:
         with safe_open(path, framework="numpy") as file:
             state = State(**json.loads(file.metadata()["state"]))
-            return state, {name: file.get_tensor(name) for name in file.keys()}
+            return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (*BROKEN, OSError, SafetensorError) as error:
         raise TrainingError(
             f"{shown(path)}: this checkpoint cannot be read ({one_line(error)}): begin "

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.backbones import POOL
+from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.train.optimizer import Momentum
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
@@ -117,7 +117,9 @@ class Learner:
         self.model, self.network = model, network
         self.smoothing, self.strategy = recipe.label_smoothing, strategy
         self.classes = int(network.output.shape[-1])
-        by_class = [1.0 if weights is None else weights.get(k, 1.0) for k in range(self.classes)]
+        by_class = [
+            1.0 if weights is None else weights.get(k, 1.0) for k in range(self.classes)
+        ]
         self.weights = tf.constant(by_class, tf.float32)
         variables = network.trainable_variables
         with strategy.scope():
@@ -134,7 +136,9 @@ class Learner:
         flag = tf.TensorSpec((), tf.float32)
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
-        self._train = tf.function(self._run, input_signature=None if spread else [*spec, flag])
+        self._train = tf.function(
+            self._run, input_signature=None if spread else [*spec, flag]
+        )
         self._test = tf.function(self._measure, input_signature=spec)
         self._reduce = tf.function(
             lambda sums: strategy.run(
@@ -200,7 +204,6 @@ class Learner:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return _sums(losses, logits, labels)
 
-
     def _mean_statistics(self) -> None:
         tf = import_tensorflow()
         here = tf.distribute.get_replica_context()
@@ -214,5 +217,9 @@ def _sums(losses: Any, logits: Any, labels: Any) -> Any:
     tf = import_tensorflow()
     right = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)
     return tf.stack(
-        [tf.reduce_sum(losses), tf.reduce_sum(right), tf.cast(tf.size(labels), tf.float32)]
+        [
+            tf.reduce_sum(losses),
+            tf.reduce_sum(right),
+            tf.cast(tf.size(labels), tf.float32),
+        ]
     )

@@ -98,6 +98,8 @@ class Recipe:
         weight_decay: times a kernel, added to its gradient.
         last_kernel, last_bias: what the learning rate of the last dense layer's kernel
             and bias is multiplied by.
+        replace_last: whether the last layer begins anew even where the pretrained
+            weights have one with as many classes.
         batch_norm_frozen: whether the backbone's batch norms keep their statistics,
             scales and offsets.
         class_weights: whether rare classes count more.
@@ -119,6 +121,7 @@ class Recipe:
     weight_decay: float = 0.0
     last_kernel: float = 1.0
     last_bias: float = 1.0
+    replace_last: bool = True
     batch_norm_frozen: bool = False
     class_weights: bool = False
     label_smoothing: float = 0.0
@@ -128,7 +131,9 @@ class Recipe:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise ValueError(f"expected a {name} of {low:g} to {high:g}, got {value}")
+                raise ValueError(
+                    f"expected a {name} of {low:g} to {high:g}, got {value}"
+                )
         if self.init not in INITS or not self.stages:
             raise ValueError(
                 f"expected an init of {', '.join(INITS)} and one stage or more, got "
@@ -177,8 +182,10 @@ RECIPES = {
         source="https://yahooeng.tumblr.com/post/151148689421, github.com/yahoo/open_nsfw",
         corrected=(
             "it starts from the finished Open-NSFW, where Yahoo started from ImageNet",
-            "Yahoo published no learning rate, schedule, batch size or range of scales: "
-            "these are ours",
+            (
+                "Yahoo published no learning rate, schedule, batch size or range of scales: "
+                "these are ours"
+            ),
             _OWN_VALIDATION,
         ),
         backbone="resnet50_thin",
@@ -213,10 +220,14 @@ RECIPES = {
         corrected=(
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
-            "batch norms of the backbone stay frozen in both stages: unfrozen, small "
-            "batches would spoil their statistics",
-            "the numbers of epochs, the batch size, the learning rates and the pace of "
-            "the decay are ours",
+            (
+                "batch norms of the backbone stay frozen in both stages: unfrozen, small "
+                "batches would spoil their statistics"
+            ),
+            (
+                "the numbers of epochs, the batch size, the learning rates and the pace of "
+                "the decay are ours"
+            ),
         ),
         backbone="inception_v3",
         stages=(
@@ -249,9 +260,11 @@ RECIPES = {
         corrected=(
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
-            "pooled features instead of flattened ones: 15 million parameters, not 18",
-            "the learning rate, its schedule, the number of epochs, the batch size, the "
-            "flip and the ReLUs are ours",
+            "the maps are averaged before the dense layers, as everywhere here",
+            (
+                "the learning rate, its schedule, the number of epochs, the batch size, the "
+                "flip and the ReLUs are ours"
+            ),
         ),
         backbone="vgg16",
         stages=(Stage(40, 0.01, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
@@ -310,7 +323,7 @@ def _with(thing: _T, names: list[str], value: object) -> _T:
 
 def _like(before: object, value: Any) -> Any:
     """The value in the form of what it replaces."""
-    if isinstance(before, bool) or isinstance(before, str):
+    if isinstance(before, (bool, str)):
         if type(value) is not type(before):
             raise TypeError
         return value

@@ -67,7 +67,9 @@ def workers(devices: str = "one") -> Workers:
     """
     tf = import_tensorflow()
     if devices not in DEVICES:
-        raise ValueError(f"expected devices of {', '.join(DEVICES)}, got {devices!r:.80}")
+        raise ValueError(
+            f"expected devices of {', '.join(DEVICES)}, got {devices!r:.80}"
+        )
     cluster = _cluster()
     if cluster and len(cluster["cluster"]["worker"]) > 1:
         return _cluster_workers(tf)
@@ -86,9 +88,9 @@ def _cluster() -> dict[str, Any]:
     try:
         cluster = json.loads(text)
         task, names = cluster["task"], cluster["cluster"]
-        if task["type"] == "worker" and set(names) == {"worker"}:
-            if 0 <= task["index"] < len(names["worker"]):
-                return dict(cluster)
+        known = task["type"] == "worker" and set(names) == {"worker"}
+        if known and 0 <= task["index"] < len(names["worker"]):
+            return dict(cluster)
         raise ValueError("other tasks")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -101,7 +103,9 @@ def _cluster_workers(tf: Any) -> Workers:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        raise RuntimeError(f"{CLUSTER}: no cluster came together: {one_line(error)}") from error
+        raise RuntimeError(
+            f"{CLUSTER}: no cluster came together: {one_line(error)}"
+        ) from error
     count = len(_cluster()["cluster"]["worker"])
     index = _cluster()["task"]["index"]
     return Workers(strategy, index, count, strategy.num_replicas_in_sync // count)
