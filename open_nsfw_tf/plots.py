@@ -32,6 +32,21 @@ COLOURS = {
     "#070707": "var(--review)",
     **{f"#1{n}1{n}1{n}": f"var(--series-{n})" for n in range(6)},
 }
+THEMES = {  # light and dark, as in the report's style.css, for figures without a page
+    "--ink": ("#1d2129", "#e8ebf0"),
+    "--faint": ("#667080", "#9aa4b2"),
+    "--line": ("#d8dde5", "#353c47"),
+    "--paper": ("#ffffff", "#1b1f26"),
+    "--positive": ("#c8401f", "#ff8a66"),
+    "--negative": ("#1f6fb2", "#6cb6f5"),
+    "--review": ("#b98900", "#e5bb4a"),
+    "--series-0": ("#1f6fb2", "#6cb6f5"),
+    "--series-1": ("#c8401f", "#ff8a66"),
+    "--series-2": ("#1b8a6b", "#55cfa9"),
+    "--series-3": ("#8a4fbf", "#c39bf0"),
+    "--series-4": ("#9a6a00", "#e5bb4a"),
+    "--series-5": ("#5a6270", "#aab3c0"),
+}
 INK, FAINT, LINE, PAPER, POSITIVE, NEGATIVE, REVIEW, *SERIES = COLOURS
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for who sees no colours
 SIZE = (4.6, 3.6)  # inches, of which CSS makes what fits
@@ -66,7 +81,7 @@ SETTINGS = {
 
 def roc(evaluations: Sequence[Evaluation]) -> str:
     """ROC curves: recall over false positive rate, as SVG."""
-    with _figure("roc", "ROC curve") as (axes, done):
+    with figure("roc", "ROC curve") as (axes, done):
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
         for style, one in _styles(evaluations):
             x, y = _curve(one.ranking.fpr, one.ranking.tpr)
@@ -80,7 +95,7 @@ def roc(evaluations: Sequence[Evaluation]) -> str:
 
 def precision_recall(evaluations: Sequence[Evaluation]) -> str:
     """Precision over recall, as SVG."""
-    with _figure("pr", "Precision-recall curve") as (axes, done):
+    with figure("pr", "Precision-recall curve") as (axes, done):
         for style, one in _styles(evaluations):
             x, y = _curve(one.ranking.tpr, one.ranking.precision)
             axes.plot(x, y, **style, label=_named(one, "average_precision", "AP"))
@@ -97,7 +112,7 @@ def precision_recall(evaluations: Sequence[Evaluation]) -> str:
 def det(evaluations: Sequence[Evaluation]) -> str:
     """Detection error tradeoff: both error rates on normal deviate axes, as SVG."""
     deviate = import_module("scipy.special").ndtri
-    with _figure("det", "Detection error tradeoff") as (axes, done):
+    with figure("det", "Detection error tradeoff") as (axes, done):
         for style, one in _styles(evaluations):
             rates = np.stack([one.ranking.fpr, one.ranking.fnr])
             inside = rates[:, ((rates > 0) & (rates < 1)).all(axis=0)]
@@ -116,7 +131,7 @@ def det(evaluations: Sequence[Evaluation]) -> str:
 
 def calibration(evaluations: Sequence[Evaluation]) -> str:
     """How often pictures of about one score are positive, as SVG."""
-    with _figure("calibration", "Calibration curve") as (axes, done):
+    with figure("calibration", "Calibration curve") as (axes, done):
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
         for style, one in _styles(evaluations):
             filled = one.calibration.counts > 0
@@ -142,7 +157,7 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
     ends, and the decisions are made in between.
     """
     title = f"Scores by class: {evaluation.name}"
-    with _figure(prefix, title) as (axes, done):
+    with figure(prefix, title) as (axes, done):
         low, high = evaluation.bands[0].low, evaluation.bands[0].high
         axes.axvspan(low, high, color=REVIEW, alpha=0.15, linewidth=0)
         sides = (
@@ -212,19 +227,24 @@ def _ticker() -> Any:
 
 
 @contextmanager
-def _figure(prefix: str, title: str) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on, and a list that holds the SVG afterwards."""
+def figure(prefix: str, title: str) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on, and a list that holds the SVG afterwards, a part of a page.
+
+    Args:
+        prefix: of the SVG's ids, different in each figure of a page.
+        title: for whom does not see it.
+    """
     matplotlib, figure_of = import_matplotlib()
     done: list[str] = []
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         # The reader's fonts draw the text, not matplotlib's, which lacks many scripts.
         warnings.filterwarnings("ignore", "Glyph")
-        figure = figure_of(figsize=SIZE, layout="constrained")
-        axes = figure.add_subplot()
+        drawing = figure_of(figsize=SIZE, layout="constrained")
+        axes = drawing.add_subplot()
         axes.set_axisbelow(True)
         yield axes, done
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     done.append(_for_page(text.getvalue(), prefix, title))
 
 
@@ -249,6 +269,19 @@ def _for_page(svg: str, prefix: str, title: str) -> str:
     for stand_in, variable in COLOURS.items():
         svg = svg.replace(stand_in, variable)
     return svg
+
+
+def as_file(svg: str) -> str:
+    """A figure of this module as an SVG file of its own, with the colours in it."""
+    light = ";".join(f"{name}:{colour}" for name, (colour, _) in THEMES.items())
+    dark = ";".join(f"{name}:{colour}" for name, (_, colour) in THEMES.items())
+    style = (
+        f"<style>:root{{{light};font-family:sans-serif}}"
+        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    )
+    head, rest = svg.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}>{style}{rest}"
 
 
 def _styles(

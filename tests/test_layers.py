@@ -29,7 +29,7 @@ OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps", "backbones/tables", "train/learner"},
+    | {"backbones/keras_apps", "train/learner"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -48,7 +48,6 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
-        "train/pixels",
         "export/__init__",
         "export/savedmodel",
     },
@@ -75,6 +74,7 @@ OWNERS = {
         "cli/dataset",
         "cli/export",
         "cli/mistakes",
+        "cli/models",
         "cli/request",
         "cli/weights",
     },

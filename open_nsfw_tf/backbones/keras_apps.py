@@ -1,14 +1,17 @@
 """The networks of `keras.applications` as backbones, with ImageNet's weights or without.
 
-Keras downloads the weights, holds them against its own checksums and keeps them in
-``$KERAS_HOME/models`` (``~/.keras/models``).
+Keras downloads the weights, holds them against its own checksums (it has none for
+MobileNetV2) and keeps them in ``$KERAS_HOME/models`` (``~/.keras/models``).
 """
 
+import io
 import os
 import re
 import socket
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from open_nsfw_tf.architecture import WeightsError
@@ -56,7 +59,7 @@ def pretrained(name: str, weights: object) -> str:
     path = os.fspath(weights)
     if not os.path.isfile(path):
         raise WeightsError(f"{shown(path)}: no such file; name Keras' weights file")
-    if not path.lower().endswith((".h5", ".hdf5", ".keras")):
+    if not path.lower().endswith((".h5", ".hdf5")):
         raise WeightsError(f"{shown(path)}: expected Keras' weights file, a .h5")
     return path
 
@@ -104,14 +107,20 @@ def _one_error(kind: str, source: str | None) -> Iterator[None]:
     """Whatever keeps weights from being fetched or read, as a WeightsError."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # Keras sets none
+    messages = sys.stderr or io.StringIO()  # Keras writes to standard output
     try:
-        yield
+        with redirect_stdout(messages), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", "Skipping")  # values of another network
+            yield
     except Exception as error:  # Keras raises nothing narrower
         if source is None:
             raise
         what = "ImageNet's weights" if source == IMAGENET else shown(source)
+        alien = isinstance(error, UserWarning)
+        reason = "it is another network's" if alien else one_line(error)
         raise WeightsError(
-            f"{kind}: cannot load {what}: {one_line(error)}; {CHOICES}"
+            f"{kind}: cannot load {what}: {reason}; {CHOICES}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

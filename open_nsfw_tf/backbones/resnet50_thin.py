@@ -12,6 +12,7 @@ from open_nsfw_tf.architecture import (
     FEATURES,
     LAYERS,
     Weights,
+    check_weights,
     identity_batch_norm,
 )
 from open_nsfw_tf.network import network
@@ -43,7 +44,10 @@ def pretrained(name: str, weights: Weights | str | os.PathLike[str] | None) -> W
     Raises:
         WeightsError: they are not found or do not fit; the places are named.
     """
-    return weights if isinstance(weights, dict) else load_weights(weights)
+    if not isinstance(weights, dict):
+        return load_weights(weights)
+    check_weights(weights)
+    return weights
 
 
 def _blank() -> Weights:

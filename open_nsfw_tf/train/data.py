@@ -1,28 +1,21 @@
 """Class folders as lists of pictures and labels: found, checked and divided.
 
-DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
-other names of `open_nsfw_tf.dataset.folder.SIDES` do as well). Pictures lie in a class's
-folder or deeper. What is found is what `open_nsfw_tf.evaluate.labels` finds in the same
-folder: hidden names are left out, links to files are followed and links to folders are
-not, but for those of the classes themselves.
+What is found is what `open_nsfw_tf.train.sides` says.
 """
 
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from open_nsfw_tf.dataset.folder import SIDES, is_manifest
 from open_nsfw_tf.dataset.workers import in_order
-from open_nsfw_tf.evaluate.labels import files_below
-from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import MAX_PIXELS, ImageError, check_max_pixels, load_rgb
-from open_nsfw_tf.trained import MAX_CLASSES, RESERVED
+from open_nsfw_tf.train.sides import Side, find_classes, find_sides, read_side
 
 ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
 EXPECTED = (
@@ -62,7 +55,7 @@ class Data:
         validation: what is watched; empty where nothing was split off.
         test: what is judged; None where there is no ``test/``.
         broken: path and reason of every picture that cannot be read.
-        ignored: how many files are no pictures.
+        ignored: how many files beside the pictures are none; hidden ones do not count.
     """
 
     classes: tuple[str, ...]
@@ -76,15 +69,6 @@ class Data:
         """How many pictures of each class a split has."""
         counts = np.bincount(split.labels, minlength=len(self.classes))
         return dict(zip(self.classes, map(int, counts), strict=True))
-
-
-@dataclass(slots=True)
-class _Side:
-    """What is in one folder of class folders: paths by class."""
-
-    folder: str
-    classes: dict[str, list[str]] = field(default_factory=dict)
-    ignored: int = 0
 
 
 def read_data(
@@ -103,7 +87,7 @@ def read_data(
     together, and makes the folders that are read here.
 
     Args:
-        folder: DATA, see the module.
+        folder: DATA, see `open_nsfw_tf.train.sides`.
         validation: share of every class, 0 to below 1; 0: none. At least one picture of
             each class goes, and at least one stays.
         seed: of the split; the same one gives the same.
@@ -122,8 +106,8 @@ def read_data(
         raise ValueError(
             f"expected a share for validation of 0 to below 1, got {validation:g}"
         )
-    sides = {name: _read_side(path) for name, path in _sides(root).items()}
-    classes = _classes(root, sides)
+    sides = {name: read_side(path) for name, path in find_sides(root).items()}
+    classes = find_classes(sides)
     broken = _drop_broken(list(sides.values()), max_pixels, threads, seen_one)
     splits = {name: _split(side, classes) for name, side in sides.items()}
     if "val" in splits:
@@ -159,144 +143,8 @@ def class_weights(split: Split, classes: Sequence[str]) -> dict[int, float]:
     }
 
 
-# -- finding
-
-
-def _sides(root: str) -> dict[str, str]:
-    """The folders of class folders: train, val, test; the root alone is train."""
-    folders, _ = _listed(root)
-    sides: dict[str, str] = {}
-    for name in folders:
-        side = SIDES.get(name.lower())
-        if side in sides:
-            raise ValueError(
-                f"{shown(root)}: expected one folder for {side}, got "
-                f"{shown(os.path.basename(sides[side]))} and {shown(name)}"
-            )
-        if side:
-            sides[side] = os.path.join(root, name)
-    others = [name for name in folders if name.lower() not in SIDES]
-    if "train" not in sides:
-        if not sides or others:
-            return {"train": root}
-        raise ValueError(f"{shown(root)}: {EXPECTED}; train/ is missing")
-    for name in [*others, ""]:  # the root itself is the last
-        _refuse_pictures(root, name, f"beside {shown(sides['train'])}")
-    return sides
-
-
-def _refuse_pictures(root: str, name: str, where: str) -> None:
-    folder = os.path.join(root, name)
-    names = files_below(folder) if name else _listed(root)[1]
-    for below in names:
-        if is_picture(os.path.join(folder, below)):
-            raise ValueError(
-                f"{shown(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
-                f"{where}: move or remove it"
-            )
-
-
-def _listed(folder: str) -> tuple[list[str], list[str]]:
-    """The names of folders and of files in a folder, without hidden ones; sorted.
-
-    A link to a folder that the link lies in is none of the folders.
-    """
-    folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                files.append(entry.name)
-            elif not (entry.is_symlink() and _holds(entry.path, folder)):
-                folders.append(entry.name)
-    return sorted(folders), sorted(files)
-
-
-def _holds(link: str, folder: str) -> bool:
-    outer = os.path.realpath(link)
-    return os.path.commonpath([outer, os.path.realpath(folder)]) == outer
-
-
-def _read_side(folder: str) -> _Side:
-    """The files of class folders that are pictures.
-
-    Raises:
-        ValueError: pictures lie beside the class folders, or a class has none.
-    """
-    side = _Side(folder)
-    folders, files = _listed(folder)
-    _refuse_pictures(folder, "", "in no class folder")
-    side.ignored = len(files)
-    for name in folders:
-        below = [os.path.join(folder, name, path) for path in _files(folder, name)]
-        if any(is_manifest(os.path.basename(path)) for path in below):
-            continue  # filled by `open-nsfw dataset`: what it took out of the classes
-        pictures = [path for path in below if is_picture(path)]
-        side.ignored += len(below) - len(pictures)
-        side.classes[name] = pictures
-        if not pictures:
-            raise ValueError(
-                f"{shown(os.path.join(folder, name))}: expected pictures of the class, "
-                f"found none in {len(below)} files: fill the folder or remove it"
-            )
-    return side
-
-
-def _files(folder: str, name: str) -> list[str]:
-    """The files of a class, among them manifests; the order does not matter yet."""
-    return sorted(files_below(os.path.join(folder, name)))
-
-
-def _classes(root: str, sides: dict[str, _Side]) -> tuple[str, ...]:
-    """The classes in their order.
-
-    Raises:
-        ValueError: they are too few or too many, cannot be called so, or are not the
-            same on all sides.
-    """
-    found = set(sides["train"].classes)
-    if not 2 <= len(found) <= MAX_CLASSES:
-        names = ", ".join(shown(name, 40) for name in sorted(found)[:3]) or "none"
-        raise ValueError(
-            f"{shown(sides['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
-            f"found {len(found)} ({names}); {EXPECTED}"
-        )
-    for name in sorted(found):
-        _check_name(name)
-    for side in sides.values():
-        strange = sorted(found ^ set(side.classes))
-        if strange:
-            which = "no" if strange[0] in found else "a"
-            raise ValueError(
-                f"{shown(side.folder)}: expected the classes of "
-                f"{shown(sides['train'].folder)}, it has {which} folder "
-                f"{shown(strange[0])!r}"
-            )
-    for order in ORDERS:
-        if {name.lower() for name in found} == set(order) and len(found) == len(order):
-            return tuple(sorted(found, key=lambda name: order.index(name.lower())))
-    return tuple(sorted(found))
-
-
-def _check_name(name: str) -> None:
-    if name in RESERVED:
-        raise ValueError(
-            f"no class can be called {name!r}, a column of score tables is: rename the "
-            f"folder; reserved are {', '.join(RESERVED)}"
-        )
-    if not name.isprintable():
-        raise ValueError(
-            f"class folder {shown(name)!r}: expected a name of printable characters, as "
-            "it becomes a label: rename the folder"
-        )
-
-
-# -- checking and dividing
-
-
 def _drop_broken(
-    sides: list[_Side],
+    sides: list[Side],
     max_pixels: int,
     threads: int | None,
     seen_one: Callable[[int], None],
@@ -329,7 +177,7 @@ def _reason(path: str, max_pixels: int) -> str:
     return ""
 
 
-def _split(side: _Side, classes: Sequence[str]) -> Split:
+def _split(side: Side, classes: Sequence[str]) -> Split:
     paths = [path for name in classes for path in side.classes[name]]
     counts = [len(side.classes[name]) for name in classes]
     return Split(paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts))

@@ -1,7 +1,6 @@
 """Decoded and resized pictures, kept in memory or in a file once they were made.
 
-What is kept is what comes before the crop: after it every epoch differs. A JPEG round
-trip takes most of the time, so that a second epoch is served in a hundredth of the first.
+What is kept is what comes before the crop: after it every epoch differs.
 """
 
 import hashlib
@@ -9,13 +8,12 @@ import os
 import threading
 import weakref
 import zlib
-from io import BytesIO
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
-
+from open_nsfw_tf.image import pixels
 from open_nsfw_tf.picture import MAX_PIXELS, Picture, check_max_pixels, load_rgb
 from open_nsfw_tf.preprocessing import Preprocessing
 from open_nsfw_tf.train.data import Split
@@ -44,18 +42,8 @@ def resized(
     Raises:
         ImageError: the picture cannot be read.
     """
-    image = load_rgb(picture, max_pixels)
-    side = preprocessing.resize
-    # One axis at a time, horizontal first, as `yahoo_pixels` says.
-    image = image.resize((side, image.height), Image.Resampling.BILINEAR)
-    image = image.resize((side, side), Image.Resampling.BILINEAR)
-    if preprocessing.jpeg:
-        image.info.clear()
-        file = BytesIO()
-        image.save(file, format="JPEG")
-        with Image.open(file, formats=("JPEG",)) as jpeg:
-            return np.asarray(jpeg)
-    return np.asarray(image)
+    whole = replace(preprocessing, crop=preprocessing.resize)
+    return pixels(load_rgb(picture, max_pixels), whole)
 
 
 class Pixels:
@@ -109,7 +97,7 @@ class _Store(Protocol):
     def get(self, index: int) -> np.ndarray | None:
         """What was put there, if anything was."""
 
-    def put(self, index: int, pixels: np.ndarray) -> None:
+    def put(self, index: int, made: np.ndarray) -> None:
         """Keep it."""
 
 
@@ -136,7 +124,7 @@ class _Nothing:
     def get(self, index: int) -> np.ndarray | None:
         return None
 
-    def put(self, index: int, pixels: np.ndarray) -> None:
+    def put(self, index: int, made: np.ndarray) -> None:
         return
 
 
@@ -148,8 +136,8 @@ class _Memory:
     def get(self, index: int) -> np.ndarray | None:
         return self._pixels[index] if self._filled[index] else None
 
-    def put(self, index: int, pixels: np.ndarray) -> None:
-        self._pixels[index] = pixels
+    def put(self, index: int, made: np.ndarray) -> None:
+        self._pixels[index] = made
         self._filled[index] = True
 
 
@@ -177,15 +165,15 @@ class _File:
         with self._turn:
             os.lseek(self._handle, index * self._size, os.SEEK_SET)
             record = os.read(self._handle, self._size)
-        head, pixels = record[:8], memoryview(record)[8:]
-        if len(record) < self._size or head != _head(pixels):
+        head, data = record[:8], memoryview(record)[8:]
+        if len(record) < self._size or head != _head(data):
             return None
-        return np.frombuffer(pixels, np.uint8).reshape(self._shape)
+        return np.frombuffer(data, np.uint8).reshape(self._shape)
 
-    def put(self, index: int, pixels: np.ndarray) -> None:
+    def put(self, index: int, made: np.ndarray) -> None:
         if self._full:
             return
-        data = np.ascontiguousarray(pixels).data.cast("B")
+        data = np.ascontiguousarray(made).data.cast("B")
         record = b"".join([_head(data), data])
         try:
             with self._turn:
@@ -195,8 +183,8 @@ class _File:
             self._full = True
 
 
-def _head(pixels: memoryview) -> bytes:
-    return MARK + zlib.crc32(pixels).to_bytes(4, "little")
+def _head(data: memoryview) -> bytes:
+    return MARK + zlib.crc32(data).to_bytes(4, "little")
 
 
 def _digest(split: Split, preprocessing: Preprocessing) -> str:

@@ -1,0 +1,126 @@
+"""`open-nsfw models`: the networks that can be trained, and what each costs."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.trained import MAX_CLASSES
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.backbones.facts import Fact
+
+HEADINGS = ("network", "input", "parameters", "multiply-adds", "MB", "ms", "top-1", "")
+
+
+@app.command("models")
+def models_command(
+    classes: Annotated[
+        int,
+        typer.Option(min=2, max=MAX_CLASSES, help="Outputs that are counted too."),
+    ] = 2,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Build every network and measure one picture on this machine.",
+        ),
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the table as JSON.")
+    ] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a figure: ImageNet accuracy against multiply-adds. Needs the "
+            "extra `evaluate`."
+        ),
+    ] = None,
+) -> None:
+    """List the networks to train: size, cost, speed here, published accuracy."""
+    from open_nsfw_tf.backbones.facts import facts
+
+    _check_outputs({"JSON file": json_file, "figure": svg})
+    if svg is not None:
+        from open_nsfw_tf.plots import import_matplotlib
+
+        import_matplotlib()  # before the work
+    rows = facts(classes, measure=measure)
+    for line in _lines(rows):
+        print(line)
+    if json_file is not None:
+        _write(json_file, json.dumps([row.record() for row in rows], indent=1) + "\n")
+    if svg is not None:
+        from open_nsfw_tf.plots_models import trade_off
+
+        _write(svg, trade_off(rows))
+
+
+def _lines(rows: Sequence["Fact"]) -> list[str]:
+    """The table with aligned columns, and the sources under it."""
+    sources = list(dict.fromkeys(row.source for row in rows if row.source))
+    table = [HEADINGS, *(_cells(row, sources) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for cells in table:
+        first, *rest = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        lines.append("  ".join([first, *rest]).rstrip())
+    notes = [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+    counted = (
+        f"Counted with {rows[0].classes} classes, {rows[-1].name} with "
+        f"{rows[-1].classes}; ms: one picture, here; top-1: ImageNet, one crop."
+    )
+    return [*lines, "", counted, *notes]
+
+
+def _cells(row: "Fact", sources: Sequence[str]) -> tuple[str, ...]:
+    return (
+        row.name if row.built else f"{row.name} ({row.title})",
+        str(row.size),
+        f"{row.parameters:,}",
+        f"{row.madds:,}",
+        f"{row.megabytes:.1f}",
+        "" if row.milliseconds is None else f"{row.milliseconds:.1f}",
+        "" if row.top1 is None else f"{row.top1:.4g}".removeprefix("0"),
+        f"[{sources.index(row.source) + 1}]" if row.source else "",
+    )
+
+
+def _check_outputs(outputs: dict[str, Path | None]) -> None:
+    """Refuse, before any work, what cannot be written."""
+    taken: dict[str, str] = {}
+    for title, path in outputs.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if os.path.isdir(real):
+            raise IsADirectoryError(
+                f"{shown(path)}: expected the name of a file for the {title}, got a "
+                "folder"
+            )
+        if not os.path.isdir(os.path.dirname(real)):
+            raise FileNotFoundError(
+                f"{shown(path)}: there is no folder for the {title}: create it first"
+            )
+        if real in taken or is_picture(real):
+            what = f"the {taken[real]}" if real in taken else "a picture"
+            raise ValueError(
+                f"{shown(path)}: the {title} would overwrite {what}: give it another name"
+            )
+        taken[real] = title
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    print(f"written: {shown(path)}")
