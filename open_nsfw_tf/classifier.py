@@ -5,19 +5,14 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from itertools import chain, islice
+from pathlib import Path
 from threading import Event, Lock
-from typing import Literal, NamedTuple, overload
+from typing import Literal, cast, overload
 
 import numpy as np
 
 from open_nsfw_tf import engines
-from open_nsfw_tf.architecture import (
-    CHANNELS,
-    CLASSES,
-    INPUT_SIZE,
-    Weights,
-    WeightsError,
-)
+from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights, WeightsError
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     ImageError,
@@ -25,10 +20,13 @@ from open_nsfw_tf.image import (
     check_batch,
     load_rgb,
     read_file,
-    yahoo_tensor,
+    tensor,
 )
 from open_nsfw_tf.picture import check_max_pixels
 from open_nsfw_tf.pipeline import chunks, in_order
+from open_nsfw_tf.preprocessing import YAHOO
+from open_nsfw_tf.scores import AnyScores, Scores, scores_of
+from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
@@ -42,23 +40,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-class Scores(NamedTuple):
-    """What the network says of a picture; the two sum to one.
-
-    Attributes:
-        sfw: probability that it is safe for work, 0..1.
-        nsfw: probability that it is pornographic, 0..1.
-    """
-
-    sfw: float
-    nsfw: float
-
-
 NO_SCORES = Scores(float("nan"), float("nan"))  # the place of scores to come
 
 
 class Classifier:
     """Scores pictures as Yahoo's Caffe pipeline did. Safe to share between threads.
+
+    With `model` it scores with a network that `open-nsfw train` has made, with that
+    one's classes and its preprocessing.
 
     Args:
         engine: a key of `open_nsfw_tf.engines.ENGINES`, or "auto": the fastest exact
@@ -71,15 +60,21 @@ class Classifier:
         device: that the engine computes on: "cpu", "cuda:1", "gpu:0", as it calls them;
             None leaves it to the engine.
         workers: threads of `classify_many`; None: one for each core.
+        model: instead of weights, the folder of a trained model, or what
+            `open_nsfw_tf.trained.read_trained` gave.
 
     Attributes:
+        classes: of the scores, in their order: sfw and nsfw, or the model's.
+        preprocessing: from a picture to the network's input.
         engine: that is in use; it may be called with batches.
         engine_name, source, precision, threads, device: what it was made of, so that
             others like it can be made; the name is never "auto".
 
     Raises:
         WeightsError: the weights are not found, not readable or do not fit.
-        ValueError: an unknown engine, precision or device.
+        OSError: the model's folder cannot be read.
+        ValueError: an unknown engine, precision or device, or one that does not compute
+            this network; weights and a model.
         RuntimeError: the device did not start.
         ImportError: the engine's package is missing; the message says how to install.
     """
@@ -93,9 +88,14 @@ class Classifier:
         max_pixels: int = MAX_PIXELS,
         device: str | None = None,
         workers: int | None = None,
+        model: str | os.PathLike[str] | TrainedModel | None = None,
     ) -> None:
-        self.engine_name = engines.first(precision) if engine == "auto" else engine
-        self.source = weights if isinstance(weights, dict) else find_weights(weights)
+        self.source = network_source(weights, model)
+        trained = self.source if isinstance(self.source, TrainedModel) else None
+        self.classes = trained.classes if trained else LABELS
+        self.preprocessing = trained.preprocessing if trained else YAHOO
+        self._scores = scores_of(self.classes)
+        self.engine_name = engines.choose(engine, precision, self.source)
         self.precision = precision
         self.threads = threads
         self.device = device
@@ -115,18 +115,19 @@ class Classifier:
 
         Args:
             batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123), as
-                `create_yahoo_image_loader` gives it.
+                `create_yahoo_image_loader` gives it; of a model with another
+                preprocessing, as `open_nsfw_tf.image.tensor` does.
 
         Returns:
-            float32 (N, 2), softmax, columns SFW, NSFW.
+            float32 (N, 2), softmax, columns SFW, NSFW, or those of `classes`.
 
         Raises:
             ValueError: the batch has another shape or dtype, or NaN in it.
             WeightsError: the weights give scores that are no numbers.
         """
-        batch = check_batch(batch)
+        batch = check_batch(batch, self.preprocessing.crop)
         if not len(batch):
-            return np.empty((0, CLASSES), np.float32)
+            return np.empty((0, len(self.classes)), np.float32)
         return self._finite(self.engine, batch)
 
     def _finite(self, engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
@@ -138,8 +139,8 @@ class Classifier:
             )
         return scores
 
-    def classify(self, picture: Picture) -> Scores:
-        """Score one picture.
+    def classify(self, picture: Picture) -> AnyScores:
+        """Score one picture: `Scores`, or `ClassScores` of a model of other classes.
 
         Args:
             picture: a path, bytes, a binary file, a PIL image, or a uint8 RGB array
@@ -148,8 +149,8 @@ class Classifier:
         Raises:
             ImageError: the picture cannot be read; the message names it.
         """
-        batch = yahoo_tensor(picture, self.max_pixels)[np.newaxis]
-        return _scores(self.predict(batch)[0])
+        loaded = tensor(picture, self.preprocessing, self.max_pixels)
+        return self._scores(self.predict(loaded[np.newaxis])[0].tolist())
 
     @overload
     def classify_many(
@@ -157,24 +158,24 @@ class Classifier:
         pictures: Iterable[Picture],
         batch_size: int = ...,
         errors: Literal["raise"] = ...,
-    ) -> Iterator[Scores]: ...
+    ) -> Iterator[AnyScores]: ...
 
     @overload
     def classify_many(
         self, pictures: Iterable[Picture], batch_size: int, errors: Literal["yield"]
-    ) -> Iterator[Scores | ImageError]: ...
+    ) -> Iterator[AnyScores | ImageError]: ...
 
     @overload
     def classify_many(
         self, pictures: Iterable[Picture], *, errors: Literal["yield"]
-    ) -> Iterator[Scores | ImageError]: ...
+    ) -> Iterator[AnyScores | ImageError]: ...
 
     def classify_many(
         self,
         pictures: Iterable[Picture],
         batch_size: int = BATCH_SIZE,
         errors: Literal["raise", "yield"] = "raise",
-    ) -> Iterator[Scores | ImageError]:
+    ) -> Iterator[AnyScores | ImageError]:
         """Score any number of pictures, lazily and in their order.
 
         The classifier's workers decode and score side by side. The iterable is read in
@@ -189,7 +190,7 @@ class Classifier:
                 those before it; "yield" gives its `ImageError` in its place and goes on.
 
         Yields:
-            One `Scores` (or `ImageError`) a picture.
+            One `Scores` or `ClassScores` (or `ImageError`) a picture.
 
         Raises:
             ValueError: `batch_size` is below 1, or `errors` is neither word.
@@ -210,12 +211,12 @@ class Classifier:
 
     def _stream(
         self, pictures: Iterator[Picture], batch_size: int, go_on: bool
-    ) -> Iterator[Scores | ImageError]:
+    ) -> Iterator[AnyScores | ImageError]:
         feed = chunks(map(self._taken, pictures), batch_size)
         first = list(islice(feed, 1))
         if not first:
             return
-        results: Generator[list[Scores | ImageError], None, None]
+        results: Generator[list[AnyScores | ImageError], None, None]
         if len(first[0]) < batch_size:  # too few to share
             results = (self._chunk(chunk, self.engine) for chunk in first)
         else:
@@ -245,11 +246,11 @@ class Classifier:
         pictures: list[Picture | ImageError],
         engine: engines.Engine,
         stopped: Event | None = None,
-    ) -> list[Scores | ImageError]:
+    ) -> list[AnyScores | ImageError]:
         """Decode and score some pictures, in one thread."""
-        shape = (len(pictures), INPUT_SIZE, INPUT_SIZE, CHANNELS)
-        batch = np.empty(shape, np.float32)
-        results: list[Scores | ImageError] = []
+        size = self.preprocessing.crop
+        batch = np.empty((len(pictures), size, size, CHANNELS), np.float32)
+        results: list[AnyScores | ImageError] = []
         filled = 0
         for picture in pictures:
             if stopped and stopped.is_set():
@@ -261,9 +262,9 @@ class Classifier:
             else:
                 filled += 1
                 results.append(NO_SCORES)
-        rows = iter(self._finite(engine, batch[:filled]) if filled else ())
+        rows = iter(self._finite(engine, batch[:filled]).tolist() if filled else ())
         return [
-            result if isinstance(result, ImageError) else _scores(next(rows))
+            result if isinstance(result, ImageError) else self._scores(next(rows))
             for result in results
         ]
 
@@ -273,7 +274,7 @@ class Classifier:
         if hasattr(picture, "getbands"):  # a PIL image
             with self._decoding:  # a lazy image may come twice, and decodes once
                 picture = load_rgb(picture, self.max_pixels)
-        return yahoo_tensor(picture, self.max_pixels)
+        return tensor(picture, self.preprocessing, self.max_pixels)
 
     def _shared_engine(self) -> engines.Engine:
         """The engine of the workers, each of which computes with a core of its own.
@@ -301,8 +302,25 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
-def _scores(row: np.ndarray) -> Scores:
-    return Scores(float(row[0]), float(row[1]))
+def network_source(
+    weights: str | os.PathLike[str] | Weights | None,
+    model: str | os.PathLike[str] | TrainedModel | None,
+) -> Weights | Path | TrainedModel:
+    """What a network is made of: weights, or else a trained model.
+
+    Args:
+        weights: as for `Classifier`.
+        model: as for `Classifier`.
+
+    Raises:
+        ValueError: both are given.
+        OSError, WeightsError: as `find_weights` and `read_trained`.
+    """
+    if model is None:
+        return weights if isinstance(weights, dict) else find_weights(weights)
+    if weights is not None:
+        raise ValueError("expected weights or a trained model, got both: name one")
+    return model if isinstance(model, TrainedModel) else read_trained(model)
 
 
 _default_lock = Lock()
@@ -325,4 +343,4 @@ def classify(picture: Picture) -> Scores:
     """
     with _default_lock:  # or threads that come together would each make one
         classifier = _default()
-    return classifier.classify(picture)
+    return cast(Scores, classifier.classify(picture))

@@ -17,6 +17,7 @@ from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
+from open_nsfw_tf.trained import TrainedModel
 
 ON_THE_FLY = "open_nsfw"  # the name of the scores that are made here
 
@@ -35,6 +36,7 @@ def judge(
     thumbnails: int = THUMBNAILS,
     engine: str = "auto",
     weights: str | os.PathLike[str] | Weights | None = None,
+    model: str | os.PathLike[str] | TrainedModel | None = None,
 ) -> Judgement:
     """Evaluate scores against labels.
 
@@ -53,6 +55,7 @@ def judge(
         thumbnails: how many pictures at most each list in the report shows.
         engine: of the classifier, where pictures are to be scored.
         weights: of the classifier.
+        model: a trained model that scores the pictures, instead of weights.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -63,7 +66,7 @@ def judge(
     outputs = {"report": report, "JSON file": json_file}
     _check_outputs(outputs, [labels, *scores])
     known = read_labels(labels)
-    tables = read_scores(scores, engine, weights)
+    tables = read_scores(scores, engine, weights, model)
     cases = join(tables, known, names, strict)
     found = judge_cases(cases, criterion, positive=positive, bootstrap=bootstrap)
     if json_file is not None:
@@ -77,6 +80,7 @@ def read_scores(
     sources: Iterable[str | os.PathLike[str]],
     engine: str = "auto",
     weights: str | os.PathLike[str] | Weights | None = None,
+    model: str | os.PathLike[str] | TrainedModel | None = None,
 ) -> dict[str, Table]:
     """Read tables of scores, and score all other sources, as `score_batch` would.
 
@@ -99,7 +103,8 @@ def read_scores(
         tables[name if alike else stem] = read_table(name, any_number=True)
     pictures = [name for name in names if name not in files]
     if pictures:
-        tables[ON_THE_FLY] = _score(pictures, engine, weights)
+        made = Classifier(engine, weights, model=model)
+        tables[ON_THE_FLY] = _score(made, pictures)
     return tables
 
 
@@ -149,12 +154,10 @@ def _is_table(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not os.path.isdir(name)
 
 
-def _score(
-    sources: list[str], engine: str, weights: str | os.PathLike[str] | Weights | None
-) -> Table:
+def _score(classifier: Classifier, sources: list[str]) -> Table:
     with TemporaryDirectory(prefix="open_nsfw_tf-") as folder:
         output = Path(folder) / "scores.csv"
-        done = score_batch(Classifier(engine, weights), sources, output)
+        done = score_batch(classifier, sources, output)
         if not done.rows:
             listed = ", ".join(map(shown, sources[:3]))
             raise ValueError(f"{listed}: expected pictures to score, found none")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
 from open_nsfw_tf.formats import replacing, safetensors
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
@@ -114,7 +114,9 @@ def write_trained(folder: Path, model: TrainedModel) -> None:
 
 
 def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
-    """Read what `write_trained` wrote. The arrays are not held against the network yet.
+    """Read what `write_trained` wrote.
+
+    The arrays of Yahoo's network are held against it; those of others where one is built.
 
     Raises:
         OSError: a file is not there or cannot be read.
@@ -123,18 +125,26 @@ def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
     path = Path(folder)
     try:
         record = _record(path / MODEL)
-        return TrainedModel(
+        model = TrainedModel(
             backbone=_text(record["backbone"]),
             classes=_classes(record["classes"]),
             preprocessing=Preprocessing.from_record(record["preprocessing"]),
             head=tuple(map(_head_layer, record["head"])),
             weights=safetensors.read(path / ARRAYS),
         )
+        if model.is_open_nsfw:
+            check_weights(model.weights, len(model.classes))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{shown(str(path))}: expected the folder of a trained model, which "
+            f"`open-nsfw train` writes, with {MODEL} and {ARRAYS}"
+        ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
             f"{shown(str(path))}: expected a trained model as `open-nsfw train` writes "
             f"it: {error}"
         ) from error
+    return model
 
 
 def _record(path: Path) -> dict[str, Any]:

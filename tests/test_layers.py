@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 ROWS = [
     ["messages", "pipeline", "filetype"],
     ["architecture", "picture", "backend", "preprocessing"],
-    ["image"],
+    ["image", "scores"],
     ["formats", "published", "image_decode", "samples"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],

@@ -8,15 +8,16 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from open_nsfw_tf.batch.item import Item
 from open_nsfw_tf.batch.sources import check_sources, items
-from open_nsfw_tf.classifier import BATCH_SIZE, Classifier, Scores
+from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
 from open_nsfw_tf.filetype import open_regular
 from open_nsfw_tf.image import ImageError, describe
+from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode, TableWriter
 
@@ -57,6 +58,8 @@ def score_batch(
 ) -> Summary:
     """Score pictures into a table with the columns path, sfw, nsfw, error (sha256).
 
+    With a classifier of other classes their scores are the columns in the middle.
+
     Whatever ends it - a kill, a full disk - leaves a table that `mode` "resume" goes
     on with: no row lost, none twice.
 
@@ -84,9 +87,9 @@ def score_batch(
         ImportError: a .parquet needs the extra `parquet`.
     """
     sources = check_sources(sources, select)
-    columns = ["path", "sfw", "nsfw", "error", *(["sha256"] if hashes else [])]
+    columns = columns_of(classifier.classes, hashes)
     with TableWriter(output, columns, mode) as table:
-        run = _Run(table, hashes, progress, stop)
+        run = _Run(table, classifier.classes, hashes, progress, stop)
         found = items(sources, run.wanted, select, stdin)
         results = classifier.classify_many(
             run.feed(found), batch_size=batch_size, errors="yield"
@@ -103,11 +106,12 @@ class _Run:
     def __init__(
         self,
         table: TableWriter,
+        classes: Sequence[str],
         hashes: bool,
         progress: Callable[[int], None],
         stop: Callable[[], bool],
     ) -> None:
-        self.table, self.hashes = table, hashes
+        self.table, self.classes, self.hashes = table, classes, hashes
         self.progress, self.stop = progress, stop
         self.stopped = False
         self.seen = table.done
@@ -140,13 +144,15 @@ class _Run:
             self.in_flight.append((item, sha256))
             yield item.picture
 
-    def collect(self, results: Iterable[Scores | ImageError], batch_size: int) -> None:
+    def collect(
+        self, results: Iterable[AnyScores | ImageError], batch_size: int
+    ) -> None:
         """Write the rows of results, some at a time."""
         rows: list[dict[str, Any]] = []
         written = time.monotonic()
         for result in results:
             item, sha256 = self.in_flight.popleft()
-            row = row_of(item, result)
+            row = row_of(item, result, self.classes)
             rows.append({**row, "sha256": sha256} if self.hashes else row)
             if len(rows) >= batch_size or time.monotonic() - written > WAIT:
                 self._write(rows)
@@ -174,14 +180,21 @@ class _Run:
         )
 
 
-def row_of(item: Item, result: Scores | ImageError) -> dict[str, Any]:
+def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:
+    """The columns of a table of scores."""
+    return ["path", *classes, "error", *(["sha256"] if hashes else [])]
+
+
+def row_of(
+    item: Item, result: AnyScores | ImageError, classes: Sequence[str]
+) -> dict[str, Any]:
     """The row of a picture, without its hash."""
-    row = {"path": item.path, "sfw": None, "nsfw": None, "error": None}
+    row = {"path": item.path, **dict.fromkeys(classes), "error": None}
     if isinstance(result, ImageError):
         # The row has the name; the error need not repeat it.
         reason = str(result).removeprefix(f"{describe(item.picture)}: ")
         return {**row, "error": item.error or reason}
-    return {**row, "sfw": result.sfw, "nsfw": result.nsfw}
+    return {**row, **dict(zip(classes, result, strict=True))}
 
 
 def hashed(item: Item) -> tuple[Item, str | None]:

@@ -15,6 +15,8 @@ import numpy as np
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table, digest
 
+SCORE = "nsfw"  # the column that is held against the threshold
+
 
 def check_destination(folder: Path, sources: Iterable[str]) -> None:
     """Refuse a folder whose files the next run would take for new pictures.
@@ -32,6 +34,18 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
                 f"{shown(folder)}: expected a folder that is not within the source "
                 f"{shown(source)}"
             )
+
+
+def check_sortable(classes: Iterable[str]) -> None:
+    """Refuse scores that `sort_files` cannot sort by.
+
+    Raises:
+        ValueError: there is no class nsfw.
+    """
+    if SCORE not in (names := list(classes)):
+        raise ValueError(
+            f"expected a class {SCORE} to sort files by, got {shown(', '.join(names))}"
+        )
 
 
 def sort_files(
@@ -56,7 +70,7 @@ def sort_files(
         OSError: a file cannot be moved; the others before it were.
     """
     done: Counter[str] = Counter()
-    for path, score in zip(table.paths, table.columns["nsfw"], strict=True):
+    for path, score in zip(table.paths, table.columns[SCORE], strict=True):
         if np.isnan(score):
             continue
         name = "nsfw" if score >= threshold else "sfw"

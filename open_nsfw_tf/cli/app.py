@@ -55,6 +55,14 @@ WeightsOption = Annotated[
         "see `open-nsfw weights list`.",
     ),
 ]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="Instead of weights: the folder of a model that `open-nsfw train` has made. "
+        "It scores with its own classes.",
+    ),
+]
 EngineOption = Annotated[
     str,
     choice(

@@ -15,12 +15,13 @@ from typer.core import TyperCommand
 
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.item import SELECT
-from open_nsfw_tf.batch.sorting import check_destination, sort_files
+from open_nsfw_tf.batch.sorting import check_destination, check_sortable, sort_files
 from open_nsfw_tf.batch.sources import STDIN, check_sources, count
 from open_nsfw_tf.classifier import BATCH_SIZE, MAX_BATCH_SIZE, Classifier
 from open_nsfw_tf.cli.app import (
     DeviceOption,
     EngineOption,
+    ModelOption,
     PrecisionOption,
     WeightsOption,
     WorkersOption,
@@ -35,6 +36,7 @@ from open_nsfw_tf.messages import shown
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.trained import read_trained
 
 INTERRUPTED = 130  # the exit status after Ctrl-C, by the shells' convention
 _SHOW_CURSOR = b"\x1b[?25h"  # which the bar has hidden
@@ -116,6 +118,7 @@ def batch(
         ),
     ] = BATCH_SIZE,
     weights: WeightsOption = None,
+    model: ModelOption = None,
     move_to: Annotated[
         Path | None,
         typer.Option(
@@ -156,7 +159,8 @@ def batch(
 ) -> None:
     """Score any number of pictures into a table: path, sfw, nsfw, error.
 
-    A picture that cannot be read is a row with its error. A run that was interrupted,
+    With --model it has a column for each of the model's classes. A picture that cannot
+    be read is a row with its error. A run that was interrupted,
     even killed, goes on with --resume: no row is lost, none is there twice.
     """
     if (move_to is None) != (threshold is None) or (link and move_to is None):
@@ -164,18 +168,23 @@ def batch(
     if move_to is not None:
         check_destination(move_to, sources)
     mode = _mode(resume, overwrite)
+    trained = None if model is None else read_trained(model)
+    if move_to is not None and trained is not None:
+        check_sortable(trained.classes)
     if ray is None:
         if actors is not None or gpus:
             raise typer.BadParameter("--actors and --gpus go with --ray.")
         check_sources(sources, select)  # before the weights: a slip costs no time
-        made = Classifier(engine, weights, precision, device=device, workers=workers)
+        made = Classifier(
+            engine, weights, precision, device=device, workers=workers, model=trained
+        )
         score = _here(made, sources, batch_size)
     else:
         if workers is not None:
             raise typer.BadParameter("--workers goes without --ray: see --actors.")
         score = partial(score_with_ray, address=ray, actors=actors, gpus=gpus)
         network = {"engine": engine, "weights": weights, "precision": precision}
-        score = partial(score, **network, device=device)
+        score = partial(score, **network, device=device, model=trained)
     with _silence() if ray else nullcontext():
         summary = _run(score, sources, output, mode=mode, hashes=hashes, select=select)
     _tell(summary, output)

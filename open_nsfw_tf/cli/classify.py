@@ -2,16 +2,19 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.cli.app import (
     DeviceOption,
     EngineOption,
+    ModelOption,
     PrecisionOption,
     WeightsOption,
     app,
@@ -31,6 +34,7 @@ from open_nsfw_tf.image_graph import (
     error_reason,
     load_base64_tensor,
 )
+from open_nsfw_tf.messages import shown
 from open_nsfw_tf.model import InputType
 from open_nsfw_tf.request import LOADERS
 
@@ -60,6 +64,7 @@ def classify(
     precision: PrecisionOption = "float32",
     device: DeviceOption = None,
     weights: WeightsOption = None,
+    model: ModelOption = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -75,39 +80,48 @@ def classify(
 ) -> None:
     """Score pictures: the probability, 0 to 1, that each one is pornographic.
 
-    A picture that cannot be read is a line with its error; the others are scored all
-    the same, and the exit status is 1.
+    With --model the probability of each of the model's classes. A picture that cannot be
+    read is a line with its error; the others are scored all the same, and the exit
+    status is 1.
     """
     from open_nsfw_tf.classifier import Classifier
 
     classifier = Classifier(
-        engine, weights, precision, max_pixels=max_pixels, device=device
+        engine, weights, precision, max_pixels=max_pixels, device=device, model=model
     )
+    classes = classifier.classes
+    if threshold is not None and "nsfw" not in classes:
+        raise ValueError(
+            f"--threshold is of a class nsfw: this model has {', '.join(classes)}"
+        )
     pictures = [standard_input() if path == STDIN else path for path in images]
     results = classifier.classify_many(pictures, errors="yield")
     failed = False
     for path, result in zip(images, results, strict=True):
-        row: dict[str, Any] = {"path": path, "sfw": None, "nsfw": None, "error": None}
+        row: dict[str, Any] = {"path": path, **dict.fromkeys(classes), "error": None}
         if isinstance(result, ImageError):
             failed = True
             row["error"] = str(result)
         else:
-            row.update(result._asdict())
+            row.update(zip(classes, result, strict=True))
             if threshold is not None:
-                row["label"] = "nsfw" if result.nsfw >= threshold else "sfw"
-        print(
-            json.dumps(row, allow_nan=False) if json_lines else _line(row), flush=True
-        )
+                row["label"] = "nsfw" if row["nsfw"] >= threshold else "sfw"
+        line = json.dumps(row, allow_nan=False) if json_lines else _line(row, classes)
+        print(line, flush=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], classes: Sequence[str]) -> str:
+    """NSFW first, where it is one of two; the likeliest first of other classes."""
     if row["error"]:
         return f"error: {row['error']}"
     label = f"  {row['label']}" if "label" in row else ""
-    scores = f"nsfw {row['nsfw']:.6f}  sfw {row['sfw']:.6f}{label}"
-    return f"{scores}  {describe(row['path'])}"
+    names = sorted(classes, key=lambda name: -row[name])
+    if tuple(classes) == LABELS:
+        names = list(reversed(LABELS))
+    scores = "  ".join(f"{shown(name)} {row[name]:.6f}" for name in names)
+    return f"{scores}{label}  {describe(row['path'])}"
 
 
 @original.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import EngineOption, WeightsOption, app
+from open_nsfw_tf.cli.app import EngineOption, ModelOption, WeightsOption, app
 from open_nsfw_tf.messages import shown
 
 ScoresArgument = Annotated[
@@ -138,6 +138,7 @@ def evaluate_command(
     thumbnails: ThumbnailsOption = 12,
     engine: EngineOption = "auto",
     weights: WeightsOption = None,
+    model: ModelOption = None,
 ) -> None:
     """Judge scores by labels: curves, figures, and the threshold you want.
 
@@ -170,6 +171,7 @@ def evaluate_command(
         thumbnails=thumbnails,
         engine=engine,
         weights=weights,
+        model=model,
     )
     for line in lines(judgement):
         print(line)

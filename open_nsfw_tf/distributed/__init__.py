@@ -16,17 +16,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.batch import Summary
+from open_nsfw_tf import engines
+from open_nsfw_tf.architecture import LABELS, Weights
+from open_nsfw_tf.batch import Summary, columns_of
 from open_nsfw_tf.batch.sources import STDIN, check_sources
-from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.distributed.cluster import LOCAL, connected, import_ray
 from open_nsfw_tf.distributed.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parts import PartsWriter
+from open_nsfw_tf.trained import TrainedModel
 from open_nsfw_tf.weights import load_weights
 
 PART_ROWS = 1 << 14  # rows of a part at most, nearly
@@ -47,6 +51,7 @@ def score_with_ray(
     weights: str | os.PathLike[str] | None = None,
     precision: str = "float32",
     device: str | None = None,
+    model: str | os.PathLike[str] | TrainedModel | None = None,
     mode: Mode = "new",
     hashes: bool = False,
     select: str = "either",
@@ -55,6 +60,8 @@ def score_with_ray(
     stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Score pictures into a folder of Parquet files: path, sfw, nsfw, error (sha256).
+
+    With a `model` its classes are the columns in the middle.
 
     Args:
         sources: as for `open_nsfw_tf.batch.score_batch`, but for "-": folders, globs,
@@ -65,14 +72,14 @@ def score_with_ray(
         actors: how many workers, each on one CPU; None: as many as there are CPUs, or
             as the GPUs allow.
         gpus: of each worker; less than 1 to share one.
-        engine, weights, precision, device: as for `Classifier`. The weights are loaded
-            here and sent to the workers.
+        engine, weights, precision, device, model: as for `Classifier`. The weights, or
+            the model, are loaded here and sent to the workers.
         mode: "new" refuses a folder with parts, "resume" skips what has a row in it,
             "overwrite" begins anew.
         hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
         select: what is a picture in folders and archives: a key of `item.SELECT`.
-        make_classifier: makes the classifier of a worker, there, instead of `engine`
-            and what follows it.
+        make_classifier: makes the classifier of a worker, there, of `engine` and what
+            follows it up to `model`, whose classes it has.
         progress: called with numbers of pictures that are done.
         stop: asked now and then; True ends the run.
 
@@ -90,18 +97,23 @@ def score_with_ray(
     """
     found = _checked(sources, select)
     import_ray()
-    columns = ["path", "sfw", "nsfw", "error", *(["sha256"] if hashes else [])]
-    with PartsWriter(output, columns, mode) as table:
-        canonical = load_weights(weights) if make_classifier is None else None
-        with connected(address, actors) as ray:
-            if make_classifier is None:
-                sent = ray.put(canonical)
-                make_classifier = partial(_made, sent, engine, precision, device)
-            run = _Run(ray, table, progress, stop)
-            workers = _workers(ray, actors, gpus)
-            with _one_line(ray):
-                run.collect(found, select, hashes, make_classifier, workers, gpus)
-            return run.summary()
+    made_of = None
+    if make_classifier is None or model is not None:
+        made_of = _loaded(weights, model)
+        engines.choose(engine, precision, made_of)  # here, where its error is seen
+    classes = made_of.classes if isinstance(made_of, TrainedModel) else LABELS
+    with (
+        PartsWriter(output, columns_of(classes, hashes), mode) as table,
+        connected(address, actors) as ray,
+    ):
+        if make_classifier is None:
+            sent = ray.put(made_of)
+            make_classifier = partial(_made, sent, engine, precision, device)
+        run = _Run(ray, table, progress, stop)
+        workers = _workers(ray, actors, gpus)
+        with _one_line(ray):
+            run.collect(found, select, hashes, make_classifier, workers, gpus)
+        return run.summary()
 
 
 def _checked(sources: Iterable[str], select: str) -> list[str]:
@@ -117,10 +129,26 @@ def _checked(sources: Iterable[str], select: str) -> list[str]:
     return found
 
 
+def _loaded(
+    weights: str | os.PathLike[str] | None,
+    model: str | os.PathLike[str] | TrainedModel | None,
+) -> Weights | TrainedModel:
+    source = network_source(weights, model)
+    return load_weights(source) if isinstance(source, Path) else source
+
+
 def _made(sent: Any, engine: str, precision: str, device: str | None) -> Classifier:
     """The classifier of a worker, in the worker: one thread, as it has one CPU."""
-    weights = import_ray().get(sent)
-    return Classifier(engine, weights, precision, threads=1, device=device, workers=1)
+    made_of = import_ray().get(sent)
+    name = "model" if isinstance(made_of, TrainedModel) else "weights"
+    return Classifier(
+        engine,
+        precision=precision,
+        threads=1,
+        device=device,
+        workers=1,
+        **{name: made_of},
+    )
 
 
 def _workers(ray: Any, actors: int | None, gpus: float) -> int:

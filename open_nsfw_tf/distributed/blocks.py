@@ -1,7 +1,7 @@
 """Pictures and rows as Arrow tables, which Ray hands from process to process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow
@@ -19,15 +19,18 @@ PICTURES = pyarrow.schema(
         ("source", pyarrow.string()),  # of remote pictures: their filesystem
     ]
 )
-ROWS = pyarrow.schema(
-    [
-        ("path", pyarrow.binary()),
-        ("sfw", pyarrow.float64()),
-        ("nsfw", pyarrow.float64()),
-        ("error", pyarrow.string()),
-        ("sha256", pyarrow.string()),
-    ]
-)
+
+
+def schema(classes: Sequence[str]) -> pyarrow.Schema:
+    """Of rows: a column of scores for each class."""
+    return pyarrow.schema(
+        [
+            ("path", pyarrow.binary()),
+            *((name, pyarrow.float64()) for name in classes),
+            ("error", pyarrow.string()),
+            ("sha256", pyarrow.string()),
+        ]
+    )
 
 
 def of_items(found: list[Item]) -> pyarrow.Table:
@@ -58,13 +61,13 @@ def _unpacked(row: Row) -> Item:
     return RemoteItem(path, picture, row["error"], row["source"])
 
 
-def of_rows(rows: list[Row]) -> pyarrow.Table:
-    """Rows as a table of `ROWS`."""
+def of_rows(rows: list[Row], classes: Sequence[str]) -> pyarrow.Table:
+    """Rows as a table of `schema`."""
     packed = [
         {**row, "path": os.fsencode(row["path"]), "error": _text(row["error"])}
         for row in rows
     ]
-    return pyarrow.Table.from_pylist(packed, ROWS)
+    return pyarrow.Table.from_pylist(packed, schema(classes))
 
 
 def to_rows(table: pyarrow.Table) -> Iterator[Row]:

@@ -122,7 +122,7 @@ class Scorer:
             block: of `blocks.PICTURES`.
 
         Returns:
-            A row for each picture, of `blocks.ROWS`.
+            A row for each picture, of `blocks.schema`.
         """
         found = blocks.to_items(block)
         keys = [digest(item.path) for item in found]
@@ -131,7 +131,7 @@ class Scorer:
         else:
             rows = list(self._score(found))
         self._ask("end", keys)
-        return blocks.of_rows(rows)
+        return blocks.of_rows(rows, self._classifier.classes)
 
     def _ask(self, what: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._journal, what).remote(*arguments))
@@ -157,7 +157,8 @@ class Scorer:
 
         for result in self._classifier.classify_many(feed(), errors="yield"):
             item, sha256 = in_flight.popleft()
-            yield {**row_of(item, result), "sha256": sha256}
+            row = row_of(item, result, self._classifier.classes)
+            yield {**row, "sha256": sha256}
 
 
 def _ahead(found: Iterable[Item]) -> Iterator[Item]:

@@ -2,8 +2,9 @@
 
 Every engine is made as ``Engine(weights, precision, threads, device, workers)`` and
 called with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); it
-answers float32 scores (N, 2), columns SFW, NSFW. It may be called from several threads
-at once, and gives all of them the same scores.
+answers float32 scores (N, 2), columns SFW, NSFW; with a trained model of Yahoo's network,
+(N, n) of its classes. TensorFlow computes the other networks of trained models, too. An
+engine may be called from several threads at once, and gives all of them the same scores.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.trained import TrainedModel
+
+# What a network is made of: the canonical dict, a weights file, or a trained model.
+Source = Weights | Path | TrainedModel
 
 
 class Engine(Protocol):
@@ -35,12 +40,14 @@ class Kind:
         precisions: that it offers, each with the largest change of a score from Caffe's
             that the tests let through; the first one is exact.
         divisible: whether several engines of one process can have threads of their own.
+        any_network: whether it computes trained models of other networks than Yahoo's.
     """
 
     package: str
     extra: str | None
     precisions: dict[str, float]
     divisible: bool = True
+    any_network: bool = False
 
 
 FLOAT32 = 5e-6  # other libraries add float32 in another order
@@ -70,7 +77,9 @@ ENGINES = {
         "openvino", "openvino", {"float32": FLOAT32, "bfloat16": BFLOAT16}
     ),
     "litert": Kind("ai_edge_litert", "litert", {"float32": FLOAT32}),
-    "tensorflow": Kind("tensorflow", None, {"float32": FLOAT32}, divisible=False),
+    "tensorflow": Kind(
+        "tensorflow", None, {"float32": FLOAT32}, divisible=False, any_network=True
+    ),
 }
 PRECISIONS = tuple(
     dict.fromkeys(name for kind in ENGINES.values() for name in kind.precisions)
@@ -79,7 +88,7 @@ PRECISIONS = tuple(
 
 def create(
     name: str,
-    weights: Weights | Path,
+    weights: Source,
     precision: str = "float32",
     threads: int | None = None,
     device: str | None = None,
@@ -89,8 +98,9 @@ def create(
 
     Args:
         name: a key of `ENGINES`, or "auto": the first one there that is installed and
-            offers the precision.
-        weights: the canonical dict, or the path of a weights file in any known format.
+            offers the precision and the network.
+        weights: the canonical dict, the path of a weights file in any known format, or a
+            trained model.
         precision: one that the engine offers.
         threads: for the operations of one batch; None leaves it to the engine.
         device: as the engine calls it, with a number where there are several: "cpu",
@@ -99,8 +109,8 @@ def create(
             with `threads` threads of its own. More may call; they wait.
 
     Raises:
-        ValueError: no engine has this name, or it does not offer this precision or
-            device.
+        ValueError: no engine has this name, or it does not offer this precision,
+            device or network.
         ImportError: the engine's package is not installed; the message says how to.
         RuntimeError: the device did not start.
         WeightsError: the weights cannot be read or do not fit.
@@ -108,12 +118,8 @@ def create(
     if threads is not None:
         check_count(threads, "thread")
     check_count(workers, "worker")
-    kind_name = first(precision) if name == "auto" else name
-    kind = ENGINES.get(kind_name)
-    if kind is None:
-        raise ValueError(
-            f"no engine {name!r}: choose one of auto, {', '.join(ENGINES)}"
-        )
+    kind_name = choose(name, precision, weights)
+    kind = ENGINES[kind_name]
     if precision not in kind.precisions:
         raise ValueError(
             f"{kind_name} offers the precisions {', '.join(kind.precisions)}, "
@@ -138,18 +144,35 @@ def check_count(count: int, what: str) -> int:
     return count
 
 
-def first(precision: str) -> str:
-    """The first engine that is installed of those that offer a precision.
+def choose(name: str, precision: str, weights: Source) -> str:
+    """The name of the engine that is meant; of "auto" the first that can.
 
     Raises:
-        ValueError: none offers it.
-        ImportError: none of them is installed; the message says how to.
+        ValueError, ImportError: as `create`.
     """
-    names = [name for name, kind in ENGINES.items() if precision in kind.precisions]
+    other = isinstance(weights, TrainedModel) and not weights.is_open_nsfw
+    able = {key: kind for key, kind in ENGINES.items() if kind.any_network or not other}
+    if name == "auto":
+        return _first(precision, able)
+    if name not in ENGINES:
+        raise ValueError(
+            f"no engine {name!r}: choose one of auto, {', '.join(ENGINES)}"
+        )
+    if name not in able:
+        raise ValueError(
+            f"{name} computes Yahoo's network alone, and this model is of another: "
+            f"choose one of auto, {', '.join(able)}"
+        )
+    return name
+
+
+def _first(precision: str, kinds: dict[str, Kind]) -> str:
+    names = [name for name, kind in kinds.items() if precision in kind.precisions]
     if not names:
+        offered = dict.fromkeys(p for kind in kinds.values() for p in kind.precisions)
         raise ValueError(
             f"no engine offers the precision {shown(precision)!r}: choose one of "
-            f"{', '.join(PRECISIONS)}"
+            f"{', '.join(offered)}"
         )
     for name in names:
         if find_spec(ENGINES[name].package) is not None:

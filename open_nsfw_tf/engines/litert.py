@@ -8,13 +8,13 @@ shapes, and larger ones are slower (11.6 against 13.1 ms a picture in batches of
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, CLASSES, INPUT_SIZE, Weights
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
 from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
+from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 from open_nsfw_tf.engines.pool import Pool
@@ -48,7 +48,7 @@ class Engine:
 
     def __init__(
         self,
-        weights: Weights | Path,
+        weights: Source,
         precision: str = "float32",
         threads: int | None = None,
         device: str | None = None,
@@ -72,9 +72,10 @@ class Engine:
             return interpreter.get_signature_runner(SIGNATURE)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
-        scores = np.empty((len(batch), CLASSES), np.float32)
+        """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
         with self.runners.lent() as runner:
+            _, classes = runner.get_output_details()["outputs"]["shape"]
+            scores = np.empty((len(batch), classes), np.float32)
             for index in range(len(batch)):
                 scores[index] = runner(inputs=batch[index : index + 1])["outputs"][0]
         return scores
@@ -106,21 +107,25 @@ def convert(weights: Weights, precision: str = "float32") -> bytes:
 
 
 def flatbuffer(
-    network: Callable[[Any], Any], variables: Sequence[Any] = (), half: bool = False
+    network: Callable[[Any], Any],
+    variables: Sequence[Any] = (),
+    half: bool = False,
+    size: int = INPUT_SIZE,
 ) -> bytes:
     """A network in TensorFlow ops as TensorFlow Lite's flatbuffer, as in `convert`.
 
     Args:
-        network: from a tensor float32 (1, 224, 224, 3) to one of (1, 2).
+        network: from a tensor float32 (1, size, size, 3) to one of (1, classes).
         variables: that it reads.
         half: whether they are stored in float16.
+        size: of its input, pixels a side.
 
     Raises:
         OSError: no room for temporary files.
     """
     tf = import_tensorflow()
     # Batches of one: LiteRT plans its memory for fixed shapes.
-    spec = tf.TensorSpec((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), tf.float32, "inputs")
+    spec = tf.TensorSpec((1, size, size, CHANNELS), tf.float32, "inputs")
 
     @tf.function(input_signature=[spec])
     def answer(inputs: Any) -> dict[str, Any]:

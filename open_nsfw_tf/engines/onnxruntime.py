@@ -7,7 +7,6 @@ neither the weights' format nor onnx.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 
@@ -76,7 +76,8 @@ class Engine:
     threads call one session.
 
     Args:
-        weights: the canonical dict, or the path of a weights file.
+        weights: the canonical dict, the path of a weights file, or a trained model of
+            Yahoo's network.
         precision: a key of `BUILDERS`.
         threads: for the operations of one batch; None: one for each core. With 1, a batch
             is computed by the thread that calls.
@@ -92,7 +93,7 @@ class Engine:
 
     def __init__(
         self,
-        weights: Weights | Path,
+        weights: Source,
         precision: str = "float32",
         threads: int | None = None,
         device: str | None = None,
@@ -119,7 +120,7 @@ class Engine:
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
+        """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
         with self.lock:
             scores = self.session.run(None, {self.input: batch})[0]
         return np.asarray(scores, dtype=np.float32)
@@ -146,11 +147,12 @@ def _provider(
     return provider, (provider.name, {**provider.options, **number})
 
 
-def graph(weights: Weights | Path, precision: str = "float32") -> bytes:
-    """The serialized ONNX graph of some weights, kept where they are a file.
+def graph(weights: Source, precision: str = "float32") -> bytes:
+    """The serialized ONNX graph of some weights, kept unless they are a dict.
 
     Args:
-        weights: the canonical dict, or the path of a weights file.
+        weights: the canonical dict, the path of a weights file, or a trained model of
+            Yahoo's network.
         precision: a key of `BUILDERS`.
 
     Raises:

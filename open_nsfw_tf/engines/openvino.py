@@ -4,13 +4,13 @@ It reads the graph that ONNX Runtime reads. Left to itself it computes in bfloat
 the processor can, so the precision is always asked for, and what came is checked.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
 from open_nsfw_tf.backend import import_openvino
+from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.onnxruntime import graph
 from open_nsfw_tf.engines.pool import Pool
@@ -26,7 +26,8 @@ class Engine:
     a processor computes in bfloat16.
 
     Args:
-        weights: the canonical dict, or the path of a weights file.
+        weights: the canonical dict, the path of a weights file, or a trained model of
+            Yahoo's network.
         precision: a key of `HINTS`; the weights are read in float32 all the same.
         threads: for the operations of one batch; None leaves it to OpenVINO.
         device: ``cpu``, ``gpu:0`` and so on; None: ``cpu``, which alone could be
@@ -41,7 +42,7 @@ class Engine:
 
     def __init__(
         self,
-        weights: Weights | Path,
+        weights: Source,
         precision: str = "float32",
         threads: int | None = None,
         device: str | None = None,
@@ -74,7 +75,7 @@ class Engine:
         self(np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
+        """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
         with self.requests.lent() as request:
             # The scores are copied out; the batch is read where it lies.
             scores = request.infer({0: batch}, share_inputs=True)[0]

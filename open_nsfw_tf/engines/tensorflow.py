@@ -1,15 +1,16 @@
 """TensorFlow: `OpenNsfwModel` with folded weights behind one compiled function."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones import network_of
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
+from open_nsfw_tf.engines.kept import loaded
 from open_nsfw_tf.model import OpenNsfwModel, compile_network
-from open_nsfw_tf.weights import load_weights
+from open_nsfw_tf.trained import TrainedModel
 
 
 class Engine:
@@ -20,7 +21,8 @@ class Engine:
     Runtime in float32.
 
     Args:
-        weights: the canonical dict, or the path of a weights file.
+        weights: the canonical dict, the path of a weights file, or a trained model of
+            any network.
         precision: "float32".
         threads: for the operations of one batch; None: one for each core. TensorFlow
             has one pool of threads a process: the first engine sets it, for all.
@@ -37,7 +39,7 @@ class Engine:
 
     def __init__(
         self,
-        weights: Weights | Path,
+        weights: Source,
         precision: str = "float32",
         threads: int | None = None,
         device: str | None = None,
@@ -49,19 +51,29 @@ class Engine:
             _set_threads(threads)
         if tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_tensor_float_32_execution(False)
-        loaded = load_weights(weights) if isinstance(weights, Path) else weights
         with tf.device(self.place):
-            model = OpenNsfwModel()
-            model.build_from(loaded, fold=True)
-            self.model = model  # the variables live as long as it does
-            self.function = compile_network(model.keras_model)
+            self.network = keras_network(weights)  # the variables live as long as it
+            self.function = compile_network(self.network)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
+        """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
         tf = import_tensorflow()
         with tf.device(self.place):
             scores = self.function(tf.constant(batch))
         return np.asarray(scores.numpy(), dtype=np.float32)
+
+
+def keras_network(weights: Source) -> Any:
+    """The network as a `keras.Model`; Yahoo's with batch norms folded.
+
+    Raises:
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    if isinstance(weights, TrainedModel) and not weights.is_open_nsfw:
+        return network_of(weights)
+    model = OpenNsfwModel()
+    model.build_from(loaded(weights), fold=True)
+    return model.keras_model
 
 
 def _place(tf: Any, name: str) -> str:

@@ -4,6 +4,7 @@ Nothing is traced: the nodes are those of the table, named as Caffe's layers, wi
 batch norms folded into the convolutions.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from open_nsfw_tf.architecture import (
     BLOCKS,
     CHANNELS,
-    CLASSES,
     DENSE,
     INPUT_SIZE,
     LABELS,
@@ -20,6 +20,7 @@ from open_nsfw_tf.architecture import (
     STEM,
     Convolution,
     Weights,
+    classes_of,
     fold_batch_norm,
 )
 from open_nsfw_tf.image import MEAN_BGR
@@ -44,8 +45,19 @@ METADATA = {  # for whoever finds the file without this project
 }
 
 
+def metadata(classes: int, labels: Sequence[str] | None) -> dict[str, str]:
+    """What is said of a network of some classes; without their names of more than two."""
+    said = {name: text for name, text in METADATA.items() if name != "labels"}
+    if labels is None and classes == len(LABELS):
+        labels = LABELS
+    return {**said, "labels": ",".join(labels)} if labels else said
+
+
 def graph(
-    weights: Weights, layout: str = "nhwc", dtype: type = np.float32
+    weights: Weights,
+    layout: str = "nhwc",
+    dtype: type = np.float32,
+    labels: Sequence[str] | None = None,
 ) -> "onnx.ModelProto":
     """The network as an ONNX model.
 
@@ -54,28 +66,31 @@ def graph(
         layout: "nhwc" or "nchw", of the input.
         dtype: np.float32, which is exact, or np.float16: of the weights and of what is
             computed. Input and scores are float32 all the same.
+        labels: of the classes, for the metadata; None: SFW and NSFW, of two.
 
     Returns:
         A model with the input ``input``, float32 (N, 224, 224, 3) or (N, 3, 224, 224),
         BGR, 0..255 minus (104, 117, 123), and the output ``predictions``, float32
-        (N, 2), columns SFW, NSFW. Tensors carry the layers' names.
+        (N, classes), columns SFW, NSFW. Tensors carry the layers' names.
 
     Raises:
         WeightsError: as `check_weights`.
     """
     writer = _Float(fold_batch_norm(weights), np.dtype(dtype))
     writer.network(layout)
-    return packed(writer, layout, METADATA)
+    classes = classes_of(weights)
+    return packed(writer, layout, classes, metadata(classes, labels))
 
 
 def packed(
-    writer: "Writer", layout: str, metadata: dict[str, str]
+    writer: "Writer", layout: str, classes: int, metadata: dict[str, str]
 ) -> "onnx.ModelProto":
     """What a writer collected, as a model.
 
     Args:
         writer: that has written the network from `INPUT` to `OUTPUT`.
         layout: "nhwc" or "nchw", of the input.
+        classes: that are scored.
         metadata: for ``metadata_props``.
     """
     from onnx import TensorProto, helper
@@ -88,7 +103,7 @@ def packed(
         writer.nodes,
         "open_nsfw",
         [value(INPUT, TensorProto.FLOAT, batch)],
-        [value(OUTPUT, TensorProto.FLOAT, ["batch", CLASSES])],
+        [value(OUTPUT, TensorProto.FLOAT, ["batch", classes])],
         writer.constants,
     )
     model = helper.make_model(

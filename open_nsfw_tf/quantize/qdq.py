@@ -1,12 +1,13 @@
 """The rounded network as an ONNX graph of quantise-dequantise pairs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from open_nsfw_tf.architecture import BLOCKS, INPUT_SIZE, STEM, Block, Convolution
-from open_nsfw_tf.formats.onnx_graph import INPUT, METADATA, Writer, packed
+from open_nsfw_tf.formats.onnx_graph import INPUT, Writer, metadata, packed
 from open_nsfw_tf.quantize import Quantized, Range
 from open_nsfw_tf.quantize.walk import MEAN, PIXELS, STEM_INSIDE
 
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     import onnx
 
 
-def graph(network: Quantized, layout: str = "nhwc") -> "onnx.ModelProto":
+def graph(
+    network: Quantized, layout: str = "nhwc", labels: Sequence[str] | None = None
+) -> "onnx.ModelProto":
     """The network as an ONNX model that runtimes compute in 8 bits.
 
     Args:
         network: from `quantize`.
         layout: "nhwc" or "nchw", of the input.
+        labels: of the classes; None: SFW and NSFW, of two.
 
     Returns:
         A model with the input and output of `open_nsfw_tf.formats.onnx_graph.graph`.
@@ -28,7 +32,9 @@ def graph(network: Quantized, layout: str = "nhwc") -> "onnx.ModelProto":
     """
     writer = _Writer(network)
     writer.network(layout)
-    return packed(writer, layout, {**METADATA, "quantization": "int8, QDQ"})
+    classes = network.dense[1].size
+    said = {**metadata(classes, labels), "quantization": "int8, QDQ"}
+    return packed(writer, layout, classes, said)
 
 
 class _Writer(Writer):
