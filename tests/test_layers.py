@@ -76,6 +76,7 @@ OWNERS = {
         "cli/mistakes",
         "cli/models",
         "cli/request",
+        "cli/train",
         "cli/weights",
     },
 }

@@ -1,4 +1,8 @@
-"""A run's figures for TensorBoard: `tensorboard --logdir RUN/logs`."""
+"""A run's figures for TensorBoard: `tensorboard --logdir RUN/logs`.
+
+TensorFlow 2.21 does not bring the package tensorboard any more, which is needed to look at
+them and, by `tf.summary.scalar`, to write them; `tf.summary.write` does without.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -38,5 +42,13 @@ class Board:
                 self._writer = tf.summary.create_file_writer(str(self._folder))
             with self._writer.as_default(step=row["epoch"]):
                 for column, place in PLACES.items():
-                    tf.summary.scalar(place, row[column])
+                    tf.summary.write(place, float(row[column]), metadata=_scalar())
             self._writer.flush()
+
+
+def _scalar() -> Any:
+    """What tells TensorBoard that a tensor is one number over time."""
+    metadata = import_tensorflow().compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "scalars"
+    metadata.data_class = 1  # DATA_CLASS_SCALAR of TensorFlow's summary.proto
+    return metadata

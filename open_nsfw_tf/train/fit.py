@@ -139,9 +139,9 @@ class Fit:
         state, start = self.state, time.monotonic() - self.state.seconds
         data = self.batches.epochs(len(state.history)).skip(state.step)
         for inputs, labels in self._spread(data):
-            rate = self._rate(number)
+            rate = self._rate(number, state.step)
             learner.optimizer.rate.assign(rate)
-            *sums, stop = learner.train(inputs, labels, self.watch.stop())
+            *sums, stop = learner.train(inputs, labels, self.watch.stop()).tolist()
             self._check(sums[0], rate)
             state.sums = [a + b for a, b in zip(state.sums, sums, strict=True)]
             state.step += 1
@@ -157,9 +157,9 @@ class Fit:
             return self.workers.strategy.experimental_distribute_dataset(data)  # type: ignore[no-any-return]
         return data  # type: ignore[no-any-return]
 
-    def _rate(self, number: int) -> float:
+    def _rate(self, number: int, step: int) -> float:
         rows = schedule.of_stage(self.state.history, number)
-        done = len(rows) + self.state.step / self.batches.steps
+        done = len(rows) + step / self.batches.steps
         return schedule.learning_rate(self.recipe.stages[number], done, rows)
 
     def _check(self, loss: float, rate: float, after: str = "") -> None:
@@ -180,20 +180,20 @@ class Fit:
     def _finish_epoch(self, learner: Learner, number: int) -> None:
         """Validate, and keep the epoch: the best model first, then the checkpoint."""
         state = self.state
-        rate = float(learner.optimizer.rate.numpy())
+        rate = self._rate(number, state.step - 1)
         learner.average_statistics()
         loss, right, count = state.sums
-        watched = self._validate(learner)
-        self._check(watched[0], rate, "in the validation")
+        val_loss, val_right, val_count = self._validate(learner).tolist()
+        self._check(val_loss, rate, "in the validation")
         row = {
             "epoch": len(state.history) + 1,
             "stage": number + 1,
             "learning_rate": rate,
             "loss": loss / count,
             "accuracy": right / count,
-            "val_loss": watched[0] / watched[2],
-            "val_accuracy": watched[1] / watched[2],
-            "seconds": state.seconds,
+            "val_loss": val_loss / val_count,
+            "val_accuracy": val_right / val_count,
+            "seconds": round(state.seconds, 3),
         }
         state.history.append(row)
         state.step, state.sums, state.seconds = 0, [0.0, 0.0, 0.0], 0.0

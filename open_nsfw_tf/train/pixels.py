@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
 from open_nsfw_tf.image import pixels
 from open_nsfw_tf.picture import MAX_PIXELS, Picture, check_max_pixels, load_rgb
 from open_nsfw_tf.preprocessing import Preprocessing

@@ -15,6 +15,7 @@ from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, changed
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 VERSION = 1  # of the config
+SPREAD = 1 / 64  # about that of photographs' pixels, of 0..255
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,14 @@ def _stages(
 
 
 def _preprocessing(backbone: str, recipe: Recipe, size: int | None) -> Preprocessing:
-    """The backbone's own, for another input size in proportion, with room for crops."""
+    """The backbone's own, for another input size in proportion, with room for crops.
+
+    A network without batch norms that begins at random cannot learn from inputs of -128
+    to 128: its first scores are as large.
+    """
     own = BACKBONES[backbone].preprocessing
+    if recipe.init == "random" and not BACKBONES[backbone].statistics:
+        own = replace(own, scale=own.scale if own.scale < 1 else SPREAD)
     crop = own.crop if size is None else size
     resize = round(crop * max(own.resize / own.crop, recipe.margin))
     return replace(own, resize=resize, crop=crop)

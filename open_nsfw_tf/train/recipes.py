@@ -331,8 +331,12 @@ def _like(before: object, value: Any) -> Any:
         if not all(isinstance(number, int | float) for number in (*before, *value)):
             raise TypeError  # stages and layers are set one number at a time
         return tuple(map(float, value))
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
+    if before is None or value is None:
+        before = 0.0 if before is None else before
+        if value is None:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     if isinstance(before, int) and value != int(value):
         raise TypeError
-    return type(before)(value) if isinstance(before, int | float) else value
+    return type(before)(value)  # type: ignore[call-arg]

@@ -33,7 +33,7 @@ def learning_rate(stage: Stage, epoch: float, rows: Sequence[Row]) -> float:
         times: float = _plateaus(rows, schedule.patience)
     else:
         times = passed.get(schedule.kind, 0)
-    return stage.learning_rate * schedule.factor**times
+    return float(stage.learning_rate * schedule.factor**times)
 
 
 def _plateaus(rows: Sequence[Row], patience: int) -> int:
