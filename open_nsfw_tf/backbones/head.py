@@ -31,7 +31,7 @@ def check_head(head: Sequence[HeadLayer]) -> None:
             f"expected at most {LONGEST} layers of a head, got {len(head)}"
         )
     for layer in head:
-        if layer.initializer not in INITIALIZERS:
+        if layer.initializer not in tuple(INITIALIZERS):
             raise ValueError(
                 f"no initialiser is called {shown(layer.initializer, 80)}: choose of "
                 f"{', '.join(INITIALIZERS)}"
