@@ -153,7 +153,7 @@ class Fit:
         return True
 
     def _spread(self, data: Any) -> Iterable[Any]:
-        if self.workers.devices > 1 and self.workers.count == 1:
+        if self.workers.devices > 1:
             return self.workers.strategy.experimental_distribute_dataset(data)  # type: ignore[no-any-return]
         return data  # type: ignore[no-any-return]
 

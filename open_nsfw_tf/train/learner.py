@@ -136,16 +136,17 @@ class Learner:
         flag = tf.TensorSpec((), tf.float32)
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
+        self._several = tf.distribute.MultiWorkerMirroredStrategy
         self._train = tf.function(
             self._run, input_signature=None if spread else [*spec, flag]
         )
         self._test = tf.function(self._measure, input_signature=spec)
         self._reduce = tf.function(
-            lambda sums: strategy.run(
-                lambda: tf.distribute.get_replica_context().all_reduce("sum", sums)
-            )
+            lambda sums: strategy.run(_reduced, args=(sums,)), autograph=False
         )
-        self._average = tf.function(lambda: strategy.run(self._mean_statistics))
+        self._average = tf.function(
+            lambda: strategy.run(self._mean_statistics), autograph=False
+        )
 
     def train(self, pictures: Any, labels: Any, stop: bool = False) -> Sums:
         """Take one step; what is told of it is from before.
@@ -167,8 +168,10 @@ class Learner:
         return np.asarray(self._test(pictures, labels).numpy(), np.float64)
 
     def added_up(self, sums: Sums) -> Sums:
-        """Sums of all workers."""
-        return self._local(self._reduce(import_tensorflow().constant(sums)))
+        """Sums of all workers, of one device each."""
+        if isinstance(self.strategy, self._several):
+            return self._local(self._reduce(import_tensorflow().constant(sums)))
+        return sums
 
     def average_statistics(self) -> None:
         """Give all devices the same running statistics of batch norms, their mean."""
@@ -211,6 +214,12 @@ class Learner:
             if variable.name.startswith("moving_"):
                 mean = here.all_reduce("mean", tf.convert_to_tensor(variable))
                 variable.assign(mean)
+
+
+def _reduced(sums: Any) -> Any:
+    tf = import_tensorflow()
+    # Made anew on the worker's device, without which TensorFlow knows no destination.
+    return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(sums))
 
 
 def _sums(losses: Any, logits: Any, labels: Any) -> Any:

@@ -58,8 +58,9 @@ def workers(devices: str = "one") -> Workers:
 
     Args:
         devices: "one", or "all": all graphics cards of this machine. Where the
-            environment variable TF_CONFIG names several workers, every machine is one,
-            with all its cards; start the same command on each, with its own index.
+            environment variable TF_CONFIG names several workers, each is one process with
+            one device: start the same command for each, with its own index and, where
+            a machine has several cards, its own CUDA_VISIBLE_DEVICES.
 
     Raises:
         ValueError: no such devices; TF_CONFIG cannot be read.
@@ -101,11 +102,14 @@ def _cluster() -> dict[str, Any]:
 
 def _cluster_workers(tf: Any) -> Workers:
     try:
+        cards = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(cards[:1], "GPU")
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
             f"{CLUSTER}: no cluster came together: {one_line(error)}"
         ) from error
-    count = len(_cluster()["cluster"]["worker"])
-    index = _cluster()["task"]["index"]
-    return Workers(strategy, index, count, strategy.num_replicas_in_sync // count)
+    cluster = _cluster()
+    return Workers(
+        strategy, cluster["task"]["index"], len(cluster["cluster"]["worker"])
+    )
