@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -61,6 +63,14 @@ def network(name: str) -> Any:
 def small(seed: int = 0) -> Any:
     """MobileNetV2 with a head, for what holds of every network."""
     return build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=seed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Give the networks' memory back to the tests that follow."""
+    yield
+    network.cache_clear()
+    small.cache_clear()
 
 
 def pictures(side: int = 64) -> np.ndarray:
@@ -269,6 +279,9 @@ def test_mixed_precision_answers_in_float32() -> None:
     assert found.dtype == "float32"
     assert np.allclose(found, scores(small()), atol=0.05)
     set_weights(model, weights_of(small()))
+    own = build("googlenet", 2, size=32, init="random", dtype="mixed_float16")
+    assert own.get_layer("pool1_norm1").compute_dtype == "float16"
+    assert np.isfinite(scores(own, 32)).all()
 
 
 def test_the_body_shares_its_layers() -> None:
@@ -329,40 +342,66 @@ def test_batch_norms_can_be_trained_and_frozen() -> None:
     assert parameters_of(model) == (5_917_890, 26_624)
 
 
-def test_keras_files_are_read(tmp_path: Path) -> None:
+@pytest.fixture
+def keras_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where Keras keeps what it downloaded, on a machine without a network."""
+    from keras.src.backend import config
+
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    return tmp_path
+
+
+def keras_file(path: Path) -> Any:
+    """A file in the layout that Keras' own have, and the network it is of."""
+    import h5py
     import keras
+    from keras.src.legacy.saving import legacy_h5_format
 
     theirs = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(64, 64, 3)
     )
-    path = tmp_path / "mobilenet.weights.h5"
-    with warnings.catch_warnings():
+    with h5py.File(path, "w") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras' own
-        theirs.save_weights(path)
-    ours = build("mobilenet_v2", 2, size=64, weights=path)
+        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+    return theirs
+
+
+def test_imagenet_weights_are_loaded_where_keras_keeps_them(keras_home: Path) -> None:
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    path = keras_home / "models" / name
+    theirs = keras_file(path)
     features = np.asarray(theirs(pictures())).mean(axis=(1, 2))
-    assert np.allclose(body_of(ours)(pictures()), features, atol=1e-6)
-    with pytest.raises(WeightsError, match="cannot load .*--init random"):
+    for weights in (None, path):
+        ours = build("mobilenet_v2", 2, size=64, weights=weights, seed=0)
+        assert np.allclose(body_of(ours)(pictures()), features, atol=1e-6)
+        assert ours.name == "mobilenet_v2"
+    with pytest.raises(WeightsError, match="VGG16: cannot load .*--init random"):
         build("vgg16", 2, size=64, weights=path)
 
 
 def test_without_a_network_the_choices_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    keras_home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import keras
 
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
-    monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
-    with pytest.raises(WeightsError) as caught:
-        build("mobilenet_v2", 2, size=96)
-    message = str(caught.value)
-    assert "--init random" in message
-    assert "KERAS_HOME" in message
-    assert "\n" not in message
+    damaged = (
+        keras_home / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    )
+    damaged.write_bytes(b"damaged")  # Keras' checksum says so
+    for name in ("mobilenet_v2", "resnet50"):
+        with pytest.raises(WeightsError) as caught:
+            build(name, 2, size=96)
+        message = str(caught.value)
+        assert "cannot load ImageNet's weights" in message
+        assert "--init random" in message
+        assert "KERAS_HOME" in message
+        assert "\n" not in message
     assert keras.config.dtype_policy().name == "float32"
+    assert not capfd.readouterr().out  # scores and tables go there
 
 
 @pytest.mark.parametrize(
@@ -498,6 +537,8 @@ def test_models_counts_as_many_classes_as_asked() -> None:
     assert "1,248,424" in done.output
     assert "6,998,552" in done.output
     assert models("--classes", "1").exit_code == 2
+    with pytest.raises(ValueError, match="2 to 10000 classes, got 1"):
+        facts(1, measure=False)
 
 
 def test_models_destroys_nothing(tmp_path: Path) -> None:
@@ -512,6 +553,30 @@ def test_models_destroys_nothing(tmp_path: Path) -> None:
         assert isinstance(done.exception, kind), arguments
         assert not done.output.startswith("network")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_needs_its_extra_the_table_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert models("--no-measure").exit_code == 0
+    done = models("--svg", str(tmp_path / "a.svg"))
+    assert isinstance(done.exception, ImportError)
+    assert "pip install" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_loads_no_tensorflow() -> None:
+    code = (
+        "import sys; sys.argv = ['open-nsfw', 'models', '--no-measure']\n"
+        "from open_nsfw_tf.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_time_is_measured() -> None:

@@ -147,9 +147,10 @@ class Inputs:
         try:
             yield
         except tf.errors.OpError as error:
-            if self._failure is None:
+            failure, self._failure = self._failure, None
+            if failure is None:
                 raise
-            raise self._failure from error
+            raise failure from error
 
     def _epoch(self, number: tf.Tensor) -> tf.data.Dataset:
         tf = import_tensorflow()
