@@ -159,6 +159,8 @@ def train(
         runs.settle_config(folder, plan.config(found, data), write=chief)
         session = Session(plan, found, folder, devices, max_pixels)
         told.begin(found, plan, session.steps_left)
+        for note in session.notes:
+            told.say(note)
         finished = session.run(_watch(folder, session, told, chief))
         history = session.history
         broken = {**dict(found.broken), **session.broken}

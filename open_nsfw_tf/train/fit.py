@@ -63,6 +63,7 @@ class Fit:
         workers: who trains.
         watch: what is told and asked.
         scaled: whether gradients need a scale, see `Momentum`.
+        folded: whether batch norms are folded into the kernels, see `learner.rules`.
         state: where to go on; None: at the beginning.
 
     Attributes:
@@ -82,12 +83,13 @@ class Fit:
         workers: Workers,
         watch: Watch,
         scaled: bool = False,
+        folded: bool = False,
         state: State | None = None,
     ) -> None:
         self.folder, self.model, self.network = folder, model, network
         self.recipe, self.watch, self.workers = recipe, watch, workers
         self.batches, self.validation = batches, validation
-        self.weights, self.scaled = weights, scaled
+        self.weights, self.scaled, self.folded = weights, scaled, folded
         self.state = state or State()
         self._learner: Learner | None = None
         self._stopping = False  # as some worker wants it
@@ -130,6 +132,7 @@ class Fit:
                 self.weights,
                 self.workers.strategy,
                 self.scaled,
+                self.folded,
             )
             self.state.stage = number
         return self._learner

@@ -13,6 +13,7 @@ from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
 from open_nsfw_tf.trained import HeadLayer
 
 PREDICTIONS = "predictions"  # the softmax of every network here
+INPUTS = 128.0  # the largest of a network that takes pixels minus their mean
 Sums = np.ndarray  # float64: of losses, of right answers, of pictures
 
 
@@ -29,8 +30,6 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
     Raises:
         ValueError: there is no such layer.
     """
-    import keras
-
     names = [layer.name for layer in model.layers]
     body = names.index(POOL)
     if first not in (ALL, HEAD) and first not in names[:body]:
@@ -40,8 +39,7 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
         )
     start = {ALL: 0, HEAD: body}.get(first, names.index(first) if first in names else 0)
     for index, layer in enumerate(model.layers):
-        norm = isinstance(layer, keras.layers.BatchNormalization)
-        frozen = norm and index < body and recipe.batch_norm_frozen
+        frozen = _is_norm(layer) and index < body and recipe.batch_norm_frozen
         layer.trainable = index >= start and not frozen
 
 
@@ -65,13 +63,38 @@ def head_of(model: Any) -> Any:
     return keras.Model(features, x)
 
 
+def is_folded(model: Any) -> bool:
+    """Whether the batch norms of the body change nothing, as they were folded."""
+    body = model.layers[: [layer.name for layer in model.layers].index(POOL)]
+    norms = [layer for layer in body if _is_norm(layer)]
+    return bool(norms) and not any(
+        np.any(layer.gamma != 1) or np.any(layer.beta) or np.any(layer.moving_mean)
+        for layer in norms
+    )
+
+
+def _is_norm(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
 def rules(
-    model: Any, variables: Sequence[Any], recipe: Recipe
+    model: Any, variables: Sequence[Any], recipe: Recipe, folded: bool = False
 ) -> tuple[list[float], list[float]]:
     """Multipliers of the learning rate, and decays, one a variable.
 
     A layer's own l2 has twice its value as gradient, as Keras adds l2 times the squares.
+
+    Args:
+        model: the whole network.
+        variables: of it, that are trained.
+        recipe: whose multipliers and decays are taken.
+        folded: whether batch norms were folded into the kernels. That of the first
+            convolution is then as small as its inputs are large, and its gradient is
+            in the hundreds: it gets the steps that the unfolded kernel would take.
     """
+    first = next(layer for layer in model.layers if layer.weights) if folded else None
     last = model.get_layer(PREDICTIONS).input._keras_history.operation
     own = {f"head_{n}": layer for n, layer in enumerate(recipe.head) if layer.l2}
     kernels = {}
@@ -83,7 +106,8 @@ def rules(
         layer = kernels[id(variable)]
         kernel = variable.name == "kernel"
         factors = {True: recipe.last_kernel, False: recipe.last_bias}
-        multipliers.append(factors[kernel] if layer is last else 1.0)
+        small = INPUTS**-2 if kernel and layer is first else 1.0
+        multipliers.append(factors[kernel] if layer is last else small)
         l2 = own.get(layer.name, HeadLayer("dropout")).l2
         decays.append(recipe.weight_decay + 2 * l2 if kernel else 0.0)
     return multipliers, decays
@@ -99,6 +123,7 @@ class Learner:
         weights: of the classes, by label; None: all count alike.
         strategy: TensorFlow's, under whose scope the model was built.
         scaled: see `Momentum`.
+        folded: see `rules`.
 
     Attributes:
         optimizer: whose learning rate may be set.
@@ -112,6 +137,7 @@ class Learner:
         weights: Mapping[int, float] | None,
         strategy: Any,
         scaled: bool = False,
+        folded: bool = False,
     ) -> None:
         tf = import_tensorflow()
         self.model, self.network = model, network
@@ -125,7 +151,7 @@ class Learner:
         with strategy.scope():
             self.optimizer = Momentum(
                 [variable.value for variable in variables],
-                *rules(model, variables, recipe),
+                *rules(model, variables, recipe, folded),
                 recipe.momentum,
                 scaled,
             )

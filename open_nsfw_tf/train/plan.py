@@ -105,6 +105,8 @@ def make_plan(
     if freeze_body:
         stage = replace(chosen.stages[0], trainable_from=HEAD)
         chosen = replace(chosen, stages=(stage,), augmentation=None)
+    if chosen.init == "random":  # statistics of nothing are not worth keeping
+        chosen = replace(chosen, batch_norm_frozen=False)
     of = backbone or chosen.backbone
     if of not in BACKBONES:
         raise ValueError(

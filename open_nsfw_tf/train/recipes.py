@@ -189,7 +189,7 @@ RECIPES = {
             _OWN_VALIDATION,
         ),
         backbone="resnet50_thin",
-        stages=(Stage(6, 0.001, Schedule(STEP, factor=0.1, every=2)),),
+        stages=(Stage(6, 0.0002, Schedule(STEP, factor=0.1, every=2)),),
         augmentation=Augmentation(flip=True, crop=True, scale=YAHOO_SCALE),
         margin=256 / 224,
         weight_decay=0.0001,

@@ -1,5 +1,6 @@
 """A planned run with its network, its pictures and its devices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from open_nsfw_tf.backbones import body_of, build, weights_of
@@ -12,7 +13,7 @@ from open_nsfw_tf.train.features import features
 from open_nsfw_tf.train.fit import Batches, Fit, Watch
 from open_nsfw_tf.train.inputs import Inputs
 from open_nsfw_tf.train.kept import FeatureBatches
-from open_nsfw_tf.train.learner import head_of, logits_of
+from open_nsfw_tf.train.learner import head_of, is_folded, logits_of
 from open_nsfw_tf.train.plan import Plan
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.workers import workers
@@ -32,6 +33,7 @@ class Session:
     Attributes:
         board: TensorBoard's.
         broken: path and reason of pictures that broke meanwhile.
+        notes: what the user should know.
     """
 
     def __init__(
@@ -57,6 +59,15 @@ class Session:
                 dtype=plan.dtype,
             )
         self.broken: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.recipe = recipe
+        self.folded = recipe.init == "pretrained" and is_folded(self.model)
+        if self.folded and not recipe.batch_norm_frozen:
+            self.recipe = replace(recipe, batch_norm_frozen=True)
+            self.notes.append(
+                "the weights have their batch norms folded into the kernels: those stay "
+                "frozen, as what they normalised by is lost"
+            )
         make = self._features if plan.freeze_body else self._pictures
         self.batches, self.validation = (
             make(data.train, True),
@@ -88,7 +99,7 @@ class Session:
         Raises:
             TrainingError, OSError, ImageError: as `Fit.run`.
         """
-        plan, recipe = self.plan, self.plan.recipe
+        plan, recipe = self.plan, self.recipe
         network = (head_of if plan.freeze_body else logits_of)(self.model)
         weights = class_weights(self.data.train, self.data.classes)
         fit = Fit(
@@ -102,6 +113,7 @@ class Session:
             workers=self.workers,
             watch=watch,
             scaled=plan.precision == "float16",
+            folded=self.folded,
             state=self.state,
         )
         self.state = fit.state
