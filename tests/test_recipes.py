@@ -265,7 +265,7 @@ REDUCED: dict[str, Any] = {  # classes, pixels, and numbers that suit so little
     "yahoo": (2, 32, {"learning_rate": 2e-4}),
     "mobilenet": (3, 32, {"learning_rate": 0.02, "settings": {"init": "random"}}),
     "inception": (5, 75, {"learning_rate": 0.005, "settings": {"init": "random"}}),
-    "vgg": (2, 32, {}),
+    "vgg": (2, 32, {"learning_rate": 0.005}),
 }
 
 
@@ -274,7 +274,7 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
     classes, size, asked = REDUCED[name]
     settings = {"batch_size": 8, **asked.get("settings", {})}
     stages = len(RECIPES[name].stages)
-    epochs = 1 if stages > 1 else 2
+    epochs = [1, 2] if stages > 1 else 3
     plan = make_plan(name, size=size, epochs=epochs, **{**asked, "settings": settings})
     data = read_data(make_pictures(tmp_path / "data", classes, train=16, test=0))
     (tmp_path / "run").mkdir()
@@ -292,9 +292,9 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
         seen.append((history[-1]["stage"], values))
 
     assert session.run(Watch(epoch=epoch, best=lambda: None))
-    first, final = session.history[0], session.history[-1]
-    assert final["loss"] < first["loss"]
-    assert [stage for stage, _ in seen] == ([1, 2] if stages > 1 else [1, 1])
+    losses = [row["loss"] for row in session.history]
+    assert losses[-1] < losses[stages - 1], losses  # of the last stage
+    assert [stage for stage, _ in seen] == ([1, 2, 2] if stages > 1 else [1, 1, 1])
     assert seen[0][1] == HEADS[name] + (0 if stages > 1 else BODIES[name])
     if name == "inception":
         _check_second_stage(session.model)
@@ -303,4 +303,4 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
 def _check_second_stage(model: Any) -> None:
     trained = {layer.name for layer in model.layers if layer.trainable_variables}
     assert {"conv2d_56", "conv2d_93", "head_0", "logits"} <= trained
-    assert not trained & {"conv2d", "conv2d_40", "batch_normalization_93"}
+    assert not trained & {"conv2d", "conv2d_1", "conv2d_40"}

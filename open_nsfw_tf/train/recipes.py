@@ -331,11 +331,11 @@ def _like(before: object, value: Any) -> Any:
         if not all(isinstance(number, int | float) for number in (*before, *value)):
             raise TypeError  # stages and layers are set one number at a time
         return tuple(map(float, value))
-    if before is None or value is None:
-        before = 0.0 if before is None else before
-        if value is None:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if dataclasses.is_dataclass(before) or isinstance(value, bool):
+        raise TypeError
+    if value is None or before is None:  # such as patience
+        return None if value is None else int(value)
+    if not isinstance(value, int | float):
         raise TypeError
     if isinstance(before, int) and value != int(value):
         raise TypeError
