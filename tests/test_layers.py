@@ -29,7 +29,7 @@ OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"image_resize", "train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps", "backbones/tables"},
+    | {"backbones/keras_apps", "train/learner"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
@@ -77,6 +77,7 @@ OWNERS = {
         "cli/mistakes",
         "cli/models",
         "cli/request",
+        "cli/train",
         "cli/weights",
     },
 }

@@ -19,6 +19,7 @@ from open_nsfw_tf.cli import export as _export
 from open_nsfw_tf.cli import mistakes as _mistakes  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli import models as _models  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import request as _request
+from open_nsfw_tf.cli import train as _train  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
 from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
 

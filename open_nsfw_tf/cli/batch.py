@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -29,6 +28,7 @@ from open_nsfw_tf.cli.app import (
     choice,
     standard_input,
 )
+from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.distributed import score_with_ray
 from open_nsfw_tf.distributed.cluster import LOCAL
 from open_nsfw_tf.distributed.remote import is_remote
@@ -37,9 +37,6 @@ from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.trained import read_trained
-
-INTERRUPTED = 130  # the exit status after Ctrl-C, by the shells' convention
-_SHOW_CURSOR = b"\x1b[?25h"  # which the bar has hidden
 
 original = typer.Typer(
     name="batch_classify.py", add_completion=False, pretty_exceptions_enable=False
@@ -267,7 +264,10 @@ def _run(
     **options: Any,
 ) -> Summary:
     """Score, and show how far it is."""
-    with _bar(sources, select) as progress, _interruptible() as stop:
+    with (
+        _bar(sources, select) as progress,
+        interruptible("the pictures in flight") as stop,
+    ):
         return score(
             sources, output, select=select, progress=progress, stop=stop, **options
         )
@@ -308,30 +308,3 @@ def _bar(sources: list[str], select: str) -> Any:
     if any(map(is_remote, sources)):
         return progress_bar(sys.stderr, lambda: None)
     return progress_bar(sys.stderr, lambda: count(sources, select))
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once: what is yielded turns true. Twice: the process ends at once."""
-    asked: list[int] = []
-    terminal = None if sys.stderr is None else sys.stderr.fileno()
-
-    def tell(text: bytes) -> None:
-        if terminal is not None:
-            os.write(terminal, text)  # print may be under way, and cannot be entered
-
-    def interrupted(number: int, frame: object) -> None:
-        if asked:
-            if terminal is not None and os.isatty(terminal):
-                tell(_SHOW_CURSOR)
-            os._exit(INTERRUPTED)
-        asked.append(number)
-        tell(b"\nfinishing the pictures in flight; Ctrl-C again ends at once\n")
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

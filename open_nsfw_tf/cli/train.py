@@ -1,0 +1,337 @@
+"""`open-nsfw train`: a network of one's own from folders of pictures."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.cli.app import app, choice
+from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.train import Told, TrainingResult, train
+from open_nsfw_tf.train.data import Data
+from open_nsfw_tf.train.plan import PRECISIONS, Plan
+from open_nsfw_tf.train.recipes import INITS, RECIPES, Recipe
+from open_nsfw_tf.train.schedule import Row
+from open_nsfw_tf.train.workers import DEVICES
+
+_Begin = Callable[[Data, Plan, int], None]
+
+
+def _list_recipes(wanted: bool) -> None:
+    if wanted:
+        for name, recipe in RECIPES.items():
+            print("\n".join(_lines(name, recipe)))
+        raise typer.Exit
+
+
+def _lines(name: str, recipe: Recipe) -> Iterator[str]:
+    yield f"{name}: {recipe.title}"
+    yield f"    from: {recipe.source}"
+    yield f"    on {recipe.backbone}, {recipe.init} weights, {recipe.batch_size} a batch"
+    for layer in recipe.head:
+        what = {"dense": layer.units, "dropout": layer.rate}.get(layer.kind, "")
+        yield f"    head: {layer.kind} {what}".rstrip()
+    for stage in recipe.stages:
+        yield (
+            f"    {stage.epochs} epochs of {stage.trainable_from}, learning rate "
+            f"{stage.learning_rate:g}, {stage.schedule.kind}"
+        )
+    for text in recipe.corrected:
+        yield f"    here: {text}"
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder with one folder of pictures for each class, such as sfw/ and "
+            "nsfw/; or with train/ and test/ (and val/) that have such folders.",
+        ),
+    ],
+    run: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="RUN",
+            help="The folder for the model, its history and its report.",
+        ),
+    ],
+    recipe: Annotated[
+        str,
+        choice(
+            RECIPES,
+            "--recipe",
+            help="How to train: see --recipes. yahoo fine-tunes the original.",
+        ),
+    ] = "yahoo",
+    recipes: Annotated[
+        bool,
+        typer.Option(
+            "--recipes",
+            callback=_list_recipes,
+            is_eager=True,
+            help="List the recipes with their sources, and end.",
+        ),
+    ] = False,
+    backbone: Annotated[
+        str | None,
+        choice(
+            BACKBONES,
+            "--backbone",
+            help="The network; the recipe's if not given. See `open-nsfw models`.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N]",
+            help="How often each picture is seen, in every stage of the recipe, or "
+            "one number for each stage.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures that are learned from at once.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="How far each step goes. Lower it if the loss is not finite."
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        choice(
+            INITS,
+            "--init",
+            help="Begin with pretrained weights, or at random: that takes many more "
+            "pictures.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", "-m", help="A file with the pretrained weights."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Pixels a side that the network sees; the backbone's own."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run; give the same options again."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that exists.")
+    ] = False,
+    freeze_body: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-body",
+            help="Train the last layers only: much faster. Pictures are looked at once, "
+            "without augmentation.",
+        ),
+    ] = False,
+    class_weights: Annotated[
+        bool,
+        typer.Option(
+            "--class-weights", help="Let rare classes count as much as others."
+        ),
+    ] = False,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="What the right class gives to all, such as 0.1."),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="End when the validation has not improved for so many epochs."
+        ),
+    ] = None,
+    validation: Annotated[
+        float,
+        typer.Option(help="Share of the pictures to watch, where there is no val/."),
+    ] = 0.1,
+    mixed_precision: Annotated[
+        str,
+        choice(
+            PRECISIONS,
+            "--mixed-precision",
+            help="Compute in 16 bits: faster on some hardware, less exact. The model "
+            "that comes out is float32.",
+        ),
+    ] = "float32",
+    devices: Annotated[
+        str,
+        choice(
+            DEVICES,
+            "--devices",
+            help="all: every graphics card. Several machines: set TF_CONFIG on each.",
+        ),
+    ] = "one",
+    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0,
+    positive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The class that the report looks for; nsfw, or the last one."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other number of the recipe, such as momentum=0.8 or "
+            "augmentation.rotation=15; may be given many times. RUN/config.json has all.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Leave out larger pictures.")
+    ] = MAX_PIXELS,
+) -> None:
+    """Train a classifier of your own classes on your pictures.
+
+    Begins with Yahoo's network by default. RUN gets the best model, for every other
+    command: `open-nsfw classify --model RUN photo.jpg`. A run that ended early, even by
+    Ctrl-C or a power cut, goes on with the same command and --resume.
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other.")
+    own = {
+        "batch_size": batch_size,
+        "init": init,
+        "class_weights": class_weights or None,
+        "label_smoothing": label_smoothing,
+        "patience": patience,
+    }
+    changes: dict[str, object] = dict(map(_pair, settings or ()))
+    changes |= {name: value for name, value in own.items() if value is not None}
+    with interruptible("the step") as stop, _bar() as (begin, step):
+        result = train(
+            data,
+            run,
+            recipe=recipe,
+            backbone=backbone,
+            settings=changes,
+            epochs=_epochs(epochs),
+            learning_rate=learning_rate,
+            size=size,
+            weights=weights,
+            freeze_body=freeze_body,
+            precision=mixed_precision,
+            validation=validation,
+            seed=seed,
+            positive=positive,
+            devices=devices,
+            mode="resume" if resume else "overwrite" if overwrite else "new",
+            max_pixels=max_pixels,
+            told=Told(
+                begin, step, _tell_epoch, lambda text: print(f"note: {text}"), stop
+            ),
+        )
+    _tell(result)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(
+            f"expected NAME=VALUE, got {text!r}.", param_hint="--set"
+        )
+    return name, value
+
+
+def _epochs(text: str | None) -> list[int] | int | None:
+    if text is None:
+        return None
+    try:
+        counts = list(map(int, text.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected a number, or some with commas, got {text!r}.",
+            param_hint="--epochs",
+        ) from error
+    return counts[0] if len(counts) == 1 else counts
+
+
+@contextmanager
+def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
+    """What is called at the beginning, and after steps; with a bar on a terminal."""
+    total: list[int] = []
+    known = threading.Event()
+
+    def begin(data: Data, plan: Plan, steps: int) -> None:
+        for line in _found(data, plan):
+            print(line)
+        total.append(steps)
+        known.set()
+
+    def count() -> int:
+        known.wait()
+        return total[0]
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield begin, lambda steps: None
+        return
+    from open_nsfw_tf.cli.progress import progress_bar
+
+    with progress_bar(sys.stderr, count) as step:
+        yield begin, step
+
+
+def _found(data: Data, plan: Plan) -> Iterator[str]:
+    for name, split in (
+        ("train", data.train),
+        ("validation", data.validation),
+        ("test", data.test),
+    ):
+        if split is not None:
+            counts = ", ".join(f"{shown(c)} {n}" for c, n in data.count(split).items())
+            yield f"{name}: {len(split)} pictures: {counts}"
+    if data.broken:
+        path, reason = data.broken[0]
+        yield f"left out: {len(data.broken)} broken pictures, the first is {shown(reason)}"
+    if data.ignored:
+        yield f"left out: {data.ignored} files that are no pictures"
+    size = plan.preprocessing.crop
+    yield f"recipe {plan.name} on {plan.backbone}, {size}x{size} pixels"
+    if plan.precision != "float32":
+        yield f"computing in {plan.precision}: less exact than float32"
+
+
+def _tell_epoch(row: Row) -> None:
+    print(
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
+        f"validation: loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
+        f"learning rate {row['learning_rate']:.3g}; {row['seconds']:.1f} s",
+        flush=True,
+    )
+
+
+def _tell(result: TrainingResult) -> None:
+    """Print what was done."""
+    if not result.finished:
+        print(
+            f"stopped: {_epochs_done(result.history)} and the steps since are safe in "
+            f"{shown(result.run)}; go on with the same command and --resume (without "
+            "--overwrite)",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)
+    if result.best is not None:
+        print(f"best: epoch {result.best['epoch']}, the model in {shown(result.run)}")
+    if result.accuracy is not None:
+        print(f"accuracy of the test: {100 * result.accuracy:.2f} %")
+    print(f"score with it: open-nsfw classify --model {shown(result.run)} PICTURE")
+
+
+def _epochs_done(history: Sequence[Row]) -> str:
+    return f"{len(history)} epoch{'' if len(history) == 1 else 's'}"

@@ -1,0 +1,342 @@
+"""How networks are trained, as tables: the original's way, and three tutorials'.
+
+A recipe is data. `open_nsfw_tf.train.train` carries it out, on whatever backbone it is
+asked for; every number in it can be set otherwise, see `changed`.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation
+from open_nsfw_tf.trained import HeadLayer
+
+ALL, HEAD = "all", "head"  # values of `Stage.trainable_from`, beside a layer's name
+CONSTANT, STEP, EXPONENTIAL, PLATEAU = "constant", "step", "exponential", "plateau"
+SCHEDULES = (CONSTANT, STEP, EXPONENTIAL, PLATEAU)
+INITS = ("pretrained", "random")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a stage's learning rate changes.
+
+    Attributes:
+        kind: of `SCHEDULES`. constant: not at all. step: times `factor` after every
+            `every` epochs, at once. exponential: the same, but with every step a
+            little. plateau: times `factor` when the validation loss has not fallen for
+            `patience` epochs.
+        factor: above 0, to 1.
+        every: epochs.
+        patience: epochs.
+    """
+
+    kind: str = CONSTANT
+    factor: float = 1.0
+    every: float = 1.0
+    patience: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            raise ValueError(
+                f"expected a schedule of {', '.join(SCHEDULES)}, got "
+                f"{shown(self.kind, 40)}"
+            )
+        if not (0 < self.factor <= 1 and self.every > 0 and self.patience >= 1):
+            raise ValueError(
+                "expected a schedule's factor above 0 to 1, every above 0 and a "
+                f"patience of 1 or more, got {self.factor:g}, {self.every:g} and "
+                f"{self.patience}"
+            )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some epochs in which the same layers are trained.
+
+    Attributes:
+        epochs: how many at most.
+        learning_rate: at the beginning.
+        schedule: of the learning rate.
+        trainable_from: `ALL`; `HEAD`: what follows the pooled features; or the name of
+            a layer: it, all behind it, and the head.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: Schedule = Schedule()
+    trainable_from: str = ALL
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                "expected 1 epoch or more and a learning rate above 0, got "
+                f"{self.epochs} and {self.learning_rate:g}"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is made of a backbone and trained.
+
+    Attributes:
+        title: for people.
+        source: where it is from.
+        corrected: what is done otherwise than there, and what is not told there.
+        backbone: a key of `open_nsfw_tf.backbones.BACKBONES`, where none is asked for.
+        init: "pretrained" or "random".
+        stages: one after the other.
+        head: layers between the pooled features and the last dense layer.
+        augmentation: of the pictures that are learned from; None: none.
+        margin: pictures are resized to at least this many times the network's input, so
+            that a random crop has room.
+        batch_size: pictures a step, on all devices together.
+        momentum: of stochastic gradient descent.
+        weight_decay: times a kernel, added to its gradient.
+        last_kernel, last_bias: what the learning rate of the last dense layer's kernel
+            and bias is multiplied by.
+        replace_last: whether the last layer begins anew even where the pretrained
+            weights have one with as many classes.
+        batch_norm_frozen: whether the backbone's batch norms keep their statistics,
+            scales and offsets.
+        class_weights: whether rare classes count more.
+        label_smoothing: what the right class gives to all, 0 to below 1.
+        patience: epochs without a lower validation loss that end a stage; None: none.
+    """
+
+    title: str
+    source: str
+    corrected: tuple[str, ...]
+    backbone: str
+    stages: tuple[Stage, ...]
+    init: str = "pretrained"
+    head: tuple[HeadLayer, ...] = ()
+    augmentation: Augmentation | None = None
+    margin: float = 1.0
+    batch_size: int = 32
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    last_kernel: float = 1.0
+    last_bias: float = 1.0
+    replace_last: bool = True
+    batch_norm_frozen: bool = False
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(
+                    f"expected a {name} of {low:g} to {high:g}, got {value}"
+                )
+        if self.init not in INITS or not self.stages:
+            raise ValueError(
+                f"expected an init of {', '.join(INITS)} and one stage or more, got "
+                f"{shown(self.init, 40)} and {len(self.stages)}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Every number, as JSON can hold it; without the words."""
+        record = dataclasses.asdict(self)
+        for words in ("title", "source", "corrected"):
+            del record[words]
+        return dict(json.loads(json.dumps(record)))
+
+
+_RANGES = {
+    "margin": (1, 4),
+    "batch_size": (1, 1 << 16),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 1),
+    "last_kernel": (0, 1000),
+    "last_bias": (0, 1000),
+    "label_smoothing": (0, 0.99),
+    "patience": (1, 1 << 16),
+}
+_OWN_PREPROCESSING = (
+    "the pictures are prepared as the backbone's own weights want it, and how is stored "
+    "in the model: the same code prepares them in training and in service"
+)
+_OWN_VALIDATION = (
+    "the learning rate, the best epoch and the end are chosen on validation pictures, "
+    "never on the test set, which is scored once, at the end"
+)
+_TUTORIALS = Augmentation(
+    flip=True,
+    crop=False,
+    rotation=30.0,
+    shift=0.2,
+    shear=0.2,
+    zoom=0.2,
+    channel_shift=20.0,
+)
+
+RECIPES = {
+    "yahoo": Recipe(
+        title="Yahoo's fine-tuning of Open-NSFW",
+        source="https://yahooeng.tumblr.com/post/151148689421, github.com/yahoo/open_nsfw",
+        corrected=(
+            "it starts from the finished Open-NSFW, where Yahoo started from ImageNet",
+            (
+                "Yahoo published no learning rate, schedule, batch size or range of scales: "
+                "these are ours"
+            ),
+            _OWN_VALIDATION,
+        ),
+        backbone="resnet50_thin",
+        stages=(Stage(6, 0.0002, Schedule(STEP, factor=0.1, every=2)),),
+        augmentation=Augmentation(flip=True, crop=True, scale=YAHOO_SCALE),
+        margin=256 / 224,
+        weight_decay=0.0001,
+        last_kernel=5.0,
+        last_bias=10.0,
+        batch_norm_frozen=True,
+    ),
+    "mobilenet": Recipe(
+        title="the tutorial of three classes on MobileNetV2",
+        source="a tutorial: pool, dense 32, batch norm, dropout .5; SGD .1; plateau",
+        corrected=(
+            _OWN_PREPROCESSING,
+            _OWN_VALIDATION,
+            "the number of epochs, the batch size and the dense layer's ReLU are ours",
+        ),
+        backbone="mobilenet_v2",
+        stages=(Stage(30, 0.1, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
+        head=(
+            HeadLayer("dense", units=32, activation="relu"),
+            HeadLayer("batch_norm"),
+            HeadLayer("dropout", rate=0.5),
+        ),
+        augmentation=_TUTORIALS,
+    ),
+    "inception": Recipe(
+        title="the tutorial of five classes on Inception v3",
+        source="a tutorial: dense 256 and 128, two stages, the second from conv2d_56",
+        corrected=(
+            _OWN_PREPROCESSING,
+            _OWN_VALIDATION,
+            (
+                "batch norms of the backbone stay frozen in both stages: unfrozen, small "
+                "batches would spoil their statistics"
+            ),
+            (
+                "the numbers of epochs, the batch size, the learning rates and the pace of "
+                "the decay are ours"
+            ),
+        ),
+        backbone="inception_v3",
+        stages=(
+            Stage(5, 0.01, trainable_from=HEAD),
+            Stage(
+                20,
+                0.001,
+                Schedule(EXPONENTIAL, factor=0.9, every=1),
+                trainable_from="conv2d_56",
+            ),
+        ),
+        head=(
+            HeadLayer(
+                "dense",
+                units=256,
+                activation="relu",
+                initializer="he_normal",
+                l2=5e-4,
+            ),
+            HeadLayer("dropout", rate=0.5),
+            HeadLayer("dense", units=128, activation="relu"),
+            HeadLayer("dropout", rate=0.25),
+        ),
+        augmentation=_TUTORIALS,
+        batch_norm_frozen=True,
+    ),
+    "vgg": Recipe(
+        title="the tutorial of two classes on VGG16, from scratch",
+        source="a tutorial: VGG16's body, dense 128 and 64, dropout .5 after each; SGD",
+        corrected=(
+            _OWN_PREPROCESSING,
+            _OWN_VALIDATION,
+            "the maps are averaged before the dense layers, as everywhere here",
+            (
+                "the learning rate, its schedule, the number of epochs, the batch size, the "
+                "flip and the ReLUs are ours"
+            ),
+        ),
+        backbone="vgg16",
+        stages=(Stage(40, 0.01, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
+        init="random",
+        head=(
+            HeadLayer("dense", units=128, activation="relu"),
+            HeadLayer("dropout", rate=0.5),
+            HeadLayer("dense", units=64, activation="relu"),
+            HeadLayer("dropout", rate=0.5),
+        ),
+        augmentation=Augmentation(flip=True, crop=False),
+    ),
+}
+
+
+def changed(recipe: Recipe, name: str, value: object) -> Recipe:
+    """A recipe with one number set otherwise.
+
+    Args:
+        recipe: to start from.
+        name: of the number: "momentum", "augmentation.rotation", "head.0.units",
+            "stages.1.learning_rate".
+        value: of its kind; a string is read as JSON.
+
+    Raises:
+        ValueError: there is no such number, or it makes no sense so.
+    """
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        parsed = value  # a name
+    try:
+        return _with(recipe, name.split("."), parsed)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"no recipe has the number {shown(name)!r} with such a value; there are "
+            f"{', '.join(recipe.settings())}, and those within, such as "
+            "stages.0.learning_rate"
+        ) from error
+
+
+def _with(thing: _T, names: list[str], value: object) -> _T:
+    """A dataclass, or a tuple of them, with the value somewhere within."""
+    name, *rest = names
+    if isinstance(thing, tuple):
+        parts = list(thing)
+        parts[int(name)] = _with(parts[int(name)], rest, value)
+        return tuple(parts)  # type: ignore[return-value]
+    before = getattr(thing, name)
+    if rest:
+        after = _with(before, rest, value)
+    else:
+        after = _like(before, value)
+    return replace(thing, **{name: after})  # type: ignore[type-var]
+
+
+def _like(before: object, value: Any) -> Any:
+    """The value in the form of what it replaces."""
+    if isinstance(before, (bool, str)):
+        if type(value) is not type(before):
+            raise TypeError
+        return value
+    if isinstance(before, tuple):
+        if not all(isinstance(number, int | float) for number in (*before, *value)):
+            raise TypeError  # stages and layers are set one number at a time
+        return tuple(map(float, value))
+    if dataclasses.is_dataclass(before) or isinstance(value, bool):
+        raise TypeError
+    if value is None or before is None:  # such as patience
+        return None if value is None else int(value)
+    if not isinstance(value, int | float):
+        raise TypeError
+    if isinstance(before, int) and value != int(value):
+        raise TypeError
+    return type(before)(value)  # type: ignore[call-arg]

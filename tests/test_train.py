@@ -1,0 +1,571 @@
+"""Training: what comes out, and that nothing that ends a run costs more than its step."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training_pictures import make_pictures
+
+from open_nsfw_tf import Classifier
+from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.train import Told, TrainingResult, checkpoints, train
+from open_nsfw_tf.train import run as runs
+from open_nsfw_tf.train.checkpoints import State, TrainingError
+from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
+from open_nsfw_tf.trained import read_trained
+
+ROOT = Path(__file__).parent.parent
+EPOCHS = 8
+# The same in Python and on the command line.
+ASKED: dict[str, Any] = {
+    "backbone": "squeezenet",
+    "size": 32,
+    "epochs": EPOCHS,
+    "learning_rate": 0.002,
+    "settings": {"init": "random", "batch_size": 8, "augmentation.flip": "false"},
+}
+COMMAND = ["train", "data", "-o", "run", "--backbone", "squeezenet", "--size", "32"]
+COMMAND += ["--epochs", "8", "--learning-rate", "0.002", "--init", "random"]
+COMMAND += ["--batch-size", "8", "--set", "augmentation.flip=false"]
+SAME = 1e-3  # of losses, relative: float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA, with a broken picture and a file that is none."""
+    root = make_pictures(tmp_path_factory.mktemp("training") / "data")
+    (root / "train" / "sfw" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    (root / "train" / "nsfw" / "notes.txt").write_text("nothing")
+    return root
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, told: list[str]) -> TrainingResult:
+    """A run that nothing disturbed."""
+    place = folder.parent / "whole"
+    return train(folder, place, bootstrap=0, told=Told(say=told.append), **ASKED)
+
+
+def figures(history: list[dict[str, Any]]) -> np.ndarray:
+    names = ("epoch", "stage", "learning_rate", "loss", "accuracy", "val_loss")
+    return np.array([[row[name] for name in names] for row in history])
+
+
+def assert_same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
+    np.testing.assert_allclose(figures(first), figures(second), rtol=SAME)
+
+
+# -- what comes out
+
+
+def test_the_loss_falls_and_the_model_is_right(whole: TrainingResult) -> None:
+    assert whole.finished
+    assert len(whole.history) == EPOCHS
+    assert whole.history[-1]["loss"] < 0.7 * whole.history[0]["loss"]
+    assert whole.classes == ("sfw", "nsfw")
+    assert whole.accuracy == 1.0
+
+
+def test_the_folder_has_all(whole: TrainingResult, told: list[str]) -> None:
+    run = whole.run
+    config = json.loads((run / runs.CONFIG).read_text())
+    assert config["backbone"] == "squeezenet"
+    assert config["settings"]["stages"][0]["learning_rate"] == 0.002
+    assert config["pictures"]["training"] == {"sfw": 20, "nsfw": 20}
+    assert (run / runs.CLASSES).read_text() == "sfw\nnsfw\n"
+    with open(run / runs.HISTORY, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == [r["loss"] for r in whole.history]
+    assert ET.fromstring((run / runs.CURVES).read_text()).tag.endswith("svg")
+    with open(run / runs.BROKEN, newline="") as file:
+        ((path, reason),) = list(csv.reader(file))[1:]
+    assert path.endswith("broken.png")
+    assert reason
+    assert whole.broken == 1
+    assert (run / runs.CONFUSION).read_text() == "label,sfw,nsfw\nsfw,6,0\nnsfw,0,6\n"
+    assert json.loads((run / runs.EVALUATION).read_text())["rows"] == 12
+    assert "<svg" in (run / runs.REPORT).read_text()
+    assert [path for path in (run / runs.LOGS).iterdir() if "tfevents" in path.name]
+    assert not [path for path in run.iterdir() if path.name.startswith(".config")]
+    assert not told
+
+
+def test_the_model_answers_as_its_table_says(whole: TrainingResult) -> None:
+    table = read_table(whole.run / runs.SCORES)
+    model = Classifier(model=whole.run)
+    scores = list(model.classify_many(table.paths))
+    np.testing.assert_allclose(
+        [score.nsfw for score in scores], table.columns["nsfw"], atol=1e-6
+    )
+    assert set(table.columns) == {"sfw", "nsfw"}
+
+
+def test_best_and_last(whole: TrainingResult) -> None:
+    best, last = read_trained(whole.run), read_trained(whole.run / runs.LAST)
+    assert best.preprocessing == last.preprocessing
+    same = np.array_equal(
+        best.weights["logits"]["kernel"], last.weights["logits"]["kernel"]
+    )
+    assert whole.best is not None
+    assert same == (whole.best["epoch"] == EPOCHS)
+
+
+# -- what ends a run, and how it goes on
+
+
+@pytest.fixture
+def place(folder: Path, tmp_path: Path) -> Path:
+    """A working directory with DATA in it."""
+    (tmp_path / "data").symlink_to(folder)
+    return tmp_path
+
+
+def started(place: Path, *more: str, **environment: str) -> Any:
+    script = Path(sys.executable).parent / "open-nsfw"
+    return subprocess.Popen(
+        [script, *COMMAND, *more],
+        cwd=place,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def after_epoch(process: Any, number: int) -> None:
+    """Wait until an epoch is told."""
+    for line in process.stdout:
+        if line.startswith(f"epoch {number}:"):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_kill_and_resume_come_to_the_same_end(
+    place: Path, whole: TrainingResult
+) -> None:
+    process = started(place)
+    after_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130, error
+    assert "go on with the same command and --resume" in error
+    before = checkpoints.read_state(place / "run")
+    assert before is not None
+    process = started(place, "--resume")
+    after_epoch(process, len(before.history) + 2)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    between = checkpoints.read_state(place / "run")
+    assert between is not None
+    assert len(before.history) + 2 <= len(between.history) < EPOCHS
+    result = train(place / "data", place / "run", mode="resume", bootstrap=0, **ASKED)
+    assert result.finished
+    assert result.history[: len(between.history)] == between.history
+    assert_same(result.history, whole.history)
+
+
+def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:
+    steps: list[int] = []
+    told = Told(step=steps.append, stop=lambda: len(steps) >= 6)
+    result = train(place / "data", place / "run", told=told, **ASKED)
+    assert not result.finished
+    assert result.accuracy is None
+    state = checkpoints.read_state(place / "run")
+    assert state is not None
+    assert (len(state.history), state.step) == (1, 2)  # of 5 steps
+    steps.clear()
+    told = Told(step=steps.append, stop=lambda: len(steps) >= 8)
+    again = train(place / "data", place / "run", mode="resume", told=told, **ASKED)
+    assert_same(again.history, whole.history[: len(again.history)])
+    assert len(again.history) >= 2
+
+
+def test_a_loss_that_is_no_number(place: Path) -> None:
+    stages = (Stage(1, 0.002), Stage(1, 1e30))
+    own = replace(RECIPES["yahoo"], stages=stages, init="random", batch_size=8)
+    asked = {"recipe": own, "backbone": "squeezenet", "size": 32}
+    with pytest.raises(
+        TrainingError, match=r"step \d of 5 of epoch 2.* 1e\+30"
+    ) as error:
+        train(place / "data", place / "run", **asked)
+    assert "epoch 1 is kept" in str(error.value)
+    state = checkpoints.read_state(place / "run")
+    assert state is not None
+    assert len(state.history) == 1
+    read_trained(place / "run")
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    from open_nsfw_tf.backbones import build
+
+    return build("squeezenet", 2, size=32, init="random", seed=0)
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Limits how large a file may be, as a disk that is nearly full does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_the_checkpoint(
+    tmp_path: Path, network: Any, small_files: Callable[[int], None]
+) -> None:
+    checkpoints.write(tmp_path, network, {}, State(step=3))
+    content = (tmp_path / checkpoints.CHECKPOINT).read_bytes()
+    small_files(1 << 20)
+    with pytest.raises(
+        OSError, match="checkpoint before is whole: make room.*--resume"
+    ):
+        checkpoints.write(tmp_path, network, {}, State(step=4))
+    assert (tmp_path / checkpoints.CHECKPOINT).read_bytes() == content
+    assert os.listdir(tmp_path) == [checkpoints.CHECKPOINT]
+
+
+def test_a_checkpoint_holds_no_nan(tmp_path: Path, network: Any) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+
+    checkpoints.write(tmp_path, network, {}, State(step=3))
+    bad = {"velocity/0": import_tensorflow().Variable([1.0, float("inf")])}
+    with pytest.raises(TrainingError, match=r"optimizer/velocity/0 .* not finite"):
+        checkpoints.write(tmp_path, network, bad, State(step=4))
+    state = checkpoints.read_state(tmp_path)
+    assert state is not None
+    assert state.step == 3
+    with pytest.raises(TrainingError, match="another network's.*--overwrite"):
+        checkpoints.restore(tmp_path, network, bad)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64, b"\x80" + b"\0" * 80])
+def test_a_broken_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / checkpoints.CHECKPOINT).write_bytes(content)
+    with pytest.raises(TrainingError, match=r"cannot be read \(.*--overwrite") as error:
+        checkpoints.read_state(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+# -- whose folder it is
+
+
+def test_a_run_is_not_overwritten(folder: Path, whole: TrainingResult) -> None:
+    with pytest.raises(
+        FileExistsError, match="--resume, or begin anew with --overwrite"
+    ):
+        train(folder, whole.run, **ASKED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            {"backbone": "mobilenet_v2"},
+            "backbone squeezenet, this asks for mobilenet_v2",
+        ),
+        ({"recipe": "vgg"}, "recipe yahoo, this asks for vgg"),
+        ({"seed": 7}, "seed 0, this asks for 7"),
+        ({"learning_rate": 0.1}, r"stages.0.learning_rate 0.002, this asks for 0.1"),
+        ({"size": 64}, "preprocessing.resize 37, this asks for 73"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(
+    folder: Path, whole: TrainingResult, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"was begun with.*{message}") as error:
+        train(folder, whole.run, mode="resume", **{**ASKED, **asked})
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_does_not_go_on_with_other_classes(
+    whole: TrainingResult, tmp_path: Path
+) -> None:
+    other = make_pictures(tmp_path, classes=3, test=0)
+    with pytest.raises(ValueError, match=r"was begun with classes .*'a', 'b', 'c'"):
+        train(other, whole.run, mode="resume", **ASKED)
+
+
+def test_a_folder_of_other_things_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(FileExistsError, match="it has other files"):
+        train(folder, tmp_path, mode="overwrite", **ASKED)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_overwriting_removes_what_a_run_wrote(tmp_path: Path) -> None:
+    for name in (runs.CONFIG, runs.HISTORY, "mine.txt", ".config.json.12.ab"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / runs.LAST).mkdir()
+    with runs.held(tmp_path, "overwrite"):
+        assert sorted(os.listdir(tmp_path)) == [runs.LOCK, "mine.txt"]
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with (
+        runs.held(tmp_path, "new"),
+        pytest.raises(ValueError, match="another run is writing to it"),
+        runs.held(tmp_path, "overwrite"),
+    ):
+        pass
+
+
+def test_a_config_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / runs.CONFIG).write_text("{")
+    with pytest.raises(ValueError, match="begin anew with --overwrite"):
+        runs.settle_config(tmp_path, {}, write=True)
+
+
+def test_the_class_of_the_report_must_be_one(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no class is called 'porn'.*sfw, nsfw"):
+        train(folder, tmp_path / "run", positive=["porn"], **ASKED)
+
+
+# -- the step
+
+
+def learner_of(model: Any, recipe: Recipe, **options: Any) -> Any:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.train.learner import Learner, logits_of, set_trainable
+
+    set_trainable(model, recipe, "all")
+    strategy = import_tensorflow().distribute.get_strategy()
+    weights = options.pop("weights", None)
+    return Learner(model, logits_of(model), recipe, weights, strategy, **options)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    pictures = random.normal(size=(6, 32, 32, 3)).astype(np.float32)
+    return pictures, np.array([0, 1, 0, 0, 1, 0])
+
+
+def changes(model: Any, recipe: Recipe, batch: Any, **options: Any) -> dict[str, Any]:
+    """What one step does to each variable; the network is left as it was."""
+    learner = learner_of(model, recipe, **options)
+    before = {v.path: v.numpy().copy() for v in model.trainable_variables}
+    learner.optimizer.rate.assign(1e-3)
+    learner.train(*batch)
+    found = {}
+    for variable in model.trainable_variables:
+        found[variable.path] = variable.numpy() - before[variable.path]
+        variable.assign(before[variable.path])
+    return found
+
+
+def test_the_last_layer_learns_faster(network: Any, batch: Any) -> None:
+    plain = replace(RECIPES["yahoo"], last_kernel=1, last_bias=1, weight_decay=0)
+    same = changes(network, plain, batch)
+    fast = changes(network, replace(plain, last_kernel=5, last_bias=10), batch)
+    for path, change in same.items():
+        times = {"logits/kernel": 5, "logits/bias": 10}.get(path, 1)
+        np.testing.assert_allclose(fast[path], times * change, rtol=1e-3, atol=1e-7)
+    folded = changes(network, plain, batch, folded=True)
+    first = network.trainable_variables[0].path
+    np.testing.assert_allclose(folded[first], same[first] / 128**2, atol=1e-8)
+
+
+def test_weight_decay_is_of_kernels(network: Any, batch: Any) -> None:
+    plain = replace(RECIPES["yahoo"], weight_decay=0)
+    same = changes(network, plain, batch)
+    decayed = changes(network, replace(plain, weight_decay=0.5), batch)
+    for variable in network.trainable_variables:
+        wanted = -1e-3 * 0.5 * variable.numpy() * (variable.name == "kernel")
+        times = 5 if variable.path == "logits/kernel" else 1
+        np.testing.assert_allclose(
+            decayed[variable.path] - same[variable.path], times * wanted, atol=2e-6
+        )
+
+
+def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
+    recipe = replace(RECIPES["yahoo"], label_smoothing=0.2)
+    learner = learner_of(network, recipe, weights={0: 0.5, 1: 2.0})
+    pictures, labels = batch
+    scores = np.asarray(network(pictures, training=False), np.float64)
+    losses = -np.log(scores[range(6), labels])
+    total, right, count = learner.test(*batch)
+    assert total == pytest.approx(losses.sum(), rel=1e-4)
+    assert (right, count) == ((scores.argmax(1) == labels).sum(), 6)
+    wanted = np.eye(2)[labels] * 0.8 + 0.1
+    smooth = -(wanted * np.log(scores)).sum(1) * np.array([0.5, 2.0])[labels]
+    assert learner.train(*batch)[0] == pytest.approx(smooth.sum(), rel=1e-4)
+
+
+def test_momentum_is_caffes() -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.train.optimizer import Momentum
+
+    tf = import_tensorflow()
+    variable = tf.Variable([1.0])
+    optimizer = Momentum([variable], [2.0], [0.1], 0.9)
+    optimizer.rate.assign(0.5)
+    velocity, value = 0.0, 1.0
+    for gradient in (1.0, -2.0, 0.5):
+        optimizer.apply([tf.constant([gradient])])
+        velocity = 0.9 * velocity - 0.5 * 2.0 * (gradient + 0.1 * value)
+        value += velocity
+        assert variable.numpy()[0] == pytest.approx(value, rel=1e-5)
+
+
+def test_a_step_that_overflows_is_left_out() -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.train.optimizer import LARGEST_SCALE, Momentum
+
+    tf = import_tensorflow()
+    variable = tf.Variable([1.0])
+    optimizer = Momentum([variable], [1.0], [0.0], 0.9, scaled=True)
+    optimizer.rate.assign(0.5)
+    optimizer.apply([tf.constant([float("inf")])])
+    assert variable.numpy()[0] == 1.0
+    assert optimizer.scale.numpy() == LARGEST_SCALE / 2
+    optimizer.apply([tf.constant([LARGEST_SCALE / 2])])
+    assert variable.numpy()[0] == 0.5
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_sixteen_bits(precision: str, batch: Any) -> None:
+    from open_nsfw_tf.backbones import build
+
+    model = build(
+        "squeezenet", 2, size=32, init="random", seed=0, dtype=f"mixed_{precision}"
+    )
+    recipe = replace(RECIPES["yahoo"], weight_decay=0)
+    learner = learner_of(model, recipe, scaled=precision == "float16")
+    learner.optimizer.rate.assign(1e-3)
+    losses = [learner.train(*batch)[0] for _ in range(30)]
+    assert min(losses[-3:]) < losses[0]
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+
+
+# -- a frozen body
+
+
+def test_a_frozen_body_gives_the_same_head(folder: Path, tmp_path: Path) -> None:
+    from open_nsfw_tf.picture import MAX_PIXELS
+    from open_nsfw_tf.train.data import read_data
+    from open_nsfw_tf.train.fit import Watch
+    from open_nsfw_tf.train.plan import make_plan
+    from open_nsfw_tf.train.session import Session
+
+    stages = (Stage(3, 1e-3, Schedule("step", 0.5), trainable_from="head"),)
+    own = replace(
+        RECIPES["yahoo"], stages=stages, init="random", batch_size=8, augmentation=None
+    )
+    asked: dict[str, Any] = {"recipe": own, "backbone": "squeezenet", "size": 32}
+    data, found = read_data(folder), []
+    for freeze in (False, True):
+        run = tmp_path / str(freeze)
+        run.mkdir()
+        plan = make_plan(freeze_body=freeze, **asked)
+        session = Session(plan, data, run, "one", MAX_PIXELS)
+        assert session.run(Watch())
+        found.append(
+            (session.history, session.model.get_layer("logits").kernel.numpy())
+        )
+    assert_same(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-4)
+
+
+# -- many devices
+
+
+def free_ports(count: int) -> list[int]:
+    with_sockets = [socket.socket() for _ in range(count)]
+    for one in with_sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in with_sockets]
+    for one in with_sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_come_to_the_loss_of_one(
+    place: Path, whole: TrainingResult
+) -> None:
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        cluster = json.dumps({"cluster": {"worker": workers}, "task": task})
+        processes.append(started(place, TF_CONFIG=cluster))
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    state = checkpoints.read_state(place / "run")
+    assert state is not None
+    np.testing.assert_allclose(
+        figures(state.history), figures(whole.history), rtol=0.02, atol=0.01
+    )
+    told = [
+        [line for line in out.splitlines() if "epoch" in line] for out, _ in outputs
+    ]
+    assert len(told[0]) >= EPOCHS
+
+
+MIRRORED = """
+import sys
+from open_nsfw_tf.backend import import_tensorflow
+tf = import_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+sys.path.insert(0, sys.argv[1])
+from test_train import ASKED
+from open_nsfw_tf.train import train
+asked = {**ASKED, "epochs": 2}
+train("data", "run", devices="all", bootstrap=0, **asked)
+train("data", "run", devices="all", bootstrap=0, mode="resume", **{**asked, "epochs": 3})
+"""
+
+
+def test_two_devices_come_to_the_loss_of_one(
+    place: Path, whole: TrainingResult
+) -> None:
+    subprocess.run(
+        [sys.executable, "-c", MIRRORED, ROOT / "tests"],
+        cwd=place,
+        capture_output=True,
+        check=True,
+    )
+    state = checkpoints.read_state(place / "run")
+    assert state is not None
+    np.testing.assert_allclose(
+        figures(state.history), figures(whole.history[:3]), rtol=0.02, atol=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        "{",
+        '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    ],
+)
+def test_a_cluster_that_is_none(
+    cluster: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(ValueError, match="TF_CONFIG: expected"):
+        train(folder, tmp_path / "run", **ASKED)
