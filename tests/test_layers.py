@@ -18,7 +18,7 @@ ROWS = [
     + ["trained"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],
-    ["classifier", "export", "convert", "report", "dataset"],
+    ["classifier", "export", "convert", "report", "dataset", "plots_models"],
     ["request", "batch", "compare"],
     ["judge", "distributed"],
     ["cli"],

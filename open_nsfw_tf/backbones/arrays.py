@@ -1,4 +1,4 @@
-"""A network's values as plain arrays, and back; names and shapes checked on both sides."""
+"""A network's values as plain arrays, and back; names and shapes are checked."""
 
 import math
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def weights_of(model: Any) -> Weights:
     fields = _fields(_is_canonical(model))
     return {
         layer.name: {
-            fields[variable.name]: np.asarray(variable.value, np.float32).copy()
-            for variable in layer.weights
+            fields[variable.name]: np.array(values, np.float32)
+            for variable, values in zip(layer.weights, layer.get_weights(), strict=True)
         }
         for layer in _with_weights(model)
     }

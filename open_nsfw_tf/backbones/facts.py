@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from open_nsfw_tf.backbones import BACKBONES, build
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.trained import MAX_CLASSES
 
 RUNS = 5  # of which the median counts
 FLOAT32 = 4  # bytes
@@ -77,22 +77,20 @@ PUBLISHED = (
 )
 
 
-def facts(
-    classes: int = 2, *, names: Iterable[str] = BACKBONES, measure: bool = True
-) -> list[Fact]:
+def facts(classes: int = 2, *, measure: bool = True) -> list[Fact]:
     """The table of networks: the backbones and what Yahoo's authors published.
 
     Args:
         classes: outputs of the last layer of each backbone.
-        names: keys of `BACKBONES`.
         measure: whether to build each and measure its time here.
 
     Raises:
-        ValueError: no backbone has such a name, or fewer than 2 classes.
+        ValueError: there are not 2 classes or more, or too many.
     """
+    if not 2 <= classes <= MAX_CLASSES:
+        raise ValueError(f"expected 2 to {MAX_CLASSES} classes, got {classes}")
     found = []
-    for name in names:
-        backbone = BACKBONES[name]
+    for name, backbone in BACKBONES.items():
         last = backbone.features * classes
         parameters = backbone.parameters + last + classes
         values = parameters + backbone.statistics

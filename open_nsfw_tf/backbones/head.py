@@ -1,4 +1,4 @@
-"""What stands on a body's pooled features: the head, the last dense layer, the softmax."""
+"""What stands on a body's pooled features: head, last dense layer, softmax."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def check_head(head: Sequence[HeadLayer]) -> None:
             f"expected at most {LONGEST} layers of a head, got {len(head)}"
         )
     for layer in head:
-        if layer.initializer not in INITIALIZERS:
+        if layer.initializer not in tuple(INITIALIZERS):
             raise ValueError(
                 f"no initialiser is called {shown(layer.initializer, 80)}: choose of "
                 f"{', '.join(INITIALIZERS)}"

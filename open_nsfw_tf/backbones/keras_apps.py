@@ -1,7 +1,9 @@
 """The networks of `keras.applications` as backbones, with ImageNet's weights or without.
 
 Keras downloads the weights, holds them against its own checksums (it has none for
-MobileNetV2) and keeps them in ``$KERAS_HOME/models`` (``~/.keras/models``).
+MobileNetV2) and keeps them in ``$KERAS_HOME/models`` (``~/.keras/models``). A file that a
+user names is read by the same code, which runs nothing of it but leaves damage to the
+HDF5 library: it should come from where Keras' own come from.
 """
 
 import io
