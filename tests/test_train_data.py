@@ -226,6 +226,8 @@ def test_bad_arguments(tmp_path: Path) -> None:
         read_data(tmp_path, validation=1)
     with pytest.raises(ValueError, match="share for validation"):
         read_data(tmp_path, validation=float("nan"))
+    with pytest.raises(ValueError, match="empty name"):
+        read_data("")
     with pytest.raises(FileNotFoundError):
         read_data(tmp_path / "nothing")
     with pytest.raises(NotADirectoryError):

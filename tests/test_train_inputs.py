@@ -1,6 +1,9 @@
 """Batches, augmentation, caches and features of a frozen body, by numbers known before."""
 
+import json
 import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +123,8 @@ def test_an_epoch_is_the_same_whenever_it_comes(split: Split) -> None:
     labels = [np.concatenate([y for _, y in whole[3 * e : 3 * e + 3]]) for e in (0, 1)]
     assert sorted(labels[0]) == sorted(labels[1]) == sorted(split.labels)
     assert not np.array_equal(whole[0][0], whole[3][0])
-    assert not np.array_equal(batches(inputs(seed=2).epochs())[0][0], whole[0][0])
+    large = inputs(seed=(1 << 63) - 1)
+    assert not np.array_equal(batches(large.epochs())[0][0], whole[0][0])
 
 
 def test_steps(split: Split) -> None:
@@ -172,6 +176,7 @@ def test_bad_arguments(split: Split) -> None:
         ({"batch_size": 1, "shard": (2, 2)}, "worker's number"),
         ({"batch_size": 1, "threads": 0}, "1 thread"),
         ({"batch_size": 1, "max_pixels": 0}, "max_pixels"),
+        ({"batch_size": 1, "seed": -1}, "seed of 0"),
     ):
         with pytest.raises(ValueError, match=message):
             Inputs(split, SMALL, **options)  # type: ignore[arg-type]
@@ -536,3 +541,29 @@ def test_features_without_what_broke(body: Any, tmp_path: Path) -> None:
         os.remove(path)
     with pytest.raises(ImageError, match="no picture can be read any more"):
         features(body, split, SMALL, tmp_path / "kept")
+
+
+# -- the benchmark
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    small = ["--backbone", "squeezenet", "--pictures", "6", "--size", "32"]
+    few = ["--batch", "2", "--epochs", "2", "--json", str(tmp_path / "found.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_input", *small, *few],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["epoch"].split(" ")[0] for row in rows] == [
+        "first",
+        "cached",
+        "cached,",
+    ]
+    for row in rows[:2]:
+        assert 0 <= row["wait_share"] <= 1
+        assert row["epoch"] in done.stdout
+    assert rows[2]["pictures_per_second"] > 0

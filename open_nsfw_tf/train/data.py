@@ -100,6 +100,8 @@ def read_data(
         ValueError: it is not laid out so; a class has no picture that can be read, or too
             few to split; fewer than two classes; a class's name cannot be one.
     """
+    if not os.fspath(folder):
+        raise ValueError("expected a folder of pictures, got an empty name")
     root = os.path.abspath(os.fsdecode(folder))
     check_max_pixels(max_pixels)
     if not 0 <= validation < 1:

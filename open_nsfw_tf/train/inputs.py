@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 PLACES = 1 << 32  # more than a split has; tell seeds of one epoch from the next one's
+LARGEST_SEED = (1 << 63) - 1  # what TensorFlow takes
 AHEAD = 2  # batches that are made before they are asked for
 EVERYTHING = Augmentation(flip=False, crop=False)  # nothing is varied
 
@@ -78,7 +79,7 @@ class Inputs:
         max_pixels: int = MAX_PIXELS,
         threads: int | None = None,
     ) -> None:
-        _check(split, batch_size, shard, threads)
+        _check(split, batch_size, shard, threads, seed)
         self.split = split
         self.preprocessing = preprocessing
         self.broken: dict[str, str] = {}
@@ -181,7 +182,7 @@ class Inputs:
             self._fetch, [index], (tf.uint8, tf.bool), stateful=False
         )
         pixels = tf.ensure_shape(pixels, (side, side, 3))
-        seed = tf.stack([tf.cast(self._seed, tf.int64), epoch * PLACES + index])
+        seed = tf.stack([tf.constant(self._seed, tf.int64), epoch * PLACES + index])
         picture = augment(pixels, self._augmentation, self.preprocessing, seed)
         label = tf.gather(tf.constant(self.split.labels), index)
         return finished(picture, self.preprocessing), label, tf.ensure_shape(good, [])
@@ -232,7 +233,11 @@ def finished(picture: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 
 
 def _check(
-    split: Split, batch_size: int, shard: tuple[int, int], threads: int | None
+    split: Split,
+    batch_size: int,
+    shard: tuple[int, int],
+    threads: int | None,
+    seed: int,
 ) -> None:
     if not len(split):
         raise ValueError("expected pictures, got a split without any")
@@ -244,3 +249,5 @@ def _check(
         )
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"expected a seed of 0 to {LARGEST_SEED}, got {seed}")

@@ -163,9 +163,12 @@ class _File:
         self._turn = threading.Lock()
 
     def get(self, index: int) -> np.ndarray | None:
-        with self._turn:
-            os.lseek(self._handle, index * self._size, os.SEEK_SET)
-            record = os.read(self._handle, self._size)
+        try:
+            with self._turn:
+                os.lseek(self._handle, index * self._size, os.SEEK_SET)
+                record = os.read(self._handle, self._size)
+        except OSError:  # a bad disk: as if nothing had been kept
+            return None
         head, data = record[:8], memoryview(record)[8:]
         if len(record) < self._size or head != _head(data):
             return None
