@@ -15,6 +15,7 @@ from open_nsfw_tf.architecture import (
     Weights,
     WeightsError,
     check_weights,
+    classes_of,
     fold_batch_norm,
     is_folded,
     unfold_batch_norm,
@@ -33,6 +34,8 @@ from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
 from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
+from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
@@ -84,7 +87,8 @@ def convert(
     """Convert a file of weights, read the result back, and compare the two.
 
     Args:
-        source: a file of weights.
+        source: a file of weights, of any number of classes; or the folder of a trained
+            model of Yahoo's network.
         destination: the file to write.
         source_format: a key of `FORMATS`; None tells it by content, then by suffix.
         target_format: a key of `FORMATS`; None goes by the destination's suffix.
@@ -103,7 +107,7 @@ def convert(
         FileExistsError: the destination exists.
         OSError, ImageError: as they say.
     """
-    found, target = find_weights(source), Path(destination)
+    found, target = _file_of(source), Path(destination)
     source_format = source_format or detect(found)
     target_format = target_format or format_of(target)
     network = target.with_suffix(".prototxt") if target_format == "caffemodel" else None
@@ -136,7 +140,7 @@ def convert(
         temporary.replace(target)
         if network:
             with replacing(network) as unfinished:
-                unfinished.write_text(prototxt(), encoding="utf-8")
+                unfinished.write_text(prototxt(classes_of(weights)), encoding="utf-8")
     return Conversion(
         path=target,
         source=source_format,
@@ -148,6 +152,20 @@ def convert(
         network=network,
         said=tuple(said),
     )
+
+
+def _file_of(source: str | os.PathLike[str]) -> Path:
+    """The file of weights that is meant: of a trained model its arrays."""
+    if not is_trained(source):
+        return find_weights(source)
+    model = read_trained(source)
+    if not model.is_open_nsfw:
+        raise WeightsError(
+            f"{shown(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
+            "preprocessing and without layers before the last one, which alone these "
+            f"formats hold; got one of {shown(model.backbone)}: see `open-nsfw export`"
+        )
+    return Path(source) / ARRAYS_FILE
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -293,6 +311,8 @@ def _from_reference(folded: Weights) -> str:
         return "no reference weights are installed to compare with"
     for layer, shapes in LAYERS.items():
         for field in shapes:
+            if folded[layer][field].shape != reference[layer][field].shape:
+                return f"{layer}.{field}: other classes than those from {place}"
             differences = np.abs(folded[layer][field] - reference[layer][field])
             if differences.max() > 0:
                 at = np.unravel_index(int(differences.argmax()), differences.shape)

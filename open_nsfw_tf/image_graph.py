@@ -19,28 +19,23 @@ from PIL import Image
 
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.image import (
-    CROP,
-    MEAN_BGR,
-    RESIZE,
     ImageError,
     Picture,
     describe,
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.image_resize import max_side, resize
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MAX_SIDE = 512 * RESIZE  # pixels; up to here the float32 sums of `_resize` are exact
+MAX_SIDE = max_side(YAHOO.resize)  # pixels, of the loader that takes pixels
 LONGEST = 1000  # characters of a complaint about a batch
 PARALLEL_PICTURES = 4  # pictures of a batch in memory at the same time
 JPEG_QUALITY = 75  # Pillow's default for save(format="JPEG"), with 4:2:0
-PRECISION_BITS = 22  # of a resampling weight: Pillow's 32 - 8 - 2
-LOW_BITS = 7  # of a weight that go to the second matmul
-COLUMNS = 8  # neighbouring outputs that share one slice of the input
-GROUPS = RESIZE // COLUMNS
 
 
 def load_image_tensor(data: tf.Tensor) -> tf.Tensor:
@@ -64,11 +59,15 @@ def load_image_tensor(data: tf.Tensor) -> tf.Tensor:
     return _require(reason[None], blob)
 
 
-def load_bytes_tensor(strings: tf.Tensor) -> tf.Tensor:
+def load_bytes_tensor(
+    strings: tf.Tensor, preprocessing: Preprocessing | None = None
+) -> tf.Tensor:
     """Load a batch of encoded pictures inside a graph exactly as Yahoo did.
 
     Args:
         strings: string [None], each as for `load_image_tensor`; may be empty.
+        preprocessing: another network's, whose input `open_nsfw_tf.image.tensor` gives
+            alike; None: Yahoo's.
 
     Returns:
         float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
@@ -77,16 +76,19 @@ def load_bytes_tensor(strings: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: When run with a bad element; the message names
             the index of every bad element and what is wrong with it.
     """
-    return _load_batch(strings, _load)
+    return _load_batch(strings, _load, preprocessing or YAHOO)
 
 
-def load_base64_tensor(strings: tf.Tensor) -> tf.Tensor:
+def load_base64_tensor(
+    strings: tf.Tensor, preprocessing: Preprocessing | None = None
+) -> tf.Tensor:
     """Load a batch of base64 pictures inside a graph exactly as Yahoo did.
 
     Args:
         strings: string [None]; base64 in the standard or the urlsafe alphabet, padded
             or not, with or without white space; the pictures as for
             `load_image_tensor`.
+        preprocessing: as for `load_bytes_tensor`.
 
     Returns:
         float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
@@ -95,7 +97,7 @@ def load_base64_tensor(strings: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: As for `load_bytes_tensor`; also when an element
             is not base64.
     """
-    return _load_batch(strings, _load_base64)
+    return _load_batch(strings, _load_base64, preprocessing or YAHOO)
 
 
 def create_tensorflow_image_loader(
@@ -170,24 +172,29 @@ def error_reason(error: Any) -> str:
     return shown(found[1] if found else message, LONGEST)
 
 
-def _load(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _load(
+    data: tf.Tensor, preprocessing: Preprocessing = YAHOO
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the blob and the reason why it is only zeros ("" for a good picture)."""
     tf = import_tensorflow()
 
     from open_nsfw_tf.image_decode import decode
 
     # On a GPU TensorFloat-32 would round the sums, and decoding is CPU work anyway.
+    shape = (preprocessing.crop, preprocessing.crop, 3)
     with tf.device("/CPU:0"):
-        picture, reason = decode(data, MAX_SIDE)
+        picture, reason = decode(data, max_side(preprocessing.resize))
         blob = tf.cond(
             tf.equal(reason, ""),
-            lambda: _prepare(picture),
-            lambda: tf.zeros((CROP, CROP, 3)),
+            lambda: _prepare(picture, preprocessing),
+            lambda: tf.zeros(shape),
         )
-        return tf.ensure_shape(blob, (CROP, CROP, 3)), reason
+        return tf.ensure_shape(blob, shape), reason
 
 
-def _load_base64(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _load_base64(
+    text: tf.Tensor, preprocessing: Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the blob of one base64 picture, and the reason as `_load` does."""
     tf = import_tensorflow()
 
@@ -201,20 +208,23 @@ def _load_base64(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         reason = "not base64: expected A-Z a-z 0-9 with +/ or -_, = only at the end"
         blob, why = tf.cond(
             good,
-            lambda: _load(tf.io.decode_base64(text)),
-            lambda: (tf.zeros((CROP, CROP, 3)), reason),
+            lambda: _load(tf.io.decode_base64(text), preprocessing),
+            lambda: (tf.zeros((preprocessing.crop, preprocessing.crop, 3)), reason),
         )
         return blob, why
 
 
-def _load_batch(strings: tf.Tensor, load: Callable[..., Any]) -> tf.Tensor:
+def _load_batch(
+    strings: tf.Tensor, load: Callable[..., Any], preprocessing: Preprocessing
+) -> tf.Tensor:
     """Apply `load` to each string and fail once, naming all the bad elements."""
     tf = import_tensorflow()
 
     strings = tf.ensure_shape(tf.convert_to_tensor(strings, tf.string), (None,))
-    specs = (tf.TensorSpec((CROP, CROP, 3), tf.float32), tf.TensorSpec((), tf.string))
+    shape = (preprocessing.crop, preprocessing.crop, 3)
+    specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.string))
     blobs, reasons = tf.map_fn(
-        load,
+        lambda string: load(string, preprocessing),
         strings,
         fn_output_signature=specs,
         parallel_iterations=None if tf.executing_eagerly() else PARALLEL_PICTURES,
@@ -238,100 +248,24 @@ def _require(reasons: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         return tf.identity(values)
 
 
-def _prepare(picture: tf.Tensor) -> tf.Tensor:
-    """Turn uint8 RGB (H, W, 3) into the network's float32 (224, 224, 3)."""
+def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Tensor:
+    """Turn uint8 RGB (H, W, 3) into the network's float32 (crop, crop, 3)."""
     tf = import_tensorflow()
 
     from open_nsfw_tf.image_decode import decode_jpeg
 
+    side, crop = preprocessing.resize, preprocessing.crop
+    edge = (side - crop) // 2
     with tf.device("/CPU:0"):
-        jpeg = tf.io.encode_jpeg(
-            _resize(picture),
-            format="rgb",
-            quality=JPEG_QUALITY,
-            chroma_downsampling=True,
-        )
-        edge = (RESIZE - CROP) // 2
-        crop = decode_jpeg(jpeg)[edge : edge + CROP, edge : edge + CROP, ::-1]
-        return tf.ensure_shape(tf.cast(crop, tf.float32), (CROP, CROP, 3)) - MEAN_BGR
-
-
-def _resize(picture: tf.Tensor) -> tf.Tensor:
-    """Resize to (256, 256, 3), first the width, then the height, as Pillow does.
-
-    Pillow sums in integers. Here two float32 matmuls do it, of the high and the low
-    bits of the weights; no partial sum needs more than 24 bits, so each is exact in any
-    order. Neighbours share a slice of the input, because an output needs few taps.
-    """
-    tf = import_tensorflow()
-
-    height, width = tf.unstack(tf.shape(picture)[:2])
-    rows = tf.reshape(picture, (height, 3 * width))
-    starts, weights = _weights(width)
-    # The channels are interleaved, so the weights are spread over pairs of channels.
-    weights = tf.einsum("got,cd->gtcod", weights, tf.eye(3))
-    weights = tf.reshape(weights, (GROUPS, -1, 2 * COLUMNS * 3))
-    slices = _slices(rows, 3 * starts, tf.shape(weights)[1], axis=1)
-    sums = map(tf.matmul, slices, tf.unstack(weights))
-    narrow = tf.stack([_round(part, axis=1) for part in sums], axis=1)
-
-    rows = tf.reshape(narrow, (height, RESIZE * 3))
-    starts, weights = _weights(height)
-    slices = _slices(rows, starts, tf.shape(weights)[2], axis=0)
-    sums = map(tf.matmul, tf.unstack(weights), slices)
-    small = tf.stack([_round(part, axis=0) for part in sums])
-    return tf.reshape(small, (RESIZE, RESIZE, 3))
-
-
-def _slices(
-    rows: tf.Tensor, starts: tf.Tensor, size: tf.Tensor, axis: int
-) -> list[tf.Tensor]:
-    """Return the float32 slices of a matrix that begin at each of the starts."""
-    tf = import_tensorflow()
-
-    along = [axis == 0, axis == 1]
-    begins = tf.unstack(tf.where(along, starts[:, None], 0), GROUPS)
-    shape = tf.where(along, size, tf.shape(rows))
-    return [tf.cast(tf.slice(rows, begin, shape), tf.float32) for begin in begins]
-
-
-def _round(sums: tf.Tensor, axis: int) -> tf.Tensor:
-    """Join the high and the low sums, the two halves of an axis, to rounded uint8."""
-    tf = import_tensorflow()
-
-    high, low = tf.split(sums, 2, axis=axis)
-    high_bits = PRECISION_BITS - LOW_BITS
-    half = 2.0 ** (high_bits - 1)
-    return tf.cast((high + tf.floor(low) + half) * 2.0**-high_bits, tf.uint8)
-
-
-def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return Pillow's bilinear weights from `size` to RESIZE pixels.
-
-    Returns:
-        int32 (GROUPS,), the first input pixel of each group of outputs; and float32
-        (GROUPS, 2 * COLUMNS, taps), for each group the high parts of its outputs'
-        weights, then the low ones, both in units of the lowest high bit.
-    """
-    tf = import_tensorflow()
-
-    scale = tf.cast(size, tf.float64) / RESIZE
-    support = tf.maximum(scale, 1.0)
-    centers = (tf.range(RESIZE, dtype=tf.float64) + 0.5) * scale
-    lows = tf.maximum(tf.cast(centers - support + 0.5, tf.int32), 0)
-    highs = tf.minimum(tf.cast(centers + support + 0.5, tf.int32), size)
-    taps = tf.reduce_max(highs[COLUMNS - 1 :: COLUMNS] - lows[::COLUMNS])
-    starts = tf.minimum(lows[::COLUMNS], size - taps)
-
-    inputs = tf.repeat(starts, COLUMNS)[:, None] + tf.range(taps)
-    offsets = tf.cast(inputs, tf.float64) - centers[:, None] + 0.5
-    triangle = tf.maximum(1.0 - tf.abs(offsets * (1.0 / support)), 0.0)
-    used = (inputs >= lows[:, None]) & (inputs < highs[:, None])
-    triangle = tf.where(used, triangle, 0.0)
-    # Not reduce_sum: the last bit of the sum depends on Pillow's order, one by one.
-    total = tf.cumsum(triangle, axis=1)[:, -1:]
-    whole = tf.floor(triangle / total * 2.0**PRECISION_BITS + 0.5) * 2.0**-LOW_BITS
-    parts = tf.stack([tf.round(whole), whole - tf.round(whole)], axis=1)
-    parts = tf.reshape(parts, (GROUPS, COLUMNS, 2, taps))
-    parts = tf.reshape(tf.transpose(parts, (0, 2, 1, 3)), (GROUPS, 2 * COLUMNS, taps))
-    return starts, tf.cast(parts, tf.float32)
+        pixels = resize(picture, side)
+        if preprocessing.jpeg:
+            jpeg = tf.io.encode_jpeg(
+                pixels, format="rgb", quality=JPEG_QUALITY, chroma_downsampling=True
+            )
+            pixels = decode_jpeg(jpeg)
+        pixels = pixels[edge : edge + crop, edge : edge + crop]
+        if preprocessing.order == "BGR":
+            pixels = pixels[..., ::-1]
+        values = tf.ensure_shape(tf.cast(pixels, tf.float32), (crop, crop, 3))
+        values -= preprocessing.mean
+        return values if preprocessing.scale == 1 else values * preprocessing.scale

@@ -55,6 +55,22 @@ class Preprocessing:
         if len(self.mean) != 3 or not all(map(_is_number, numbers)):
             raise ValueError(f"{_FIELDS}; the mean has three numbers, the scale is one")
 
+    @property
+    def words(self) -> str:
+        """The steps in words, for whoever finds a network without this project."""
+        order = [f"RGB; bilinear resize to {self.resize}x{self.resize}"]
+        if self.jpeg:
+            order.append("JPEG, quality 75, and back")
+        if self.crop != self.resize:
+            order.append(f"centre crop {self.crop}x{self.crop}")
+        order += [self.order] if self.order != "RGB" else []
+        return "; ".join([*order, self.values])
+
+    @property
+    def values(self) -> str:
+        """What is done to 0..255, in words."""
+        return "minus mean" if self.scale == 1 else f"minus mean, times {self.scale:g}"
+
     def record(self) -> dict[str, Any]:
         """Itself as JSON can hold it; `from_record` makes it again."""
         return {**asdict(self), "mean": list(self.mean)}

@@ -177,8 +177,8 @@ def test_another_network_names_the_first_layers(tmp_path):
 
 def test_a_wrong_shape_is_named(tmp_path, path):
     layers = {n: [_blob(b) for b in blobs] for n, blobs in parts(path).items()}
-    layers[DENSE] = [_blob(np.zeros((1000, 1024))), _blob(np.zeros(1000))]
-    with pytest.raises(WeightsError, match=r"fc_nsfw should be .*\(1000, 1024\)"):
+    layers[DENSE] = [_blob(np.zeros((1000, 512))), _blob(np.zeros(1000))]
+    with pytest.raises(WeightsError, match=r"fc_nsfw should be .*\(1000, 512\)"):
         caffemodel.read(save(tmp_path / "b.caffemodel", layers))
 
 

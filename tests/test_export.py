@@ -69,7 +69,7 @@ def test_int8_drifts_as_little_as_said(
     # Also on pictures that it was not calibrated with.
     names = list(GOLDEN["samples"])
     job = export_room.Job(weights, "int8")
-    export_room._take_pictures(job, [pictures.path(name) for name in names])
+    export_room.take_pictures(job, [pictures.path(name) for name in names])
     module = export_room.import_module(f"open_nsfw_tf.export.{format}")
     scores = module.scores(made.path, job)[: len(names), 1]
     golden = np.array([GOLDEN["samples"][name]["nsfw"] for name in names])

@@ -142,7 +142,9 @@ def test_biases_hit_their_channels(package: Path) -> None:
 
 
 def test_crops_are_yahoos_pixels(job: Job) -> None:
-    for crop, image in zip(coreml._crops(job.batch), job.pictures, strict=True):
+    for crop, image in zip(
+        coreml._crops(job.batch, job.preprocessing), job.pictures, strict=True
+    ):
         assert np.array_equal(crop, yahoo_pixels(image))
 
 

@@ -13,7 +13,7 @@ ROWS = [
     ["messages", "pipeline", "filetype"],
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores"],
-    ["formats", "published", "image_decode", "samples"],
+    ["formats", "published", "image_decode", "samples"] + ["image_resize"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],
     ["model", "evaluate", "backbones"],
@@ -27,7 +27,7 @@ ROWS = [
 # A heavy library is owned by few; nobody else may name it.
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
-    | {"train/augment", "train/inputs"},
+    | {"image_resize", "train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
     | {"backbones/keras_apps", "train/learner"},
     "onnx": {
@@ -35,6 +35,7 @@ OWNERS = {
         "formats/onnx_graph",
         "formats/onnx_walk",
         "export/onnx",
+        "export/keras_onnx",
         "quantize/qdq",
     },
     "onnxruntime": {"backend"},
@@ -48,7 +49,7 @@ OWNERS = {
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",
-        "export/__init__",
+        "export/job",
         "export/savedmodel",
     },
     "coremltools": {"export/coreml", "export/mil"},

@@ -29,7 +29,11 @@ OverwriteOption = Annotated[
 @app.command("convert")
 def convert_command(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A file of weights of any layout.")
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="A file of weights of any layout, or the folder of a trained model.",
+        ),
     ],
     destination: Annotated[
         Path,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.app import WeightsOption, app, choice
+from open_nsfw_tf.cli.app import ModelOption, WeightsOption, app, choice
 from open_nsfw_tf.export import FORMATS, export
 
 PRECISIONS = tuple(dict.fromkeys(p for f in FORMATS.values() for p in f.tolerances))
@@ -58,6 +58,7 @@ def export_command(
     ],
     destination: Annotated[Path, typer.Argument(help="The file or folder to make.")],
     weights: WeightsOption = None,
+    model: ModelOption = None,
     precision: Annotated[
         str | None,
         choice(
@@ -94,6 +95,7 @@ def export_command(
         format,
         destination,
         weights=weights,
+        model=model,
         precision=precision,
         input_type=input_type,
         layout=layout,

@@ -18,7 +18,8 @@ from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 from open_nsfw_tf.engines.pool import Pool
-from open_nsfw_tf.model import OpenNsfwModel
+from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.trained import TrainedModel
 
 SIGNATURE = "serving_default"
 NETWORK_VERSION = 1  # raise it when `convert` makes another network
@@ -81,14 +82,15 @@ class Engine:
         return scores
 
 
-def convert(weights: Weights, precision: str = "float32") -> bytes:
+def convert(weights: Weights | TrainedModel, precision: str = "float32") -> bytes:
     """The network as TensorFlow Lite's flatbuffer, by TensorFlow's converter.
 
     Its signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR,
-    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW.
+    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW; of a
+    trained model its input and its classes.
 
     Args:
-        weights: the canonical dict.
+        weights: the canonical dict, or a trained model of any network.
         precision: of the stored weights: "float16", which is approximate, or any other
             for "float32".
 
@@ -96,13 +98,12 @@ def convert(weights: Weights, precision: str = "float32") -> bytes:
         WeightsError: the weights do not fit.
         OSError: no room for temporary files.
     """
-    model = OpenNsfwModel()
-    model.build_from(weights, fold=True)
-    network = model.keras_model
+    network = keras_network(weights)
     return flatbuffer(
         lambda images: network(images, training=False),
         [variable.value for variable in network.variables],
         half=precision == "float16",
+        size=network.inputs[0].shape[1],
     )
 
 

@@ -8,29 +8,25 @@ are within the tolerance. One module a format, each with `write` and `scores`.
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-from PIL import Image
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
+from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
 from open_nsfw_tf.export.place import beside, check_free, move, size_of
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.image import ImageError, Picture, load_rgb, yahoo_tensor
+from open_nsfw_tf.image import ImageError, Picture
 from open_nsfw_tf.messages import shown
-from open_nsfw_tf.model import InputType, OpenNsfwModel
-from open_nsfw_tf.quantize import sample_batch
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import load_weights
 
-COMPARED = 8  # pictures, where the user names none
-MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
-MAX_CALIBRATED = 64  # of more that are named, so many: memory is about 10 MB each
+__all__ = ["FORMATS", "Export", "ExportError", "ImageError", "Job", "export"]
 
 
 class ExportError(RuntimeError):
@@ -98,35 +94,14 @@ FORMATS = {
 }
 
 
-@dataclass
-class Job:
-    """One export under way: what the modules of the formats get.
-
-    Attributes:
-        weights: the canonical dict.
-        precision: of the computation.
-        input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
-        layout: ``nhwc`` or ``nchw``, of the ONNX input.
-        text: whether graphs are written as text.
-        freeze: whether the frozen graph is written.
-        optimize: whether the optimised graph is written.
-        pictures: to compare and to calibrate with, RGB.
-        batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
-        calibration: what int8 is calibrated with, of the same form.
-        said: lines for the user.
-    """
-
-    weights: Weights
-    precision: str = "float32"
-    input_type: str = "tensor"
-    layout: str = "nhwc"
-    text: bool = False
-    freeze: bool = True
-    optimize: bool = True
-    pictures: list[Image.Image] = field(default_factory=list)
-    batch: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
-    calibration: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
-    said: list[str] = field(default_factory=list)
+# Which of them trained models of other networks than Yahoo's can have.
+ANY_NETWORK = {
+    "savedmodel": ("float32",),
+    "graph": ("float32",),
+    "tflite": ("float32", "float16"),
+    "onnx": ("float32", "float16"),
+    "coreml": ("float32", "float16"),
+}
 
 
 @dataclass(frozen=True)
@@ -181,6 +156,7 @@ def export(
     optimize: bool = True,
     pictures: Iterable[Picture] = (),
     overwrite: bool = False,
+    model: str | os.PathLike[str] | TrainedModel | None = None,
 ) -> Export:
     """Write the network in another format, and prove that it answers the same.
 
@@ -199,18 +175,22 @@ def export(
         pictures: to compare with, and to calibrate int8 with; none: installed samples
             and generated ones.
         overwrite: whether an existing destination is replaced.
+        model: the folder of a trained model, or what `read_trained` gave, instead of
+            weights; the export has its classes and its preprocessing.
 
     Returns:
         What was written, and how near its scores are.
 
     Raises:
-        ValueError: unknown format, precision, input type, layout or version.
+        ValueError: unknown format, precision, input type, layout or version, or one
+            that the model's network cannot have; weights and a model.
         FileExistsError: the destination exists.
         ExportError: the scores differ by more than the tolerance; nothing is left.
         ImportError: a package is missing; the message says how to install it.
         OSError, WeightsError, ImageError: as they say.
     """
     known = _known(format, precision, input_type, layout, version)
+    trained = _trained(model, weights, format, precision)
     precision = precision or next(iter(known.tolerances))
     target = Path(destination)
     if not target.name.endswith(known.suffix):
@@ -225,17 +205,19 @@ def export(
     if description:
         check_free(description, overwrite)
     module = cast(Module, import_module(f"{__name__}.{format}"))
-    loaded = weights if isinstance(weights, dict) else load_weights(weights)
+    if trained is None:
+        loaded = weights if isinstance(weights, dict) else load_weights(weights)
     job = Job(
-        loaded,
+        trained.weights if trained else loaded,
         precision=precision,
         input_type=input_type,
         layout=layout,
         text=text,
         freeze=freeze,
         optimize=optimize,
+        trained=trained,
     )
-    _take_pictures(job, pictures)
+    take_pictures(job, pictures)
     with beside(target) as temporary:
         module.write(temporary, job)
         difference = _difference(module, temporary, job)
@@ -285,31 +267,30 @@ def _known(
     return known
 
 
-def _take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
-    named = list(pictures)
-    try:
-        job.pictures = [load_rgb(p) for p in named or sample_pictures(COMPARED)]
-    except ImageError as error:
-        raise ImageError(f"cannot compare with {error}") from error
-    job.batch = np.stack([yahoo_tensor(p) for p in job.pictures])
-    if job.precision != "int8":
-        return
-    # Spread over all that were named: a folder's first ones may be of one kind.
-    step = max(1, len(named) // MAX_CALIBRATED)
-    job.calibration = job.batch[::step][:MAX_CALIBRATED] if named else job.batch[:0]
-    if len(named) < MIN_CALIBRATED:
-        job.said.append(
-            f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
-            f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
-            "scores that fit them"
+def _trained(
+    model: str | os.PathLike[str] | TrainedModel | None,
+    weights: object,
+    format: str,
+    precision: str | None,
+) -> TrainedModel | None:
+    if model is None:
+        return None
+    if weights is not None:
+        raise ValueError("expected weights or a trained model, got both: name one")
+    found = model if isinstance(model, TrainedModel) else read_trained(model)
+    offered = ANY_NETWORK.get(format, ())
+    wanted = precision or next(iter(FORMATS[format].tolerances))
+    if not found.is_open_nsfw and wanted not in offered:
+        others = "; ".join(f"{n} in {', '.join(p)}" for n, p in ANY_NETWORK.items())
+        raise ValueError(
+            f"{format} in {wanted} is for Yahoo's network, and this model is of "
+            f"another: export it to {others}"
         )
-        job.calibration = np.concatenate([job.calibration, sample_batch()])
+    return found
 
 
 def _difference(module: Module, path: Path, job: Job) -> float:
-    model = OpenNsfwModel()
-    model.build_from(job.weights, InputType.TENSOR)
-    expected = model.predict(job.batch)
+    expected = expected_scores(job)
     came = np.asarray(module.scores(path, job)).reshape(-1, *expected.shape)
     if not len(came) or not np.isfinite(came).all():
         return float("inf")

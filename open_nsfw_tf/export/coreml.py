@@ -25,8 +25,6 @@ from open_nsfw_tf.architecture import (
     BLOCKS,
     CHANNELS,
     DENSE,
-    INPUT_SIZE,
-    LABELS,
     POOL_SIZE,
     POOL_STRIDE,
     STEM,
@@ -36,32 +34,57 @@ from open_nsfw_tf.architecture import (
     fold_batch_norm,
 )
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.export import ExportError, Job
+from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.export import ExportError, Job, keras_mil
 from open_nsfw_tf.export.mil import evaluate
-from open_nsfw_tf.image import CROP, MEAN_BGR, OFFSET, RESIZE, load_rgb
+from open_nsfw_tf.export.steps import steps
+from open_nsfw_tf.image import MEAN_BGR, load_rgb
+from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 
 SUFFIX = ".mlpackage"  # Core ML goes by it
 CORE_ML_RUNS = sys.platform == "darwin"
 INPUT = "image"
 OUTPUT = "predictions"
-# Core ML adds the biases in the order of the declared channels: here B, G, R.
-COLOURS, BIAS = "BGR", [-mean for mean in MEAN_BGR]
+# Core ML adds the biases in the order of the declared channels: of Yahoo's B, G, R.
+BIAS = [-mean for mean in MEAN_BGR]
 _FLOAT32 = ("reduce_mean", "linear", "softmax")  # in every precision
 
-RECIPE = (
-    "Convert to RGB (drop alpha, ignore the EXIF orientation); resize to "
-    f"{RESIZE} x {RESIZE} pixels with a bilinear filter that covers the source when it "
-    "shrinks (Pillow's BILINEAR); encode as JPEG of quality 75, 4:2:0, and decode; "
-    f"crop {CROP} x {CROP} pixels from ({OFFSET}, {OFFSET}). The model itself swaps to "
-    "BGR and takes off the mean. Letting Vision scale the picture changes scores."
-)
-METADATA = {
-    "labels": ",".join(LABELS),
-    "channel_order": COLOURS,
-    "mean": ",".join(f"{mean:g}" for mean in MEAN_BGR),
-    "preprocessing": RECIPE,
-    "source": "https://github.com/yahoo/open_nsfw",
-}
+
+def recipe(preprocessing: Preprocessing) -> str:
+    """What a caller must do to a picture before the model gets it."""
+    side, crop, order = preprocessing.resize, preprocessing.crop, preprocessing.order
+    edge = (side - crop) // 2
+    steps = [
+        "Convert to RGB (drop alpha, ignore the EXIF orientation)",
+        f"resize to {side} x {side} pixels with a bilinear filter that covers the "
+        + "source when it shrinks (Pillow's BILINEAR)",
+        "encode as JPEG of quality 75, 4:2:0, and decode" * preprocessing.jpeg,
+        f"crop {crop} x {crop} pixels from ({edge}, {edge})",
+    ]
+    swap = "swaps to BGR and " * (order == "BGR")
+    scale = " and scales" * (preprocessing.scale != 1)
+    return (
+        f"{'; '.join(filter(None, steps))}. The model itself {swap}takes off the mean"
+        f"{scale}. Letting Vision scale the picture changes scores."
+    )
+
+
+RECIPE = recipe(YAHOO)
+
+
+def _metadata(job: Job) -> dict[str, str]:
+    preprocessing = job.preprocessing
+    said = {
+        "labels": ",".join(job.labels),
+        "channel_order": preprocessing.order,
+        "mean": ",".join(f"{mean:g}" for mean in preprocessing.mean),
+        "preprocessing": recipe(preprocessing),
+        "precision": job.precision,
+    }
+    if job.model.is_open_nsfw:
+        return {**said, "source": "https://github.com/yahoo/open_nsfw"}
+    scale = repr(preprocessing.scale)
+    return {**said, "backbone": job.model.backbone, "scale": scale}
 
 
 def write(path: Path, job: Job) -> None:
@@ -77,7 +100,7 @@ def write(path: Path, job: Job) -> None:
     """
     with _quiet(), _full_disk_told(path), TemporaryDirectory() as folder:
         model = _converted(job, Path(folder) / f"open_nsfw{SUFFIX}")
-        _describe(model, job.precision)
+        _describe(model, job)
         model.save(str(path))
 
 
@@ -88,13 +111,13 @@ def scores(path: Path, job: Job) -> np.ndarray:
     evaluated; what is declared float16 is computed as float32 and rounded to float16.
 
     Returns:
-        float32 (N, 2), columns SFW, NSFW.
+        float32 (N, classes), columns SFW, NSFW, or the model's classes.
 
     Raises:
         ExportError: the package has another input, or operations that the evaluator
             does not know.
     """
-    crops = _crops(job.batch)
+    crops = _crops(job.batch, job.preprocessing)
     with _quiet():
         if CORE_ML_RUNS:
             job.said.append(
@@ -108,8 +131,8 @@ def scores(path: Path, job: Job) -> np.ndarray:
                 f"ML itself runs only on macOS, not on {sys.platform}"
             )
             found = _evaluate(path, crops)
-    rows = [[answer[label] for label in LABELS] for answer in found]
-    return np.array(rows, np.float32).reshape(-1, len(LABELS))
+    rows = [[answer[label] for label in job.labels] for answer in found]
+    return np.array(rows, np.float32).reshape(-1, len(job.labels))
 
 
 @contextmanager
@@ -152,19 +175,22 @@ def _full_disk_told(path: Path) -> Iterator[None]:
 def _converted(job: Job, folder: Path) -> Any:
     import coremltools as ct
 
+    preprocessing = job.preprocessing
+    scaled = [-mean * preprocessing.scale for mean in preprocessing.mean]
     image = ct.ImageType(
         name=INPUT,
-        shape=(1, CHANNELS, INPUT_SIZE, INPUT_SIZE),
-        bias=BIAS,
-        color_layout=COLOURS,
+        shape=(1, CHANNELS, *job.shape[:2]),
+        scale=preprocessing.scale,
+        bias=BIAS if preprocessing == YAHOO else scaled,
+        color_layout=preprocessing.order,
     )
     return ct.convert(
-        _program(fold_batch_norm(job.weights)),
+        _program(job),
         source="milinternal",
         convert_to="mlprogram",
         inputs=[image],
         classifier_config=ct.ClassifierConfig(
-            list(LABELS), predicted_probabilities_output=OUTPUT
+            list(job.labels), predicted_probabilities_output=OUTPUT
         ),
         compute_precision=_precision(job.precision),
         minimum_deployment_target=ct.target.iOS15,  # and macOS 12: the first that can
@@ -182,14 +208,20 @@ def _precision(name: str) -> Any:
     return ct.transform.FP16ComputePrecision(lambda op: op.op_type not in _FLOAT32)
 
 
-def _program(weights: Weights) -> Any:
+def _program(job: Job) -> Any:
     from coremltools.converters.mil import Builder as mb
 
+    ours = job.model.is_open_nsfw
+    weights = fold_batch_norm(job.weights) if ours else {}
+    found = [] if ours else steps(keras_network(job.model))
+
     @mb.program(  # type: ignore[untyped-decorator]
-        input_specs=[mb.TensorSpec((1, CHANNELS, INPUT_SIZE, INPUT_SIZE))]
+        input_specs=[mb.TensorSpec((1, CHANNELS, *job.shape[:2]))]
     )
     def program(image: Any) -> Any:
-        return _network(mb, image, weights)
+        if ours:
+            return _network(mb, image, weights)
+        return keras_mil.network(mb, image, found, OUTPUT)
 
     return program
 
@@ -239,31 +271,39 @@ def _conv(mb: Any, x: Any, conv: Convolution, weights: Weights) -> Any:
     )
 
 
-def _describe(model: Any, precision: str) -> None:
-    model.author = "Yahoo Inc. (Open-NSFW); written by open_nsfw_tf"
-    model.license = "BSD 2-Clause, Copyright (c) 2016 Yahoo Inc."
+YAHOOS = "Open-NSFW, Yahoo's classifier of pictures that are not suitable for work."
+
+
+def _describe(model: Any, job: Job) -> None:
+    what = f"A classifier trained by open_nsfw_tf: {', '.join(job.labels)}."
+    if job.model.is_open_nsfw:
+        model.author = "Yahoo Inc. (Open-NSFW); written by open_nsfw_tf"
+        model.license = "BSD 2-Clause, Copyright (c) 2016 Yahoo Inc."
+        what = YAHOOS if job.trained is None else f"{what} Fine-tuned Open-NSFW."
     model.short_description = (
-        "Open-NSFW, Yahoo's classifier of pictures that are not suitable for work. "
-        f"Before it, a caller must prepare the picture. {RECIPE}"
+        f"{what} Before it, a caller must prepare the picture. "
+        f"{recipe(job.preprocessing)}"
     )
+    size = job.preprocessing.crop
     model.input_description[INPUT] = (
-        f"{INPUT_SIZE} x {INPUT_SIZE} pixels, prepared as the model's description says"
+        f"{size} x {size} pixels, prepared as the model's description says"
     )
     names = model.get_spec().description
     model.output_description[names.predictedFeatureName] = "the likelier label"
     model.output_description[names.predictedProbabilitiesName] = (
-        "label to probability, 0..1; the two sum to 1"
+        "label to probability, 0..1, which sum to 1"
     )
-    model.user_defined_metadata.update(METADATA | {"precision": precision})
+    model.user_defined_metadata.update(_metadata(job))
 
 
 # -- reading back
 
 
-def _crops(batch: np.ndarray) -> np.ndarray:
-    """The pixels that a caller would hand over, uint8 (N, 224, 224, 3), RGB."""
-    pixels: np.ndarray = np.rint(batch + np.array(MEAN_BGR)).astype(np.uint8)
-    return pixels[..., ::-1]
+def _crops(batch: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The pixels that a caller would hand over, uint8 (N, crop, crop, 3), RGB."""
+    values = batch / preprocessing.scale + np.array(preprocessing.mean)
+    pixels: np.ndarray = np.rint(values).astype(np.uint8)
+    return pixels[..., ::-1] if preprocessing.order == "BGR" else pixels
 
 
 def _predict(path: Path, crops: np.ndarray) -> list[dict[str, float]]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
 from open_nsfw_tf.backend import disk_errors, import_tensorflow
+from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
 from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
@@ -25,13 +25,15 @@ def write(path: Path, job: Job) -> None:
     path.mkdir()
     suffix = "pbtxt" if job.text else "pb"
     network = _network(job, fold=False)
-    variables = _with_variables(network, job.input_type, path / f"{NAME}.ckpt")
+    variables = _with_variables(network, job, path / f"{NAME}.ckpt")
     graphs = {f"{NAME}.{suffix}": variables}
     if job.freeze:
-        graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job.input_type)
-    if job.optimize:
+        graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job)
+    if job.optimize and not job.model.is_open_nsfw:
+        job.said.append("no optimised graph: only Yahoo's network has one")
+    elif job.optimize:
         folded = _network(job, fold=True)
-        graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job.input_type)
+        graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job)
     for name, graph in graphs.items():
         with disk_errors():
             tf.io.write_graph(graph, str(path), name, as_text=job.text)
@@ -48,31 +50,35 @@ def _network(job: Job, fold: bool) -> tuple[Any, str, str]:
         convert_variables_to_constants_v2,
     )
 
-    model = OpenNsfwModel()
-    model.build_from(job.weights, fold=fold)
-    function = compile_network(model.keras_model)
+    if job.model.is_open_nsfw:
+        model = OpenNsfwModel()
+        model.build_from(job.weights, fold=fold)
+        network = model.keras_model
+    else:
+        network = keras_network(job.model)
+    function = compile_network(network)
     graph = convert_variables_to_constants_v2(function).graph
     return graph.as_graph_def(), graph.inputs[0].name, graph.outputs[0].name
 
 
-def _frozen(network: Any, input_type: str) -> Any:
+def _frozen(network: Any, job: Job) -> Any:
     """The GraphDef from the input to the predictions."""
     tf = import_tensorflow()
     with tf.Graph().as_default() as graph:
-        _connect(network, input_type, {})
+        _connect(network, job, {})
         return _needed(graph.as_graph_def(), {OUTPUT})
 
 
-def _connect(network: Any, input_type: str, replaced: dict[str, Any]) -> None:
+def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
     """Put the network into the current graph, behind the loader of its input type."""
     tf = import_tensorflow()
     definition, source, target = network
-    if input_type == "tensor":
-        shape = (None, INPUT_SIZE, INPUT_SIZE, CHANNELS)
+    if job.input_type == "tensor":
+        shape = (None, *job.shape)
         batch = tf.compat.v1.placeholder(tf.float32, shape, INPUT)
     else:
         strings = tf.compat.v1.placeholder(tf.string, (None,), INPUT)
-        batch = LOADERS[InputType(input_type)](strings)
+        batch = LOADERS[InputType(job.input_type)](strings, job.preprocessing)
     (scores,) = tf.graph_util.import_graph_def(
         definition,
         input_map={source: batch, **replaced},
@@ -82,7 +88,7 @@ def _connect(network: Any, input_type: str, replaced: dict[str, Any]) -> None:
     tf.identity(scores, name=OUTPUT)
 
 
-def _with_variables(network: Any, input_type: str, checkpoint: Path) -> Any:
+def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:
     """The same graph with variables for the weights, which go into a checkpoint."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -98,7 +104,7 @@ def _with_variables(network: Any, input_type: str, checkpoint: Path) -> Any:
                 )
                 variables.append(variable)
                 replaced[f"{node.name}:0"] = variable.value()
-        _connect(network, input_type, replaced)
+        _connect(network, job, replaced)
         saver = v1.train.Saver(variables, save_relative_paths=True)
         session.run(v1.global_variables_initializer())
         with disk_errors():

@@ -34,14 +34,18 @@ def evaluate(block: Any, values: dict[str, Any]) -> dict[str, Any]:
             continue
         if op.op_type not in _OPERATIONS:
             raise ExportError(f"cannot evaluate the MIL operation {op.op_type!r}")
-        given = {
-            n: _wide(values[v.name]) for n, v in op.inputs.items() if v is not None
-        }
+        given = {n: _given(v, values) for n, v in op.inputs.items() if v is not None}
         made = _OPERATIONS[op.op_type](**given)
         if op.op_type != "classify":
             made = made.astype(types.nptype_from_builtin(op.outputs[0].dtype))
         values[op.outputs[-1].name] = made  # of classify, label and scores: the latter
     return values
+
+
+def _given(value: Any, values: dict[str, Any]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_wide(values[one.name]) for one in value]
+    return _wide(values[value.name])
 
 
 def _wide(value: Any) -> Any:
@@ -74,11 +78,22 @@ def _eval_conv(
     pad: Any = None,
     bias: Any = 0.0,
 ) -> np.ndarray:
-    if groups != 1 or list(dilations) != [1, 1]:
-        raise ExportError("cannot evaluate a MIL conv with groups or dilations")
+    if list(dilations) != [1, 1]:
+        raise ExportError("cannot evaluate a MIL conv with dilations")
     windows = _windows(_padded(x, pad_type, pad, 0), weight.shape[2:], strides)
-    product = np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3)))
-    return np.asarray((product + bias).transpose(0, 3, 1, 2))
+    if groups == 1:
+        product = np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3)))
+        return np.asarray((product + bias).transpose(0, 3, 1, 2))
+    outputs, inputs = len(weight) // groups, weight.shape[1]
+    parts = [
+        np.tensordot(
+            windows[:, group * inputs : (group + 1) * inputs],
+            weight[group * outputs : (group + 1) * outputs],
+            axes=((1, 4, 5), (1, 2, 3)),
+        )
+        for group in range(groups)
+    ]
+    return np.asarray((np.concatenate(parts, 3) + bias).transpose(0, 3, 1, 2))
 
 
 def _eval_max_pool(
@@ -93,6 +108,47 @@ def _eval_max_pool(
         raise ExportError("cannot evaluate a MIL max_pool with ceil_mode")
     padded = _padded(x, pad_type, pad, -np.inf)
     return np.asarray(_windows(padded, kernel_sizes, strides).max((-2, -1)))
+
+
+def _eval_avg_pool(
+    x: Any,
+    kernel_sizes: Any,
+    strides: Any,
+    pad_type: Any,
+    exclude_padding_from_average: Any,
+    ceil_mode: Any,
+    pad: Any = None,
+) -> np.ndarray:
+    if ceil_mode or not exclude_padding_from_average:
+        raise ExportError("cannot evaluate a MIL avg_pool that counts its padding")
+    sums, counts = (
+        _windows(_padded(v, pad_type, pad, 0), kernel_sizes, strides).sum((-2, -1))
+        for v in (x, np.ones_like(x))
+    )
+    return np.asarray(sums / counts)
+
+
+def _eval_pad(x: Any, pad: Any, mode: str, constant_val: Any = 0.0) -> np.ndarray:
+    if mode != "constant":
+        raise ExportError(f"cannot evaluate the MIL pad {mode!r}")
+    sides = np.asarray(pad).reshape(-1, 2)
+    sides = np.concatenate([np.zeros((x.ndim - len(sides), 2), sides.dtype), sides])
+    return np.pad(x, sides, constant_values=constant_val)
+
+
+def _eval_concat(values: Any, axis: Any, interleave: Any = False) -> np.ndarray:
+    if interleave:
+        raise ExportError("cannot evaluate a MIL concat that interleaves")
+    return np.concatenate(values, int(axis))
+
+
+def _eval_local_response_norm(
+    x: Any, size: Any, alpha: Any, beta: Any, k: Any
+) -> np.ndarray:
+    reach = int(size) // 2
+    squares = np.pad(x * x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    energy = sliding_window_view(squares, int(size), axis=1).sum(-1)
+    return np.asarray(x / (k + alpha / size * energy) ** beta)
 
 
 def _eval_reduce_mean(x: Any, axes: Any, keep_dims: Any) -> np.ndarray:
@@ -111,15 +167,21 @@ def _eval_classify(probabilities: Any, classes: Any) -> dict[str, float]:
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
+    "avg_pool": _eval_avg_pool,
     "cast": lambda x, dtype: x,  # every result gets the dtype that is declared for it
     "classify": _eval_classify,
+    "clip": lambda x, alpha, beta: np.clip(x, alpha, beta),
+    "concat": _eval_concat,
     "conv": _eval_conv,
     "linear": lambda x, weight, bias=0.0: x @ weight.T + bias,
+    "local_response_norm": _eval_local_response_norm,
     "max_pool": _eval_max_pool,
     "mul": lambda x, y: x * y,
+    "pad": _eval_pad,
     "reduce_mean": _eval_reduce_mean,
     "relu": lambda x: np.maximum(x, 0),
     "reshape": lambda x, shape: x.reshape(shape),
     "softmax": _eval_softmax,
     "sub": lambda x, y: x - y,
+    "transpose": lambda x, perm: x.transpose(tuple(perm)),
 }

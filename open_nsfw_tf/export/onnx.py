@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from open_nsfw_tf.backend import import_onnxruntime
-from open_nsfw_tf.export import Job
+from open_nsfw_tf.export import Job, keras_onnx
 from open_nsfw_tf.formats.onnx_graph import INPUT, OUTPUT, graph
 from open_nsfw_tf.quantize import qdq, quantize
 
@@ -20,10 +20,14 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 
 def write(path: Path, job: Job) -> None:
     """Write one file that carries labels, mean and channel order as metadata."""
-    if job.precision == "int8":
-        model = qdq.graph(quantize(job.weights, job.calibration), job.layout)
+    if not job.model.is_open_nsfw:
+        model = keras_onnx.graph(job, DTYPES[job.precision])
+    elif job.precision == "int8":
+        network = quantize(job.weights, job.calibration)
+        model = qdq.graph(network, job.layout, job.labels)
     else:
-        model = graph(job.weights, job.layout, DTYPES[job.precision])
+        dtype = DTYPES[job.precision]
+        model = graph(job.weights, job.layout, dtype, job.labels)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -1,6 +1,7 @@
 """SavedModel for TF Serving: floats, picture files or base64, the weights stored once.
 
-Signatures take ``inputs`` and answer ``outputs``, float32 (N, 2), columns SFW, NSFW:
+Signatures take ``inputs`` and answer ``outputs``, float32 (N, 2), columns SFW, NSFW (of a
+trained model its classes; its preprocessing is what takes the place of Yahoo's):
 
 - ``predict_images``: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123)
 - ``predict_bytes``: strings (N,), picture files: what ``{"b64": ...}`` delivers
@@ -18,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
 from open_nsfw_tf.backend import disk_errors, import_tensorflow
+from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
-from open_nsfw_tf.model import OpenNsfwModel
 from open_nsfw_tf.network import predictions_of
 from open_nsfw_tf.samples import generated_pictures
 
@@ -41,7 +41,7 @@ def write(path: Path, job: Job) -> None:
     module = tf.Module()
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
-        labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+        labels.write_text("\n".join(job.labels) + "\n", encoding="utf-8")
         module.labels = tf.saved_model.Asset(str(labels))
         signatures = _signatures(module, job)
         with disk_errors():
@@ -52,15 +52,11 @@ def write(path: Path, job: Job) -> None:
 
 def _signatures(module: Any, job: Job) -> dict[str, Any]:
     tf = import_tensorflow()
-    model = OpenNsfwModel()
-    model.build_from(job.weights, fold=True)
-    network = model.keras_model
+    network = keras_network(job.model)
     # The variables alone: a Keras model as an attribute would load in Python, and fail
     # in the C++ loader of TF Serving.
     module.tf_variables = [variable.value for variable in network.variables]
-    images = tf.TensorSpec(
-        (None, INPUT_SIZE, INPUT_SIZE, CHANNELS), tf.float32, "inputs"
-    )
+    images = tf.TensorSpec((None, *job.shape), tf.float32, "inputs")
     strings = tf.TensorSpec((None,), tf.string, "inputs")
 
     def signature(load: Callable[[Any], Any], spec: Any) -> Any:
@@ -72,8 +68,12 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
 
     found = {
         "predict_images": signature(lambda batch: batch, images),
-        "predict_bytes": signature(load_bytes_tensor, strings),
-        "predict_base64": signature(load_base64_tensor, strings),
+        "predict_bytes": signature(
+            lambda files: load_bytes_tensor(files, job.preprocessing), strings
+        ),
+        "predict_base64": signature(
+            lambda texts: load_base64_tensor(texts, job.preprocessing), strings
+        ),
     }
     return {"serving_default": found[DEFAULTS[job.input_type]], **found}
 
@@ -118,7 +118,7 @@ def write_warm_ups(path: Path, job: Job) -> None:
     tf = import_tensorflow()
     path.parent.mkdir(parents=True, exist_ok=True)
     small = [picture.resize((64, 64)) for picture in generated_pictures(1)]
-    shape = (1, INPUT_SIZE, INPUT_SIZE, CHANNELS)
+    shape = (1, *job.shape)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, input_type in _signature_inputs(job):
             if input_type == "tensor":  # one number stands for all of its zeros

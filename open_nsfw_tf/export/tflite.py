@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, LABELS
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
 from open_nsfw_tf.backend import without_noise
 from open_nsfw_tf.engines.litert import SIGNATURE, convert, flatbuffer
 from open_nsfw_tf.export import ExportError, Job
-from open_nsfw_tf.image import MEAN_BGR
 from open_nsfw_tf.quantize import Quantized, ops, quantize
 
 # What int8 leaves alone, by the tensors' names and the operation: callers feed and get
@@ -36,6 +35,7 @@ KEPT_FLOAT = (
 )
 
 
+YAHOOS = {"licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc."}
 # Each trial takes a second or two, as the network is made anew.
 TRIALS = 16
 ENOUGH = 0.006
@@ -50,27 +50,31 @@ def write(path: Path, job: Job) -> None:
         )
         path.write_bytes(worker.rounded(network))
     else:
-        path.write_bytes(convert(job.weights, job.precision))
+        path.write_bytes(convert(job.model, job.precision))
 
 
 def description(job: Job) -> dict[str, Any]:
     """What a caller must know of the network, for the JSON file beside it."""
+    preprocessing = job.preprocessing
     return {
-        "labels": list(LABELS),
+        "labels": list(job.labels),
         "signature": SIGNATURE,
         "input": {
             "name": "inputs",
-            "shape": [1, INPUT_SIZE, INPUT_SIZE, CHANNELS],
+            "shape": [1, *job.shape],
             "dtype": "float32",
-            "channel_order": "BGR",
-            "range": "0..255 minus mean",
-            "mean": list(MEAN_BGR),
+            "channel_order": preprocessing.order,
+            "range": f"0..255 {preprocessing.values}",
+            "mean": list(preprocessing.mean),
         },
-        "output": {"name": "outputs", "shape": [1, len(LABELS)], "dtype": "float32"},
-        "preprocessing": "RGB; bilinear resize to 256x256; JPEG, quality 75, and back; "
-        "centre crop 224x224; BGR; minus mean",
+        "output": {
+            "name": "outputs",
+            "shape": [1, len(job.labels)],
+            "dtype": "float32",
+        },
+        "preprocessing": preprocessing.words,
         "precision": job.precision,
-        "licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc.",
+        **(YAHOOS if job.model.is_open_nsfw else {}),
     }
 
 

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import (
+    CLASSES,
     CONVOLUTIONS,
     DENSE,
     Weights,
     WeightsError,
     check_weights,
+    classes_of,
     identity_batch_norm,
 )
 from open_nsfw_tf.formats import (
@@ -223,7 +225,8 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
     norms = ("BatchNorm", "Scale")
     fitted: dict[str, Blobs] = {}
     wrong = []
-    for layer in caffe_layers():
+    network = caffe_layers(_classes(layers))
+    for layer in network:
         blobs = layers.get(layer.name, [])
         came = [blob.shape for blob in blobs]
         if not blobs and layer.shapes and not (merged and layer.kind in norms):
@@ -238,7 +241,7 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
     surplus = [
         f"{name} {_text([blob.shape for blob in blobs])} is not in it"
         for name, blobs in layers.items()
-        if name not in {layer.name for layer in caffe_layers()}
+        if name not in {layer.name for layer in network}
     ]
     if wrong or surplus:
         shown = wrong[:SHOWN] + surplus[:SHOWN]
@@ -249,6 +252,13 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
             + (f"; and {rest} more" if rest else "")
         )
     return fitted
+
+
+def _classes(layers: dict[str, Blobs]) -> int:
+    """The outputs of the last layer, where it has two or more; or those it should."""
+    blobs = layers.get(DENSE, [])
+    core = _core(blobs[0].shape) if blobs else ()
+    return core[0] if len(core) == 2 else CLASSES
 
 
 def _partner(name: str) -> str:
@@ -287,7 +297,7 @@ def write(path: Path, weights: Weights, scale_factor: float = 1.0) -> None:
     check_weights(weights)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(_message("Net")(name=NETWORK.encode()).SerializeToString())
-        for layer in caffe_layers():
+        for layer in caffe_layers(classes_of(weights)):
             made = _encoded(layer, weights, np.float32(scale_factor))
             # One layer at a time: a message's pieces may be written one after another.
             net = _message("Net")(layer=[made])

@@ -16,7 +16,6 @@ from open_nsfw_tf.architecture import (
     BATCH_NORM_EPSILON,
     BLOCKS,
     CHANNELS,
-    CLASSES,
     DENSE,
     INPUT_SIZE,
     POOL_SIZE,
@@ -25,6 +24,7 @@ from open_nsfw_tf.architecture import (
     Convolution,
     Weights,
     WeightsError,
+    classes_of,
 )
 from open_nsfw_tf.formats import BROKEN, reading, replacing, whole
 from open_nsfw_tf.formats.keras_h5 import file_of, weights_of
@@ -85,7 +85,7 @@ def write(path: Path, weights: Weights) -> None:
     """Write the network with these weights for ``keras.models.load_model``."""
     members: dict[str, str | bytes] = {
         "metadata.json": json.dumps({"keras_version": VERSION}),
-        "config.json": json.dumps(_config()),
+        "config.json": json.dumps(_config(classes_of(weights))),
         MEMBER: file_of(weights),
     }
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -94,7 +94,7 @@ def write(path: Path, weights: Weights) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def _config() -> dict[str, Any]:
+def _config(classes: int) -> dict[str, Any]:
     """The network as Keras' Functional serializes one; what is default is left out."""
     layers = _Layers()
     at = layers.convolution("input", STEM)
@@ -111,7 +111,7 @@ def _config() -> dict[str, Any]:
         at = layers.add("Add", f"eltwise_{block.place}", shortcut, at)
         at = layers.add("ReLU", f"relu_{block.place}", at)
     at = layers.add("GlobalAveragePooling2D", "pool", at)
-    at = layers.add("Dense", DENSE, at, units=CLASSES)
+    at = layers.add("Dense", DENSE, at, units=classes)
     at = layers.add("Softmax", "predictions", at)
     ends = {"input_layers": ["input", 0, 0], "output_layers": [at, 0, 0]}
     return {

@@ -115,13 +115,14 @@ class _Reader:
         after, at = self.graph.back(tensor, SAME - {"Transpose"} | {"Add"}, DENSE)
         node = self.graph.node(at, DENSE, ["Gemm", "MatMul"])
         kernel = self.dense_kernel(node)
-        biases = np.zeros(CLASSES, np.float32)
+        classes = kernel.shape[1]
+        biases = np.zeros(classes, np.float32)
         if len(node.input) > 2 and node.input[2]:
-            biases = self.graph.vector(node.input[2], DENSE, CLASSES)
+            biases = self.graph.vector(node.input[2], DENSE, classes)
         for add in after:
             if kind(add) == "Add":
                 name = self.constant_of(add)
-                biases = biases + self.graph.vector(name, DENSE, CLASSES)
+                biases = biases + self.graph.vector(name, DENSE, classes)
         self.found[DENSE] = {"weights": float32(kernel), "biases": float32(biases)}
         return self.pool(node)
 
@@ -131,8 +132,11 @@ class _Reader:
         turned = given.pop("transB", 0)
         if given not in ({}, {"alpha": 1.0, "beta": 1.0, "transA": 0}):
             raise another(DENSE, "a Gemm of alpha 1, beta 1 and transA 0", given)
-        shape = (CLASSES, FEATURES) if turned else (FEATURES, CLASSES)
-        kernel = self.graph.array(node.input[1], DENSE, shape)
+        kernel = self.graph.array(node.input[1], DENSE)
+        sides = kernel.shape[::-1] if turned else kernel.shape
+        if len(sides) != 2 or sides[0] != FEATURES or sides[1] < CLASSES:
+            shape = (CLASSES, FEATURES) if turned else (FEATURES, CLASSES)
+            raise another(DENSE, f"of shape {shape}", kernel.shape)
         return kernel.T if turned else kernel
 
     def pool(self, dense: Any) -> str:

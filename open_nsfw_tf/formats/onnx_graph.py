@@ -83,7 +83,11 @@ def graph(
 
 
 def packed(
-    writer: "Writer", layout: str, classes: int, metadata: dict[str, str]
+    writer: "Writer",
+    layout: str,
+    classes: int,
+    metadata: dict[str, str],
+    size: int = INPUT_SIZE,
 ) -> "onnx.ModelProto":
     """What a writer collected, as a model.
 
@@ -92,10 +96,11 @@ def packed(
         layout: "nhwc" or "nchw", of the input.
         classes: that are scored.
         metadata: for ``metadata_props``.
+        size: of the input, pixels a side.
     """
     from onnx import TensorProto, helper
 
-    sides = [INPUT_SIZE, INPUT_SIZE]
+    sides = [size, size]
     nhwc, nchw = [*sides, CHANNELS], [CHANNELS, *sides]
     batch = ["batch", *(nhwc if layout == "nhwc" else nchw)]
     value = helper.make_tensor_value_info

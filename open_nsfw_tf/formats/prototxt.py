@@ -30,6 +30,7 @@ class CaffeLayer:
         top: what comes out; the only bottom, where it works in place.
         conv: the convolution that it is or follows; `STEM` for other kinds.
         options: its parameters as the prototxt writes them.
+        classes: outputs of the last layer.
     """
 
     name: str
@@ -38,23 +39,28 @@ class CaffeLayer:
     top: str
     conv: Convolution = STEM
     options: str = ""
+    classes: int = CLASSES
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Of its blobs, in their order; empty where it has none."""
-        return _SHAPES[self.kind](self.conv) if self.kind in _SHAPES else []
+        return _SHAPES[self.kind](self) if self.kind in _SHAPES else []
 
 
-_SHAPES: dict[str, Callable[[Convolution], list[tuple[int, ...]]]] = {
-    "Convolution": lambda c: [(c.outputs, c.inputs, c.kernel, c.kernel), (c.outputs,)],
-    "BatchNorm": lambda c: [(c.outputs,), (c.outputs,), (1,)],
-    "Scale": lambda c: [(c.outputs,)] * 2,
-    "InnerProduct": lambda _: [(CLASSES, FEATURES), (CLASSES,)],
+def _kernel(conv: Convolution) -> tuple[int, ...]:
+    return (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
+
+
+_SHAPES: dict[str, Callable[[CaffeLayer], list[tuple[int, ...]]]] = {
+    "Convolution": lambda a: [_kernel(a.conv), (a.conv.outputs,)],
+    "BatchNorm": lambda a: [(a.conv.outputs,), (a.conv.outputs,), (1,)],
+    "Scale": lambda a: [(a.conv.outputs,)] * 2,
+    "InnerProduct": lambda a: [(a.classes, FEATURES), (a.classes,)],
 }
 
 
-def caffe_layers() -> list[CaffeLayer]:
-    """Every layer in the order of Yahoo's deploy.prototxt."""
+def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
+    """Every layer in the order of Yahoo's deploy.prototxt, with so many outputs."""
     sides = f"dim: 1 dim: {CHANNELS} dim: {INPUT_SIZE} dim: {INPUT_SIZE}"
     options = f"input_param {{ shape {{ {sides} }} }}"
     layers = [CaffeLayer("data", "Input", (), "data", options=options)]
@@ -78,8 +84,15 @@ def caffe_layers() -> list[CaffeLayer]:
             at = total
             layers.append(_relu(at, block.place))
     layers.append(_pooling("pool", at, "pool: AVE kernel_size: 7 stride: 1"))
-    options = f"inner_product_param {{ num_output: {CLASSES} }}"
-    layers.append(CaffeLayer(DENSE, "InnerProduct", ("pool",), DENSE, options=options))
+    last = CaffeLayer(
+        DENSE,
+        "InnerProduct",
+        ("pool",),
+        DENSE,
+        options=f"inner_product_param {{ num_output: {classes} }}",
+        classes=classes,
+    )
+    layers.append(last)
     return [*layers, CaffeLayer("prob", "Softmax", (DENSE,), "prob")]
 
 
@@ -108,14 +121,15 @@ def _pooling(name: str, bottom: str, options: str) -> CaffeLayer:
     return CaffeLayer(name, "Pooling", (bottom,), name, options=options)
 
 
-def prototxt() -> str:
+def prototxt(classes: int = CLASSES) -> str:
     """The deploy.prototxt of our caffemodels, for whatever runs Caffe networks.
 
     It says what Yahoo's says - input ``data`` (1, 3, 224, 224), BGR, 0..255 minus
-    (104, 117, 123); output ``prob``, SFW and NSFW - without what only training needs.
+    (104, 117, 123); output ``prob``, SFW and NSFW, or other classes - without what only training
+    needs.
     """
     lines = [f'name: "{NETWORK}"']
-    for layer in caffe_layers():
+    for layer in caffe_layers(classes):
         lines += ["layer {", f'  name: "{layer.name}"', f'  type: "{layer.kind}"']
         lines += [f'  bottom: "{bottom}"' for bottom in layer.bottoms]
         lines += [f'  top: "{layer.top}"']

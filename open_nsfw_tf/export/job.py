@@ -1,0 +1,109 @@
+"""One export under way, and the pictures that prove it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from open_nsfw_tf import engines
+from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.image import ImageError, Picture, load_rgb, tensor
+from open_nsfw_tf.model import InputType, OpenNsfwModel
+from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.quantize import sample_batch
+from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.trained import OPEN_NSFW, TrainedModel
+
+COMPARED = 8  # pictures, where the user names none
+MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
+MAX_CALIBRATED = 64  # of more that are named, so many: memory is about 10 MB each
+
+
+@dataclass
+class Job:
+    """One export under way: what the modules of the formats get.
+
+    Attributes:
+        weights: the canonical dict, or the arrays of a trained model of another network.
+        precision: of the computation.
+        input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
+        layout: ``nhwc`` or ``nchw``, of the ONNX input.
+        text: whether graphs are written as text.
+        freeze: whether the frozen graph is written.
+        optimize: whether the optimised graph is written.
+        pictures: to compare and to calibrate with, RGB.
+        batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
+        calibration: what int8 is calibrated with, of the same form.
+        said: lines for the user.
+        trained: the model whose weights these are; None: Yahoo's.
+    """
+
+    weights: Weights
+    precision: str = "float32"
+    input_type: str = "tensor"
+    layout: str = "nhwc"
+    text: bool = False
+    freeze: bool = True
+    optimize: bool = True
+    pictures: list[Image.Image] = field(default_factory=list)
+    batch: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
+    calibration: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
+    said: list[str] = field(default_factory=list)
+    trained: TrainedModel | None = None
+
+    @property
+    def model(self) -> TrainedModel:
+        """The network with its classes and its preprocessing."""
+        yahoo = TrainedModel(OPEN_NSFW, LABELS, YAHOO, (), self.weights)
+        return self.trained or yahoo
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the scores, in their order."""
+        return self.model.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of the pictures."""
+        return self.model.preprocessing
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the network's input."""
+        return (self.preprocessing.crop, self.preprocessing.crop, CHANNELS)
+
+
+def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
+    """Give a job the pictures to compare and to calibrate with.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    named = list(pictures)
+    try:
+        job.pictures = [load_rgb(p) for p in named or sample_pictures(COMPARED)]
+    except ImageError as error:
+        raise ImageError(f"cannot compare with {error}") from error
+    job.batch = np.stack([tensor(p, job.preprocessing) for p in job.pictures])
+    if job.precision != "int8":
+        return
+    # Spread over all that were named: a folder's first ones may be of one kind.
+    step = max(1, len(named) // MAX_CALIBRATED)
+    job.calibration = job.batch[::step][:MAX_CALIBRATED] if named else job.batch[:0]
+    if len(named) < MIN_CALIBRATED:
+        job.said.append(
+            f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
+            f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
+            "scores that fit them"
+        )
+        job.calibration = np.concatenate([job.calibration, sample_batch()])
+
+
+def expected_scores(job: Job) -> np.ndarray:
+    """The model's own scores."""
+    if job.model.is_open_nsfw:
+        model = OpenNsfwModel()
+        model.build_from(job.weights, InputType.TENSOR)
+        return model.predict(job.batch)
+    return engines.create("tensorflow", job.model)(job.batch)

@@ -1,0 +1,513 @@
+"""A trained model is a model everywhere: scores, tables, exports, weights formats."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pictures
+import pytest
+from conftest import SCORE_TOLERANCE, installed_engines
+from trained_models import CLASSES, OTHER, open_nsfw_of_three, other_network
+from typer.testing import CliRunner
+
+import open_nsfw_tf.cli  # noqa: F401 - registers the commands
+from open_nsfw_tf import Classifier, ClassScores, Scores, WeightsError, load_weights
+from open_nsfw_tf.architecture import DENSE, check_weights, classes_of
+from open_nsfw_tf.batch import score_batch
+from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.convert import convert, inspect
+from open_nsfw_tf.export import export
+from open_nsfw_tf.formats import FORMATS
+from open_nsfw_tf.image import check_batch, pixels, tensor, yahoo_tensor
+from open_nsfw_tf.judge import judge
+from open_nsfw_tf.picture import ImageError, load_rgb
+from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.trained import MODEL, TrainedModel, read_trained, write_trained
+
+PICTURES = [str(pictures.path(name)) for name in ("coffee.png", "rocket.jpg")]
+ROOT = Path(__file__).parent.parent
+RUNS = ("open_nsfw", "other")
+
+
+@pytest.fixture(scope="module")
+def models(weights: Any) -> dict[str, TrainedModel]:
+    return {"open_nsfw": open_nsfw_of_three(weights), "other": other_network()}
+
+
+@pytest.fixture(scope="module")
+def runs(
+    models: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    folders = {}
+    for name, model in models.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        write_trained(folders[name], model)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def classifiers(runs: dict[str, Path]) -> dict[str, Classifier]:
+    return {name: Classifier(model=run) for name, run in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(models: dict[str, TrainedModel]) -> dict[str, np.ndarray]:
+    """What Keras answers for the pictures, loaded by hand."""
+    from open_nsfw_tf.backbones import network_of
+
+    return {
+        name: network_of(model)(
+            np.stack([tensor(p, model.preprocessing) for p in PICTURES]), training=False
+        ).numpy()
+        for name, model in models.items()
+    }
+
+
+def run_cli(*arguments: Any) -> Any:
+    """A command in this process; what goes wrong is the result's exception."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+# -- pixels
+
+
+def test_yahoos_pixels_are_one_case() -> None:
+    found = tensor(PICTURES[0], YAHOO)
+    assert np.array_equal(found, yahoo_tensor(PICTURES[0]))
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_other_preprocessing_is_what_it_says(order: str) -> None:
+    steps = Preprocessing(72, 64, False, order, (1.0, 2.0, 3.0), 0.5)
+    image = load_rgb(PICTURES[0])
+    whole = image.resize((72, image.height), 2).resize((72, 72), 2)
+    crop = np.asarray(whole)[4:68, 4:68]
+    assert np.array_equal(pixels(image, steps), crop)
+    crop = crop if order == "RGB" else crop[..., ::-1]
+    wanted = (crop.astype(np.float32) - np.float32([1, 2, 3])) * np.float32(0.5)
+    assert np.array_equal(tensor(PICTURES[0], steps), wanted)
+
+
+def test_a_resize_to_the_pictures_own_size() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    steps = Preprocessing(32, 32, False, "RGB", (0.0, 0.0, 0.0), 1.0)
+    assert np.array_equal(tensor(picture, steps), picture)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        Preprocessing(75, 75, True, "RGB", (1.5, 2.0, 3.0), 0.017),
+        Preprocessing(99, 98, False, "BGR", (103.939, 116.779, 123.68), 1.0),
+    ],
+    ids=lambda steps: str(steps.resize),
+)
+def test_the_graph_loads_the_same_to_the_bit(steps: Preprocessing) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.image_graph import load_bytes_tensor
+
+    tf = import_tensorflow()
+    files = [Path(path).read_bytes() for path in PICTURES]
+
+    def load(strings: Any) -> Any:
+        return load_bytes_tensor(strings, steps)
+
+    spec = tf.TensorSpec((None,), tf.string)
+    came = tf.function(load, input_signature=[spec])(tf.constant(files)).numpy()
+    assert np.array_equal(came, np.stack([tensor(data, steps) for data in files]))
+
+
+def test_a_batch_of_another_size() -> None:
+    batch = np.zeros((1, 64, 64, 3), np.float32)
+    assert check_batch(batch, 64) is not None
+    with pytest.raises(ValueError, match=r"\(N, 224, 224, 3\), got shape"):
+        check_batch(batch)
+
+
+# -- weights of other classes
+
+
+def test_classes_are_counted(models: dict[str, TrainedModel]) -> None:
+    weights = models["open_nsfw"].weights
+    assert classes_of(weights) == 3
+    check_weights(weights)
+    check_weights(weights, 3)
+    with pytest.raises(WeightsError, match=r"shape \(1024, 2\), got \(1024, 3\)"):
+        check_weights(weights, 2)
+    odd = {**weights, DENSE: {**weights[DENSE], "biases": np.zeros(2, np.float32)}}
+    with pytest.raises(
+        WeightsError, match=r"biases: expected shape \(3,\), got \(2,\)"
+    ):
+        check_weights(odd)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_weights_format_holds_them(
+    format: str, runs: dict[str, Path], tmp_path: Path, models: dict[str, TrainedModel]
+) -> None:
+    path = tmp_path / f"fine-tuned{FORMATS[format].suffixes[0]}"
+    done = convert(runs["open_nsfw"], path, target_format=format)
+    assert (done.array_difference, done.score_difference <= 5e-6) == (0, True)
+    read = load_weights(path, classes=3)
+    assert np.array_equal(
+        read[DENSE]["weights"], models["open_nsfw"].weights[DENSE]["weights"]
+    )
+    back = convert(path, tmp_path / "back.safetensors")
+    assert classes_of(back.weights) == 3
+    with pytest.raises(WeightsError, match=r"expected shape \(1024, 2\)"):
+        load_weights(path)  # it would be called sfw and nsfw
+    if done.network:
+        assert "num_output: 3 " in done.network.read_text()
+
+
+def test_inspection_of_other_classes(runs: dict[str, Path]) -> None:
+    found = inspect(runs["open_nsfw"] / "model.safetensors")
+    assert found.complaint == ""
+    assert "other classes" in found.difference or "no reference" in found.difference
+
+
+def test_another_network_is_no_weights_file(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=f"resnet50_thin .* got one of {OTHER}"):
+        convert(runs["other"], tmp_path / "a.npy")
+    assert not any(tmp_path.iterdir())
+
+
+# -- scores
+
+
+@pytest.mark.parametrize("engine", installed_engines())
+def test_every_engine_scores_yahoos_network(
+    engine: str, runs: dict[str, Path], expected: dict[str, np.ndarray]
+) -> None:
+    classifier = Classifier(engine, model=runs["open_nsfw"])
+    found = np.array(list(classifier.classify_many(PICTURES)))
+    assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_classifier_answers_as_keras_does(
+    run: str, classifiers: dict[str, Classifier], expected: dict[str, np.ndarray]
+) -> None:
+    classifier = classifiers[run]
+    assert classifier.classes == CLASSES
+    one = classifier.classify(PICTURES[0])
+    assert isinstance(one, ClassScores)
+    assert np.abs(np.array(one) - expected[run][0]).max() <= SCORE_TOLERANCE
+    many = classifier.classify_many(
+        [*PICTURES, b"none"] * 3, batch_size=2, errors="yield"
+    )
+    for index, scores in enumerate(many):
+        if index % 3 == 2:
+            assert isinstance(scores, ImageError)
+        else:
+            wanted = expected[run][index % 3]
+            assert np.abs(np.array(scores) - wanted).max() <= SCORE_TOLERANCE
+    size = classifier.preprocessing.crop
+    assert classifier.predict(np.empty((0, size, size, 3), np.float32)).shape == (0, 3)
+
+
+def test_other_networks_are_tensorflows(runs: dict[str, Path]) -> None:
+    assert Classifier(model=runs["other"]).engine_name == "tensorflow"
+    with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
+        Classifier("onnxruntime", model=runs["other"])
+    with pytest.raises(ValueError, match="no engine offers the precision 'int8'"):
+        Classifier(model=runs["other"], precision="int8")
+
+
+def test_two_classes_of_yahoos_names_are_scores(weights: Any) -> None:
+    model = TrainedModel("resnet50_thin", ("sfw", "nsfw"), YAHOO, (), weights)
+    scores = Classifier("onnxruntime", model=model).classify(PICTURES[0])
+    assert type(scores) is Scores
+    assert scores == Classifier("onnxruntime", weights).classify(PICTURES[0])
+
+
+def test_class_scores() -> None:
+    scores = ClassScores(("cat", "a dog", "count"), (0.5, 0.3, 0.2))
+    assert (scores["cat"], scores.cat, scores[0], scores["count"]) == (
+        0.5,
+        0.5,
+        0.5,
+        0.2,
+    )
+    cat, *others = scores
+    assert (cat, others, scores[1:]) == (0.5, [0.3, 0.2], (0.3, 0.2))
+    assert scores.classes == ("cat", "a dog", "count")
+    for again in (pickle.loads(pickle.dumps(scores)), copy.deepcopy(scores)):
+        assert (again, again.classes) == (scores, scores.classes)
+    with pytest.raises(KeyError, match="no class 'bird'"):
+        scores["bird"]
+    with pytest.raises(AttributeError, match="bird"):
+        scores.bird  # noqa: B018
+    with pytest.raises(ValueError, match="expected 2 scores, got 1"):
+        ClassScores(("a", "b"), (1.0,))
+    assert "a dog=0.3" in repr(scores)
+
+
+# -- tables and the command line
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    for name, picture in zip(CLASSES, [*PICTURES, PICTURES[0]], strict=True):
+        (folder / name).mkdir()
+        shutil.copy(picture, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_table_has_the_classes(
+    run: str,
+    classifiers: dict[str, Classifier],
+    expected: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "scores.csv"
+    score_batch(classifiers[run], PICTURES, path)
+    assert path.read_text().splitlines()[0] == "path,drawing,neutral,nsfw,error"
+    table = read_table(path)
+    assert table.paths == PICTURES
+    found = np.stack([table.columns[name] for name in CLASSES], axis=1)
+    assert np.abs(found - expected[run]).max() <= SCORE_TOLERANCE
+    with pytest.raises(ValueError, match="column"):
+        score_batch(Classifier(), PICTURES, path, mode="resume")
+
+
+def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
+    found = judge([labelled], labelled, bootstrap=0, model=runs["open_nsfw"])
+    assert json.dumps(found.record())
+    with pytest.raises(ValueError, match="got both"):
+        judge([labelled], labelled, weights="x", model=runs["open_nsfw"])
+
+
+@pytest.mark.ray
+def test_ray_sends_the_model(
+    runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
+) -> None:
+    from open_nsfw_tf.distributed import score_with_ray
+
+    out = tmp_path / "out"
+    arguments = ["batch", *PICTURES, "-o", out, "--model", runs["open_nsfw"]]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "open-nsfw", *arguments, "--ray", "--actors=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    table = read_table(out)
+    assert list(table.columns) == list(CLASSES)
+    order = [table.paths.index(path) for path in PICTURES]
+    found = np.stack([table.columns[name][order] for name in CLASSES], axis=1)
+    assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
+    with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
+        score_with_ray(
+            PICTURES, tmp_path / "rows", engine="litert", model=runs["other"]
+        )
+    assert not (tmp_path / "rows").exists()
+
+
+def test_the_command_line(
+    runs: dict[str, Path], expected: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run = runs["open_nsfw"]
+    classify = ["classify", PICTURES[0], "--model", run]
+    row = json.loads(run_cli(*classify, "--json", "--threshold", "0").output)
+    assert list(row) == ["path", *CLASSES, "error", "label"]
+    assert abs(row["neutral"] - expected["open_nsfw"][0, 1]) <= SCORE_TOLERANCE
+    assert row["label"] == "nsfw"
+    line = run_cli(*classify).output
+    best = CLASSES[int(expected["open_nsfw"][0].argmax())]
+    assert line.startswith(f"{best} ")
+    assert "coffee.png" in line
+
+    table = tmp_path / "scores.jsonl"
+    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--link"]
+    done = run_cli("batch", *PICTURES, "-o", table, "--model", run, *sort)
+    assert "2 nsfw" in done.output
+    assert run_cli("convert", run, tmp_path / "fine.npy").exit_code == 0
+
+
+def test_wrong_commands_end_in_one_line(
+    runs: dict[str, Path], tmp_path: Path, weights_path: Path
+) -> None:
+    cats = tmp_path / "cats"
+    cats.mkdir()
+    known = read_trained(runs["open_nsfw"])
+    write_trained(cats, replace(known, classes=("a", "b", "c")))
+    picture, out = PICTURES[0], tmp_path / "out.csv"
+    both = ["--model", cats, "-m", weights_path]
+    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0.5"]
+    for arguments, reason in (
+        (["classify", picture, "--model", tmp_path / "none"], "expected the folder of"),
+        (["classify", picture, *both], "got both"),
+        (["classify", picture, "--model", cats, "--threshold", "0.5"], "a class nsfw"),
+        (["batch", picture, "-o", out, "--model", cats, *sort], "a class nsfw"),
+        (["batch", picture, "-o", out, *both], "got both"),
+        (["export", "onnx", tmp_path / "a.onnx", *both], "got both"),
+        (["export", "onnx", tmp_path / "a.onnx", "--model", tmp_path], "the folder of"),
+        (["convert", runs["other"], tmp_path / "a.npy"], "open-nsfw export"),
+    ):
+        done = run_cli(*arguments)
+        assert done.exit_code == 1, arguments
+        assert reason in str(done.exception)
+        assert "\n" not in str(done.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"cats"}
+
+
+# -- files that lie
+
+
+def changed(run: Path, folder: Path, **fields: Any) -> Path:
+    """A copy of a run with other fields in its record."""
+    shutil.copytree(run, folder, dirs_exist_ok=True)
+    record = json.loads((folder / MODEL).read_text())
+    (folder / MODEL).write_text(json.dumps({**record, **fields}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"classes": ["a", "b"]},
+        {"classes": ["a", "a", "b"]},
+        {"classes": ["path", "a", "b"]},
+        {"classes": "abc"},
+        {"preprocessing": {}},
+        {"preprocessing": None},
+        {"head": [{"kind": "lambda"}]},
+        {"head": 3},
+        {"backbone": ""},
+        {"backbone": "../evil"},
+        {"version": 2},
+    ],
+    ids=str,
+)
+def test_hostile_records_are_one_line(
+    fields: dict[str, Any], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in RUNS:
+        folder = changed(runs[name], tmp_path / name, **fields)
+        with pytest.raises(WeightsError) as error:
+            Classifier(model=folder)
+        assert "\n" not in str(error.value)
+
+
+def test_broken_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = changed(runs["open_nsfw"], tmp_path)
+    arrays = folder / "model.safetensors"
+    data = arrays.read_bytes()
+    for content in (b"", data[:1000], data[:-1]):
+        arrays.write_bytes(content)
+        with pytest.raises(WeightsError) as error:
+            Classifier(model=folder)
+        assert "\n" not in str(error.value)
+    arrays.unlink()
+    with pytest.raises(OSError, match="expected the folder of a trained model"):
+        Classifier(model=folder)
+    (folder / MODEL).write_bytes(b"[" * 100_000)
+    with pytest.raises(WeightsError):
+        read_trained(folder)
+
+
+def test_arrays_of_another_shape_are_refused(
+    models: dict[str, TrainedModel], tmp_path: Path
+) -> None:
+    for name, layer in (("open_nsfw", DENSE), ("other", "logits")):
+        model = models[name]
+        fields = {f: np.zeros((5, 5), np.float32) for f in model.weights[layer]}
+        wrong = {**model.weights, layer: fields}
+        folder = tmp_path / name
+        folder.mkdir()
+        write_trained(folder, replace(model, weights=wrong))
+        with pytest.raises(WeightsError, match=layer):
+            Classifier(model=folder)
+
+
+# -- exports
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "options"),
+    [
+        ("onnx", "a.onnx", {}),
+        ("onnx", "half.onnx", {"precision": "float16", "layout": "nchw"}),
+        ("tflite", "a.tflite", {"precision": "float16"}),
+        ("graph", "graphs", {"optimize": False}),
+        ("coreml", "a.mlpackage", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_networks_are_exported(
+    format: str,
+    name: str,
+    options: dict[str, Any],
+    runs: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    done = export(
+        format, tmp_path / name, model=runs["other"], pictures=PICTURES, **options
+    )
+    assert done.difference <= done.tolerance
+    if format == "tflite":
+        said = json.loads((tmp_path / "a.json").read_text())
+        assert said["labels"] == list(CLASSES)
+        assert said["input"]["shape"] == [1, 64, 64, 3]
+        assert said["input"]["channel_order"] == "RGB"
+        assert "times 0.00784314" in said["preprocessing"]
+
+
+def test_yahoos_network_is_exported_with_its_labels(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    import onnx
+
+    path = tmp_path / "a.onnx"
+    done = export("onnx", path, model=runs["open_nsfw"], pictures=PICTURES)
+    assert done.difference <= done.tolerance
+    props = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+    assert props["labels"] == ",".join(CLASSES)
+
+
+def test_a_saved_model_has_the_preprocessing_in_it(
+    runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
+) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+
+    done = export(
+        "savedmodel",
+        tmp_path,
+        model=runs["other"],
+        pictures=PICTURES,
+        input_type="bytes",
+    )
+    tf = import_tensorflow()
+    served = tf.saved_model.load(str(done.path)).signatures["serving_default"]
+    files = tf.constant([Path(path).read_bytes() for path in PICTURES])
+    found = served(inputs=files)["outputs"].numpy()
+    assert np.abs(found - expected["other"]).max() <= SCORE_TOLERANCE
+    labels = (done.path / "assets" / "labels.txt").read_text().split()
+    assert labels == list(CLASSES)
+
+
+def test_int8_of_another_network_is_refused(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="int8 is for Yahoo's network"):
+        export("onnx", tmp_path / "a.onnx", model=runs["other"], precision="int8")
+    with pytest.raises(ValueError, match="got both"):
+        export("onnx", tmp_path / "a.onnx", "w.npy", model=runs["other"])
