@@ -10,7 +10,6 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf.backbones import BACKBONES
-from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.preprocessing import YAHOO
 from open_nsfw_tf.train import schedule
 from open_nsfw_tf.train.augment import Augmentation
@@ -278,7 +277,7 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
     plan = make_plan(name, size=size, epochs=epochs, **{**asked, "settings": settings})
     data = read_data(make_pictures(tmp_path / "data", classes, train=16, test=0))
     (tmp_path / "run").mkdir()
-    session = Session(plan, data, tmp_path / "run", "one", MAX_PIXELS)
+    session = Session(plan, data, tmp_path / "run")
     layers = [layer.name for layer in session.model.layers]
     after = layers[layers.index("pool") + 1 :]
     numbered = [f"head_{index}" for index in range(len(plan.recipe.head))]

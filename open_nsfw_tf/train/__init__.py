@@ -158,8 +158,10 @@ def train(
     with _folder(folder, mode, chief):
         found = read_data(data, validation=validation, seed=seed, max_pixels=max_pixels)
         chosen = positive_classes(found.classes, positive)
-        runs.settle_config(folder, plan.config(found, data), write=chief)
-        session = Session(plan, found, folder, devices, max_pixels)
+        if chief or mode == "resume":  # of others, the first worker's may be on its way
+            runs.settle_config(folder, plan.config(found, data), write=chief)
+        resume = mode == "resume"
+        session = Session(plan, found, folder, devices, max_pixels, resume)
         told.begin(found, plan, session.steps_left)
         for note in session.notes:
             told.say(note)

@@ -102,6 +102,7 @@ class Recipe:
             weights have one with as many classes.
         batch_norm_frozen: whether the backbone's batch norms keep their statistics,
             scales and offsets.
+        batch_norm_momentum: what stays of running statistics at each step.
         class_weights: whether rare classes count more.
         label_smoothing: what the right class gives to all, 0 to below 1.
         patience: epochs without a lower validation loss that end a stage; None: none.
@@ -123,6 +124,7 @@ class Recipe:
     last_bias: float = 1.0
     replace_last: bool = True
     batch_norm_frozen: bool = False
+    batch_norm_momentum: float = 0.9
     class_weights: bool = False
     label_smoothing: float = 0.0
     patience: int | None = None
@@ -153,6 +155,7 @@ _RANGES = {
     "batch_size": (1, 1 << 16),
     "momentum": (0, 0.9999),
     "weight_decay": (0, 1),
+    "batch_norm_momentum": (0, 0.9999),
     "last_kernel": (0, 1000),
     "last_bias": (0, 1000),
     "label_smoothing": (0, 0.99),
@@ -203,6 +206,11 @@ RECIPES = {
         corrected=(
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
+            (
+                "running statistics of batch norms keep .9 at each step, not the .999 of "
+                "Keras' MobileNetV2, with which a short run is validated by statistics "
+                "that are not its own"
+            ),
             "the number of epochs, the batch size and the dense layer's ReLU are ours",
         ),
         backbone="mobilenet_v2",
