@@ -16,8 +16,9 @@ from open_nsfw_tf.train.augment import Augmentation
 from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.fit import Watch
 from open_nsfw_tf.train.plan import make_plan
-from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage, changed
+from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage
 from open_nsfw_tf.train.session import Session
+from open_nsfw_tf.train.settings import changed
 from open_nsfw_tf.trained import HeadLayer
 
 DENSE = {"kind": "dense", "activation": "relu"}

@@ -26,8 +26,8 @@ from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.checkpoints import State, TrainingError
-from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
 from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
 from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
 ROOT = Path(__file__).parent.parent
