@@ -624,6 +624,23 @@ def test_two_devices_come_to_the_loss_of_one(
 
 
 @pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("UnavailableError", "another worker is gone: start all .* --resume"),
+        ("ResourceExhaustedError", "lower --batch-size"),
+        ("InternalError", "InternalError: first second"),
+    ],
+)
+def test_errors_of_computing_are_one_line(kind: str, message: str) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.train.learner import computing
+
+    error = getattr(import_tensorflow().errors, kind)(None, None, "first\nsecond")
+    with pytest.raises(TrainingError, match=f"^{message}$"), computing():
+        raise error
+
+
+@pytest.mark.parametrize(
     "cluster",
     [
         "{",
