@@ -627,7 +627,7 @@ def test_two_devices_come_to_the_loss_of_one(
     ("kind", "message"),
     [
         ("UnavailableError", "another worker is gone: start all .* --resume"),
-        ("ResourceExhaustedError", "lower --batch-size"),
+        ("ResourceExhaustedError", "memory is short: .* a lower --batch-size"),
         ("InternalError", "InternalError: first second"),
     ],
 )

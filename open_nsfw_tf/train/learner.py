@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,17 +195,13 @@ class Learner:
         flag = tf.TensorSpec((), tf.float32)
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
+        signature = None if spread else [*spec, flag]
         self._several = tf.distribute.MultiWorkerMirroredStrategy
-        self._train = tf.function(
-            self._run, input_signature=None if spread else [*spec, flag]
-        )
-        self._test = tf.function(self._measure, input_signature=spec)
-        self._reduce = tf.function(
-            lambda sums: strategy.run(_reduced, args=(sums,)), autograph=False
-        )
-        self._average = tf.function(
-            lambda: strategy.run(self._mean_statistics), autograph=False
-        )
+        as_graph = partial(tf.function, autograph=False)  # nothing here branches
+        self._train = as_graph(self._run, input_signature=signature)
+        self._test = as_graph(self._measure, input_signature=spec)
+        self._reduce = as_graph(lambda sums: strategy.run(_reduced, args=(sums,)))
+        self._average = as_graph(lambda: strategy.run(self._mean_statistics))
 
     def train(self, pictures: Any, labels: Any, stop: bool = False) -> Sums:
         """Take one step; what is told of it is from before.
