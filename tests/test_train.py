@@ -1,15 +1,17 @@
 """Training: what comes out, and that nothing that ends a run costs more than its step."""
 
 import csv
+import io
 import json
 import os
-import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,20 @@ import numpy as np
 import pytest
 from training_pictures import make_pictures
 
-from open_nsfw_tf import Classifier
+from open_nsfw_tf import Classifier, WeightsError
+from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import Told, TrainingResult, checkpoints, train
+from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
-from open_nsfw_tf.train.checkpoints import State, TrainingError
-from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
-from open_nsfw_tf.trained import read_trained
+from open_nsfw_tf.train.checkpoints import TrainingError
+from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.plan import make_plan
+from open_nsfw_tf.train.recipes import RECIPES, Stage
+from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = 8
+EPOCHS = 6
 # The same in Python and on the command line.
 ASKED: dict[str, Any] = {
     "backbone": "squeezenet",
@@ -37,7 +43,7 @@ ASKED: dict[str, Any] = {
     "settings": {"init": "random", "batch_size": 8, "augmentation.flip": "false"},
 }
 COMMAND = ["train", "data", "-o", "run", "--backbone", "squeezenet", "--size", "32"]
-COMMAND += ["--epochs", "8", "--learning-rate", "0.002", "--init", "random"]
+COMMAND += ["--epochs", "6", "--learning-rate", "0.002", "--init", "random"]
 COMMAND += ["--batch-size", "8", "--set", "augmentation.flip=false"]
 SAME = 1e-3  # of losses, relative: float32 sums in another order
 
@@ -157,29 +163,45 @@ def after_epoch(process: Any, number: int) -> None:
     raise AssertionError(process.stderr.read())
 
 
-def test_ctrl_c_kill_and_resume_come_to_the_same_end(
-    place: Path, whole: TrainingResult
+def test_kill_ctrl_c_and_resume_come_to_the_same_end(
+    place: Path,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     process = started(place)
-    after_epoch(process, 1)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate()
-    assert process.returncode == 130, error
-    assert "go on with the same command and --resume" in error
-    before = checkpoints.read_state(place / "run")
-    assert before is not None
-    process = started(place, "--resume")
-    after_epoch(process, len(before.history) + 2)
+    after_epoch(process, 2)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    between = checkpoints.read_state(place / "run")
-    assert between is not None
-    assert len(before.history) + 2 <= len(between.history) < EPOCHS
+    killed = checkpoints.read_state(place / "run")
+    assert killed is not None
+    assert 2 <= len(killed.history) < EPOCHS
+    monkeypatch.chdir(place)
+    threading.Thread(target=interrupt_at, args=(place, len(killed.history) + 1)).start()
+    assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
+    told = capfd.readouterr()
+    assert "go on with the same command and --resume" in told.err
+    assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
+    assert "left out: 1 broken pictures, the first is " in told.out
+    assert "recipe yahoo on squeezenet, 32x32 pixels\n" in told.out
+    stopped = checkpoints.read_state(place / "run")
+    assert stopped is not None
+    assert stopped.history[: len(killed.history)] == killed.history
     result = train(place / "data", place / "run", mode="resume", bootstrap=0, **ASKED)
     assert result.finished
-    assert result.history[: len(between.history)] == between.history
+    assert result.history[: len(stopped.history)] == stopped.history
     assert_same(result.history, whole.history)
+
+
+def interrupt_at(place: Path, epoch: int) -> None:
+    """Press Ctrl-C when an epoch was written down."""
+    for _ in range(6000):
+        state = checkpoints.read_state(place / "run")
+        if state is not None and len(state.history) >= epoch:
+            break
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:
@@ -213,59 +235,67 @@ def test_a_loss_that_is_no_number(place: Path) -> None:
     read_trained(place / "run")
 
 
-@pytest.fixture(scope="module")
-def network() -> Any:
-    from open_nsfw_tf.backbones import build
-
-    return build("squeezenet", 2, size=32, init="random", seed=0)
-
-
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Limits how large a file may be, as a disk that is nearly full does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_keeps_the_checkpoint(
-    tmp_path: Path, network: Any, small_files: Callable[[int], None]
+def test_a_run_without_a_test_set_or_extras_says_so(
+    folder: Path,
+    whole: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checkpoints.write(tmp_path, network, {}, State(step=3))
-    content = (tmp_path / checkpoints.CHECKPOINT).read_bytes()
-    small_files(1 << 20)
-    with pytest.raises(
-        OSError, match="checkpoint before is whole: make room.*--resume"
-    ):
-        checkpoints.write(tmp_path, network, {}, State(step=4))
-    assert (tmp_path / checkpoints.CHECKPOINT).read_bytes() == content
-    assert os.listdir(tmp_path) == [checkpoints.CHECKPOINT]
+    for name in (MODEL, ARRAYS):
+        (tmp_path / name).write_bytes((whole.run / name).read_bytes())
+    monkeypatch.setattr(outcome, "NEEDED", {"report": "no_such_package"})
+    said: list[str] = []
+    data = replace(read_data(folder), test=None)
+    accuracy = outcome.judge_run(tmp_path, data, ["nsfw"], 0, said.append)
+    assert accuracy == 1.0
+    assert "the validation pictures were judged instead" in said[0]
+    assert "no_such_package is missing: pip install 'open_nsfw_tf[train]'" in said[1]
+    assert len(read_table(tmp_path / runs.SCORES)) == 4
 
 
-def test_a_checkpoint_holds_no_nan(tmp_path: Path, network: Any) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-
-    checkpoints.write(tmp_path, network, {}, State(step=3))
-    bad = {"velocity/0": import_tensorflow().Variable([1.0, float("inf")])}
-    with pytest.raises(TrainingError, match=r"optimizer/velocity/0 .* not finite"):
-        checkpoints.write(tmp_path, network, bad, State(step=4))
-    state = checkpoints.read_state(tmp_path)
-    assert state is not None
-    assert state.step == 3
-    with pytest.raises(TrainingError, match="another network's.*--overwrite"):
-        checkpoints.restore(tmp_path, network, bad)
+# -- the command line
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64, b"\x80" + b"\0" * 80])
-def test_a_broken_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / checkpoints.CHECKPOINT).write_bytes(content)
-    with pytest.raises(TrainingError, match=r"cannot be read \(.*--overwrite") as error:
-        checkpoints.read_state(tmp_path)
-    assert "\n" not in str(error.value)
+class Terminal(io.StringIO):
+    """A file that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with _bar() as (begin, step):
+        begin(read_data(folder), make_plan("vgg", precision="bfloat16"), 40)
+        for _ in range(40):
+            step(1)
+    assert "40/" in terminal.getvalue()  # the total may come too late
+    assert "computing in bfloat16: less exact" in terminal.getvalue()
+
+
+def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["train", "--recipes"], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert all(f"{name}: {recipe.title}" in told for name, recipe in RECIPES.items())
+    assert "epochs of conv2d_56, learning rate 0.001, exponential" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume", "--overwrite"], "exclude each other"),
+        (["--set", "momentum"], "expected NAME=VALUE"),
+        (["--epochs", "many"], "expected a number, or some with commas"),
+        (["--recipe", "resnet"], "not one of yahoo, mobilenet"),
+        (["--mixed-precision", "int8"], "not one of float32, bfloat16, float16"),
+    ],
+)
+def test_wrong_usage(more: list[str], message: str, tmp_path: Path) -> None:
+    run = ["train", str(tmp_path), "-o", str(tmp_path / "run"), *more]
+    with pytest.raises(Exception, match=message):
+        app(run, standalone_mode=False)
+    assert not os.listdir(tmp_path)
 
 
 # -- whose folder it is
@@ -319,7 +349,23 @@ def test_overwriting_removes_what_a_run_wrote(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     (tmp_path / runs.LAST).mkdir()
     with runs.held(tmp_path, "overwrite"):
+        runs.clear(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [runs.LOCK, "mine.txt"]
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite"])
+def test_what_cannot_begin_leaves_no_run(
+    mode: Any, folder: Path, whole: TrainingResult, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    if mode == "overwrite":
+        shutil.copytree(whole.run, run)
+    before = sorted(os.listdir(run)) if run.exists() else [runs.LOCK]
+    with pytest.raises(WeightsError, match="--init random"):
+        train(folder, run, backbone="squeezenet", size=32, mode=mode)
+    with pytest.raises(OSError, match="nowhere"):
+        train(folder / "nowhere", run, mode=mode, **ASKED)
+    assert sorted(os.listdir(run)) == before
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -334,158 +380,12 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 def test_a_config_that_is_none(tmp_path: Path) -> None:
     (tmp_path / runs.CONFIG).write_text("{")
     with pytest.raises(ValueError, match="begin anew with --overwrite"):
-        runs.settle_config(tmp_path, {}, write=True)
+        runs.check_config(tmp_path, {})
 
 
 def test_the_class_of_the_report_must_be_one(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no class is called 'porn'.*sfw, nsfw"):
         train(folder, tmp_path / "run", positive=["porn"], **ASKED)
-
-
-# -- the step
-
-
-def learner_of(model: Any, recipe: Recipe, **options: Any) -> Any:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.learner import Learner, logits_of, set_trainable
-
-    set_trainable(model, recipe, "all")
-    strategy = import_tensorflow().distribute.get_strategy()
-    weights = options.pop("weights", None)
-    return Learner(model, logits_of(model), recipe, weights, strategy, **options)
-
-
-@pytest.fixture(scope="module")
-def batch() -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(0)
-    pictures = random.normal(size=(6, 32, 32, 3)).astype(np.float32)
-    return pictures, np.array([0, 1, 0, 0, 1, 0])
-
-
-def changes(model: Any, recipe: Recipe, batch: Any, **options: Any) -> dict[str, Any]:
-    """What one step does to each variable; the network is left as it was."""
-    learner = learner_of(model, recipe, **options)
-    before = {v.path: v.numpy().copy() for v in model.trainable_variables}
-    learner.optimizer.rate.assign(1e-3)
-    learner.train(*batch)
-    found = {}
-    for variable in model.trainable_variables:
-        found[variable.path] = variable.numpy() - before[variable.path]
-        variable.assign(before[variable.path])
-    return found
-
-
-def test_the_last_layer_learns_faster(network: Any, batch: Any) -> None:
-    plain = replace(RECIPES["yahoo"], last_kernel=1, last_bias=1, weight_decay=0)
-    same = changes(network, plain, batch)
-    fast = changes(network, replace(plain, last_kernel=5, last_bias=10), batch)
-    for path, change in same.items():
-        times = {"logits/kernel": 5, "logits/bias": 10}.get(path, 1)
-        np.testing.assert_allclose(fast[path], times * change, rtol=1e-3, atol=1e-7)
-    folded = changes(network, plain, batch, folded=True)
-    first = network.trainable_variables[0].path
-    np.testing.assert_allclose(folded[first], same[first] / 128**2, atol=1e-8)
-
-
-def test_weight_decay_is_of_kernels(network: Any, batch: Any) -> None:
-    plain = replace(RECIPES["yahoo"], weight_decay=0)
-    same = changes(network, plain, batch)
-    decayed = changes(network, replace(plain, weight_decay=0.5), batch)
-    for variable in network.trainable_variables:
-        wanted = -1e-3 * 0.5 * variable.numpy() * (variable.name == "kernel")
-        times = 5 if variable.path == "logits/kernel" else 1
-        np.testing.assert_allclose(
-            decayed[variable.path] - same[variable.path], times * wanted, atol=2e-6
-        )
-
-
-def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
-    recipe = replace(RECIPES["yahoo"], label_smoothing=0.2)
-    learner = learner_of(network, recipe, weights={0: 0.5, 1: 2.0})
-    pictures, labels = batch
-    scores = np.asarray(network(pictures, training=False), np.float64)
-    losses = -np.log(scores[range(6), labels])
-    total, right, count = learner.test(*batch)
-    assert total == pytest.approx(losses.sum(), rel=1e-4)
-    assert (right, count) == ((scores.argmax(1) == labels).sum(), 6)
-    wanted = np.eye(2)[labels] * 0.8 + 0.1
-    smooth = -(wanted * np.log(scores)).sum(1) * np.array([0.5, 2.0])[labels]
-    assert learner.train(*batch)[0] == pytest.approx(smooth.sum(), rel=1e-4)
-
-
-def test_momentum_is_caffes() -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.optimizer import Momentum
-
-    tf = import_tensorflow()
-    variable = tf.Variable([1.0])
-    optimizer = Momentum([variable], [2.0], [0.1], 0.9)
-    optimizer.rate.assign(0.5)
-    velocity, value = 0.0, 1.0
-    for gradient in (1.0, -2.0, 0.5):
-        optimizer.apply([tf.constant([gradient])])
-        velocity = 0.9 * velocity - 0.5 * 2.0 * (gradient + 0.1 * value)
-        value += velocity
-        assert variable.numpy()[0] == pytest.approx(value, rel=1e-5)
-
-
-def test_a_step_that_overflows_is_left_out() -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.optimizer import LARGEST_SCALE, Momentum
-
-    tf = import_tensorflow()
-    variable = tf.Variable([1.0])
-    optimizer = Momentum([variable], [1.0], [0.0], 0.9, scaled=True)
-    optimizer.rate.assign(0.5)
-    optimizer.apply([tf.constant([float("inf")])])
-    assert variable.numpy()[0] == 1.0
-    assert optimizer.scale.numpy() == LARGEST_SCALE / 2
-    optimizer.apply([tf.constant([LARGEST_SCALE / 2])])
-    assert variable.numpy()[0] == 0.5
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_sixteen_bits(precision: str, batch: Any) -> None:
-    from open_nsfw_tf.backbones import build
-
-    model = build(
-        "squeezenet", 2, size=32, init="random", seed=0, dtype=f"mixed_{precision}"
-    )
-    recipe = replace(RECIPES["yahoo"], weight_decay=0)
-    learner = learner_of(model, recipe, scaled=precision == "float16")
-    learner.optimizer.rate.assign(1e-3)
-    losses = [learner.train(*batch)[0] for _ in range(30)]
-    assert min(losses[-3:]) < losses[0]
-    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
-
-
-# -- a frozen body
-
-
-def test_a_frozen_body_gives_the_same_head(folder: Path, tmp_path: Path) -> None:
-    from open_nsfw_tf.picture import MAX_PIXELS
-    from open_nsfw_tf.train.data import read_data
-    from open_nsfw_tf.train.fit import Watch
-    from open_nsfw_tf.train.plan import make_plan
-    from open_nsfw_tf.train.session import Session
-
-    stages = (Stage(3, 1e-3, Schedule("step", 0.5), trainable_from="head"),)
-    own = replace(
-        RECIPES["yahoo"], stages=stages, init="random", batch_size=8, augmentation=None
-    )
-    asked: dict[str, Any] = {"recipe": own, "backbone": "squeezenet", "size": 32}
-    data, found = read_data(folder), []
-    for freeze in (False, True):
-        run = tmp_path / str(freeze)
-        run.mkdir()
-        plan = make_plan(freeze_body=freeze, **asked)
-        session = Session(plan, data, run, "one", MAX_PIXELS)
-        assert session.run(Watch())
-        found.append(
-            (session.history, session.model.get_layer("logits").kernel.numpy())
-        )
-    assert_same(found[0][0], found[1][0])
-    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-4)
 
 
 # -- many devices
@@ -525,6 +425,7 @@ def test_two_workers_come_to_the_loss_of_one(
 
 MIRRORED = """
 import sys
+from pathlib import Path
 from open_nsfw_tf.backend import import_tensorflow
 tf = import_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -532,10 +433,17 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 sys.path.insert(0, sys.argv[1])
 from test_train import ASKED
-from open_nsfw_tf.train import train
-asked = {**ASKED, "epochs": 2}
-train("data", "run", devices="all", bootstrap=0, **asked)
-train("data", "run", devices="all", bootstrap=0, mode="resume", **{**asked, "epochs": 3})
+from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.fit import Watch
+from open_nsfw_tf.train.plan import make_plan
+from open_nsfw_tf.train.session import Session
+data, run = read_data("data"), Path("run")
+run.mkdir()
+for epochs in (1, 2):  # the second one goes on with the first
+    plan = make_plan(**{**ASKED, "epochs": epochs})
+    session = Session(plan, data, run, "all")
+    assert session.workers.devices == 2
+    assert session.run(Watch())
 """
 
 
@@ -543,15 +451,12 @@ def test_two_devices_come_to_the_loss_of_one(
     place: Path, whole: TrainingResult
 ) -> None:
     subprocess.run(
-        [sys.executable, "-c", MIRRORED, ROOT / "tests"],
-        cwd=place,
-        capture_output=True,
-        check=True,
+        [sys.executable, "-c", MIRRORED, ROOT / "tests"], cwd=place, check=True
     )
     state = checkpoints.read_state(place / "run")
     assert state is not None
     np.testing.assert_allclose(
-        figures(state.history), figures(whole.history[:3]), rtol=0.02, atol=0.01
+        figures(state.history), figures(whole.history[:2]), rtol=0.02, atol=0.01
     )
 
 

@@ -1,14 +1,16 @@
 """Training on folders of pictures: the original, or a backbone of one's own.
 
-The parts: `recipes` are tables, `plan` settles what a run does and `run` owns its folder.
-`data` finds and checks the pictures, `augment` varies them, `pixels` keeps them decoded,
-`inputs` makes batches of them, `features` are those of a frozen body and `kept` makes
-batches of these. `fit` is the loop; `learner` takes a step with the `optimizer`, on the
-devices of `workers`; `schedule` decides by the history, `checkpoints` keep it.
-`outcome` judges what came out.
+The parts: `recipes` are tables, `settings` change their numbers; `plan` settles what a
+run does and `run` owns its folder. `data` finds and checks the pictures, `augment` varies
+them, `pixels` keeps them decoded, `inputs` makes batches of them, `features` are those of
+a frozen body and `kept` makes batches of these. A `session` has all that a plan needs,
+and `fit` is its loop: `learner` takes a step with the `optimizer`, on the devices of
+`workers`; `schedule` decides by the history, `checkpoints` keep it. `outcome` judges what
+came out, `curves` and `board` show how it went.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from open_nsfw_tf.train.workers import is_chief
 
 __all__ = ["Told", "TrainingResult", "train"]
 
+REDRAWN = 30.0  # seconds after which the curves are drawn anew
 BOOTSTRAP = 200  # replicates for the confidence intervals of the report
 
 
@@ -109,7 +112,7 @@ def train(
         run: the folder for what comes out, see `open_nsfw_tf.train.run`.
         recipe: a key of `open_nsfw_tf.train.recipes.RECIPES`, or a recipe of one's own.
         backbone: a key of `open_nsfw_tf.backbones.BACKBONES`; None: the recipe's.
-        settings: numbers of the recipe to set otherwise, see `recipes.changed`.
+        settings: numbers of the recipe to set otherwise, see `settings.changed`.
         epochs: of every stage; or one number for each of them.
         learning_rate: of the first stage; those of others change in proportion.
         size: pixels a side of the network's input; None: the backbone's.
@@ -156,8 +159,14 @@ def train(
     with _folder(folder, mode, chief):
         found = read_data(data, validation=validation, seed=seed, max_pixels=max_pixels)
         chosen = positive_classes(found.classes, positive)
-        runs.settle_config(folder, plan.config(found, data), write=chief)
-        session = Session(plan, found, folder, devices, max_pixels)
+        config, resume = plan.config(found, data), mode == "resume"
+        if resume:
+            runs.check_config(folder, config)
+        session = Session(plan, found, folder, devices, max_pixels, resume)
+        if chief:  # nothing is lost, or begun, before all is ready
+            if mode == "overwrite":
+                runs.clear(folder)
+            runs.write_config(folder, config)
         told.begin(found, plan, session.steps_left)
         for note in session.notes:
             told.say(note)
@@ -189,12 +198,16 @@ def _folder(folder: Path, mode: Mode, chief: bool) -> Iterator[None]:
 
 def _watch(folder: Path, session: Session, told: Told, chief: bool) -> Watch:
     """What is done after every epoch."""
+    drawn = time.monotonic()
 
     def epoch(history: list[Row]) -> None:
+        nonlocal drawn
         if chief:
             runs.write_history(folder, history)
             session.board.write(history[-1])
+        if chief and time.monotonic() - drawn > REDRAWN:
             draw(folder, history)
+            drawn = time.monotonic()
         told.epoch(history[-1])
 
     return Watch(told.step, epoch, lambda: session.write(folder), told.stop)
