@@ -16,11 +16,9 @@ from open_nsfw_tf.architecture import (
     WeightsError,
     check_weights,
     classes_of,
-    fold_batch_norm,
-    is_folded,
-    unfold_batch_norm,
 )
 from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
     FORMATS,
     detect,

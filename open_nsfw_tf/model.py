@@ -18,9 +18,9 @@ from open_nsfw_tf.architecture import (
     Weights,
     check_weights,
     classes_of,
-    fold_batch_norm,
 )
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.image import ImageError, check_batch
 from open_nsfw_tf.image_graph import (
     error_reason,

@@ -15,8 +15,8 @@ from open_nsfw_tf.architecture import (
     Weights,
     WeightsError,
     check_weights,
-    fold_batch_norm,
 )
+from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.formats import FORMATS, check_size, detect, module, reading
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.published import (

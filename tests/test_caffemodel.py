@@ -13,10 +13,8 @@ from open_nsfw_tf.architecture import (
     DENSE,
     WeightsError,
     check_weights,
-    fold_batch_norm,
-    is_folded,
-    unfold_batch_norm,
 )
+from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import caffemodel, detect
 from open_nsfw_tf.formats.caffemodel import _blob, _message
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 ROWS = [
     ["messages", "pipeline", "filetype"],
     ["architecture", "picture", "backend", "preprocessing"],
-    ["image", "scores"],
+    ["image", "scores", "folding"],
     ["formats", "published", "image_decode", "samples"] + ["image_resize"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["trained"],

@@ -423,6 +423,32 @@ def test_two_workers_come_to_the_loss_of_one(
     assert len(told[0]) >= EPOCHS
 
 
+LONE = """
+from open_nsfw_tf.cli.app import errors_in_one_line
+from open_nsfw_tf.train import workers
+workers.PATIENCE = 2
+with errors_in_one_line():
+    workers.workers()
+"""
+
+
+def test_a_lone_worker_does_not_wait_for_ever() -> None:
+    names = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    task = {"type": "worker", "index": 0}
+    cluster = json.dumps({"cluster": {"worker": names}, "task": task})
+    ended = subprocess.run(
+        [sys.executable, "-c", LONE],
+        env={**os.environ, "TF_CONFIG": cluster},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert "error: TF_CONFIG: not all workers came within 2 s" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 MIRRORED = """
 import sys
 from pathlib import Path

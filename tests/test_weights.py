@@ -20,9 +20,8 @@ from open_nsfw_tf.architecture import (
     LAYERS,
     WeightsError,
     check_weights,
-    fold_batch_norm,
-    is_folded,
 )
+from open_nsfw_tf.folding import fold_batch_norm, is_folded
 from open_nsfw_tf.published import PUBLISHED, fetch_weights, verify
 from open_nsfw_tf.weights import find_weights
 

@@ -13,8 +13,8 @@ from open_nsfw_tf.architecture import (
     LAYERS,
     Weights,
     check_weights,
-    identity_batch_norm,
 )
+from open_nsfw_tf.folding import identity_batch_norm
 from open_nsfw_tf.network import network
 from open_nsfw_tf.weights import load_weights
 

@@ -24,8 +24,8 @@ from open_nsfw_tf.architecture import (
     WeightsError,
     check_weights,
     classes_of,
-    identity_batch_norm,
 )
+from open_nsfw_tf.folding import identity_batch_norm
 from open_nsfw_tf.formats import (
     BROKEN,
     float32,

@@ -25,8 +25,8 @@ from open_nsfw_tf.architecture import (
     Convolution,
     Layer,
     Weights,
-    identity_batch_norm,
 )
+from open_nsfw_tf.folding import identity_batch_norm
 from open_nsfw_tf.formats import BROKEN, float32, reading, replacing, whole
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.formats.onnx_walk import (

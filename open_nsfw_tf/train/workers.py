@@ -11,6 +11,10 @@ too; `optimizer.Momentum` is there for its learning rates.
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +23,7 @@ from open_nsfw_tf.messages import one_line, shown
 
 DEVICES = ("one", "all")
 CLUSTER = "TF_CONFIG"  # the environment variable that names the workers
+PATIENCE = 600.0  # seconds, until all workers must have come
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def _cluster_workers(tf: Any) -> Workers:
     try:
         cards = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices(cards[:1], "GPU")
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with _patience():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
             f"{CLUSTER}: no cluster came together: {one_line(error)}"
@@ -113,3 +119,32 @@ def _cluster_workers(tf: Any) -> Workers:
     return Workers(
         strategy, cluster["task"]["index"], len(cluster["cluster"]["worker"])
     )
+
+
+_WATCH = """
+import os, select, signal, sys
+if not select.select([sys.stdin], [], [], float(sys.argv[2]))[0]:
+    print(sys.argv[3], file=sys.stderr, flush=True)
+    os.kill(int(sys.argv[1]), signal.SIGKILL)
+"""
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """End this process where the others do not come: TensorFlow would wait for ever.
+
+    Meanwhile it answers neither to its own threads nor to signals, so that another
+    process has to watch it. Nothing is lost: no file has been written yet.
+    """
+    said = (
+        f"error: {CLUSTER}: not all workers came within {PATIENCE:g} s: start the same "
+        "command for each of them, and look whether one has ended"
+    )
+    watch = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, str(os.getpid()), str(PATIENCE), said],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        yield
+    finally:
+        watch.communicate()  # the end of its input is the end of its watch
