@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf import Classifier
+from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import Told, TrainingResult, checkpoints, train
 from open_nsfw_tf.train import run as runs
@@ -27,7 +30,7 @@ from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
 from open_nsfw_tf.trained import read_trained
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = 8
+EPOCHS = 6
 # The same in Python and on the command line.
 ASKED: dict[str, Any] = {
     "backbone": "squeezenet",
@@ -37,7 +40,7 @@ ASKED: dict[str, Any] = {
     "settings": {"init": "random", "batch_size": 8, "augmentation.flip": "false"},
 }
 COMMAND = ["train", "data", "-o", "run", "--backbone", "squeezenet", "--size", "32"]
-COMMAND += ["--epochs", "8", "--learning-rate", "0.002", "--init", "random"]
+COMMAND += ["--epochs", "6", "--learning-rate", "0.002", "--init", "random"]
 COMMAND += ["--batch-size", "8", "--set", "augmentation.flip=false"]
 SAME = 1e-3  # of losses, relative: float32 sums in another order
 
@@ -157,29 +160,41 @@ def after_epoch(process: Any, number: int) -> None:
     raise AssertionError(process.stderr.read())
 
 
-def test_ctrl_c_kill_and_resume_come_to_the_same_end(
-    place: Path, whole: TrainingResult
+def test_kill_ctrl_c_and_resume_come_to_the_same_end(
+    place: Path,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     process = started(place)
-    after_epoch(process, 1)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate()
-    assert process.returncode == 130, error
-    assert "go on with the same command and --resume" in error
-    before = checkpoints.read_state(place / "run")
-    assert before is not None
-    process = started(place, "--resume")
-    after_epoch(process, len(before.history) + 2)
+    after_epoch(process, 2)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    between = checkpoints.read_state(place / "run")
-    assert between is not None
-    assert len(before.history) + 2 <= len(between.history) < EPOCHS
+    killed = checkpoints.read_state(place / "run")
+    assert killed is not None
+    assert 2 <= len(killed.history) < EPOCHS
+    monkeypatch.chdir(place)
+    threading.Thread(target=interrupt_at, args=(place, len(killed.history) + 1)).start()
+    assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
+    assert "go on with the same command and --resume" in capfd.readouterr().err
+    stopped = checkpoints.read_state(place / "run")
+    assert stopped is not None
+    assert stopped.history[: len(killed.history)] == killed.history
     result = train(place / "data", place / "run", mode="resume", bootstrap=0, **ASKED)
     assert result.finished
-    assert result.history[: len(between.history)] == between.history
+    assert result.history[: len(stopped.history)] == stopped.history
     assert_same(result.history, whole.history)
+
+
+def interrupt_at(place: Path, epoch: int) -> None:
+    """Press Ctrl-C when an epoch was written down."""
+    for _ in range(6000):
+        state = checkpoints.read_state(place / "run")
+        if state is not None and len(state.history) >= epoch:
+            break
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:
@@ -384,7 +399,7 @@ def test_the_last_layer_learns_faster(network: Any, batch: Any) -> None:
         np.testing.assert_allclose(fast[path], times * change, rtol=1e-3, atol=1e-7)
     folded = changes(network, plain, batch, folded=True)
     first = network.trainable_variables[0].path
-    np.testing.assert_allclose(folded[first], same[first] / 128**2, atol=1e-8)
+    np.testing.assert_allclose(folded[first], same[first] / 128**2, atol=1e-7)
 
 
 def test_weight_decay_is_of_kernels(network: Any, batch: Any) -> None:
@@ -525,6 +540,7 @@ def test_two_workers_come_to_the_loss_of_one(
 
 MIRRORED = """
 import sys
+from pathlib import Path
 from open_nsfw_tf.backend import import_tensorflow
 tf = import_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -532,10 +548,18 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 sys.path.insert(0, sys.argv[1])
 from test_train import ASKED
-from open_nsfw_tf.train import train
-asked = {**ASKED, "epochs": 2}
-train("data", "run", devices="all", bootstrap=0, **asked)
-train("data", "run", devices="all", bootstrap=0, mode="resume", **{**asked, "epochs": 3})
+from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.fit import Watch
+from open_nsfw_tf.train.plan import make_plan
+from open_nsfw_tf.train.session import Session
+data, run = read_data("data"), Path("run")
+run.mkdir()
+for epochs in (1, 2):  # the second one goes on with the first
+    plan = make_plan(**{**ASKED, "epochs": epochs})
+    session = Session(plan, data, run, "all", MAX_PIXELS)
+    assert session.workers.devices == 2
+    assert session.run(Watch())
 """
 
 
@@ -543,15 +567,12 @@ def test_two_devices_come_to_the_loss_of_one(
     place: Path, whole: TrainingResult
 ) -> None:
     subprocess.run(
-        [sys.executable, "-c", MIRRORED, ROOT / "tests"],
-        cwd=place,
-        capture_output=True,
-        check=True,
+        [sys.executable, "-c", MIRRORED, ROOT / "tests"], cwd=place, check=True
     )
     state = checkpoints.read_state(place / "run")
     assert state is not None
     np.testing.assert_allclose(
-        figures(state.history), figures(whole.history[:3]), rtol=0.02, atol=0.01
+        figures(state.history), figures(whole.history[:2]), rtol=0.02, atol=0.01
     )
 
 

@@ -72,9 +72,9 @@ def build(
         dtype: of `DTYPES`: what is computed in; variables and scores are float32.
 
     Returns:
-        A `keras.Model` of the backbone's name, from ``input``, float32 (N, size, size, 3),
-        preprocessed, to ``predictions``, softmax, float32 (N, classes). Its layers are
-        the body's, ``pool``, ``head_0`` and so on, ``logits`` (of resnet50_thin:
+        A `keras.Model` of the backbone's name, from ``input``, float32 (N, size, size,
+        3), preprocessed, to ``predictions``, softmax, float32 (N, classes). Its layers
+        are the body's, ``pool``, ``head_0`` and so on, ``logits`` (of resnet50_thin:
         ``fc_nsfw``) and ``predictions``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network's values as plain arrays, and back; names and shapes checked on both sides."""
+"""A network's values as plain arrays, and back; names and shapes are checked."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What stands on a body's pooled features: the head, the last dense layer, the softmax."""
+"""What stands on a body's pooled features: head, last dense layer, softmax."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,14 +1,17 @@
 """He and Sun's network of constrained time cost as a table: arXiv 1412.1710, model J'.
 
-Model J of the paper's table 1 is (7, 64)/2, pool 3, (2, 128) four times, pool 2, (2, 256)
-four times, pool 3, (2, 2304), (2, 256), spatial pyramid pooling, two dense layers of 4096.
-In J' each of the poolings has stride 1 and the convolution after it has the stride that
-the pooling had ("delayed subsampling").
+Model J of the paper's table 1 is (7, 64)/2, pool 3, (2, 128) four times, pool 2, (2,
+256) four times, pool 3, (2, 2304), (2, 256), spatial pyramid pooling, two dense layers
+of 4096. In J' each of the poolings has stride 1 and the convolution after it has the
+stride that the pooling had ("delayed subsampling").
 
-What could not be read up, and is chosen here: the pads, so that the stages' maps have the 36,
-18 and 6 pixels a side that the table's caption gives (an even kernel pads none and one
-pixel by turns); the levels of the pyramid, which are those of SPP-net (arXiv 1406.4729),
-of the same authors. The two dense layers are `HEAD`, which `build` adds if it is given.
+The paper was not at hand: filters and strides were checked against the HeNet of
+ducha-aiki/caffenet-benchmark, which follows it (for 128 pixels, without the pyramid).
+What could not be read up, and is chosen here: the pads, so that the stages' maps have
+the 36, 18 and 6 pixels a side that the table's caption gives (an even kernel pads none
+and one pixel by turns); the levels of the pyramid, which are those of SPP-net (arXiv
+1406.4729), of the same authors. The two dense layers are `HEAD`, which `build` adds if
+it is given.
 """
 
 from typing import Any

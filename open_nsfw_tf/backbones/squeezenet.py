@@ -1,10 +1,10 @@
 """SqueezeNet 1.0 as a table: Iandola et al., arXiv 1602.07360, table 1.
 
 Yahoo's comparison of 2016 says "SqueezeNet" without a version; 1.0 is the paper's. In the
-paper a convolution with a ReLU, ``conv10``, gives a map for each class and the mean comes
-last. Here, as in all backbones, the mean comes first and a dense layer of as many
-parameters last: the same function but for that ReLU. With 1000 classes there are 1,248,424
-parameters, as in the authors' model.
+paper a convolution with a ReLU, ``conv10``, gives a map for each class and the mean
+comes last. Here, as in all backbones, the mean comes first and a dense layer of as many
+parameters last: the same function but for that ReLU. With 1000 classes there are
+1,248,424 parameters, as in the authors' model.
 """
 
 from typing import Any

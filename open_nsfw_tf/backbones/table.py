@@ -42,8 +42,8 @@ class Backbone:
         body: from a symbolic batch, and pretrained values or None, to ``pool``.
         pretrained: what `body` gets where pretrained weights are asked for.
         last: the name of the last dense layer.
-        head: what its paper puts between ``pool`` and the last layer; `build` adds it only
-            where it is asked to.
+        head: what its paper puts between ``pool`` and the last layer; `build` adds it
+            only where it is asked to.
         top1: published accuracy on ImageNet's validation set, one crop; None: unknown.
         top1_source: where that is published.
     """

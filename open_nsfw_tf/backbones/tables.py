@@ -1,8 +1,8 @@
 """Networks as tables of rows, and the one builder that walks them.
 
-The rows are what Caffe's layers were: every convolution has a bias and a ReLU after it, pads
-are zeros on all four sides, and a pooling's output size is rounded up. Layers have the
-names of the networks' prototxts, with ``_`` for ``/``, which Keras does not allow.
+The rows are what Caffe's layers were: every convolution has a bias and a ReLU after it,
+pads are zeros on all four sides, and a pooling's output size is rounded up. Layers have
+the names of the networks' prototxts, with ``_`` for ``/``, which Keras does not allow.
 """
 
 from collections.abc import Callable, Sequence

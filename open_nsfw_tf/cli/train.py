@@ -297,7 +297,7 @@ def _found(data: Data, plan: Plan) -> Iterator[str]:
             counts = ", ".join(f"{shown(c)} {n}" for c, n in data.count(split).items())
             yield f"{name}: {len(split)} pictures: {counts}"
     if data.broken:
-        path, reason = data.broken[0]
+        reason = data.broken[0][1]
         yield f"left out: {len(data.broken)} broken pictures, the first is {shown(reason)}"
     if data.ignored:
         yield f"left out: {data.ignored} files that are no pictures"

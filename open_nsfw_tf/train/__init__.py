@@ -9,6 +9,7 @@ devices of `workers`; `schedule` decides by the history, `checkpoints` keep it.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from open_nsfw_tf.train.workers import is_chief
 
 __all__ = ["Told", "TrainingResult", "train"]
 
+REDRAWN = 30.0  # seconds after which the curves are drawn anew
 BOOTSTRAP = 200  # replicates for the confidence intervals of the report
 
 
@@ -189,12 +191,16 @@ def _folder(folder: Path, mode: Mode, chief: bool) -> Iterator[None]:
 
 def _watch(folder: Path, session: Session, told: Told, chief: bool) -> Watch:
     """What is done after every epoch."""
+    drawn = time.monotonic()
 
     def epoch(history: list[Row]) -> None:
+        nonlocal drawn
         if chief:
             runs.write_history(folder, history)
             session.board.write(history[-1])
+        if chief and time.monotonic() - drawn > REDRAWN:
             draw(folder, history)
+            drawn = time.monotonic()
         told.epoch(history[-1])
 
     return Watch(told.step, epoch, lambda: session.write(folder), told.stop)
