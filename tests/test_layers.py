@@ -29,7 +29,7 @@ OWNERS = {
     "tensorflow": {"backend", "export/graph", "image_graph", "image_decode"}
     | {"image_resize", "train/augment", "train/inputs"},
     "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
-    | {"backbones/keras_apps", "train/learner"},
+    | {"backbones/keras_apps", "backbones/tables", "train/learner"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",

@@ -10,15 +10,15 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf.backbones import BACKBONES
-from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.preprocessing import YAHOO
 from open_nsfw_tf.train import schedule
 from open_nsfw_tf.train.augment import Augmentation
 from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.fit import Watch
 from open_nsfw_tf.train.plan import make_plan
-from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage, changed
+from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage
 from open_nsfw_tf.train.session import Session
+from open_nsfw_tf.train.settings import changed
 from open_nsfw_tf.trained import HeadLayer
 
 DENSE = {"kind": "dense", "activation": "relu"}
@@ -278,7 +278,7 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
     plan = make_plan(name, size=size, epochs=epochs, **{**asked, "settings": settings})
     data = read_data(make_pictures(tmp_path / "data", classes, train=16, test=0))
     (tmp_path / "run").mkdir()
-    session = Session(plan, data, tmp_path / "run", "one", MAX_PIXELS)
+    session = Session(plan, data, tmp_path / "run")
     layers = [layer.name for layer in session.model.layers]
     after = layers[layers.index("pool") + 1 :]
     numbered = [f"head_{index}" for index in range(len(plan.recipe.head))]

@@ -23,11 +23,12 @@ from training_pictures import make_pictures
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import Told, TrainingResult, checkpoints, train
+from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.checkpoints import State, TrainingError
+from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
-from open_nsfw_tf.trained import read_trained
+from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 6
@@ -177,7 +178,11 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     monkeypatch.chdir(place)
     threading.Thread(target=interrupt_at, args=(place, len(killed.history) + 1)).start()
     assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
-    assert "go on with the same command and --resume" in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "go on with the same command and --resume" in told.err
+    assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
+    assert "left out: 1 broken pictures, the first is " in told.out
+    assert "recipe yahoo on squeezenet, 32x32 pixels\n" in told.out
     stopped = checkpoints.read_state(place / "run")
     assert stopped is not None
     assert stopped.history[: len(killed.history)] == killed.history
@@ -281,6 +286,51 @@ def test_a_broken_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None
     with pytest.raises(TrainingError, match=r"cannot be read \(.*--overwrite") as error:
         checkpoints.read_state(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_without_a_test_set_or_extras_says_so(
+    folder: Path,
+    whole: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (MODEL, ARRAYS):
+        (tmp_path / name).write_bytes((whole.run / name).read_bytes())
+    monkeypatch.setattr(outcome, "NEEDED", {"report": "no_such_package"})
+    said: list[str] = []
+    data = replace(read_data(folder), test=None)
+    accuracy = outcome.judge_run(tmp_path, data, ["nsfw"], 0, said.append)
+    assert accuracy == 1.0
+    assert "the validation pictures were judged instead" in said[0]
+    assert "no_such_package is missing: pip install 'open_nsfw_tf[train]'" in said[1]
+    assert len(read_table(tmp_path / runs.SCORES)) == 4
+
+
+# -- the command line
+
+
+def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["train", "--recipes"], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert all(f"{name}: {recipe.title}" in told for name, recipe in RECIPES.items())
+    assert "epochs of conv2d_56, learning rate 0.001, exponential" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume", "--overwrite"], "exclude each other"),
+        (["--set", "momentum"], "expected NAME=VALUE"),
+        (["--epochs", "many"], "expected a number, or some with commas"),
+        (["--recipe", "resnet"], "not one of yahoo, mobilenet"),
+        (["--mixed-precision", "int8"], "not one of float32, bfloat16, float16"),
+    ],
+)
+def test_wrong_usage(more: list[str], message: str, tmp_path: Path) -> None:
+    run = ["train", str(tmp_path), "-o", str(tmp_path / "run"), *more]
+    with pytest.raises(Exception, match=message):
+        app(run, standalone_mode=False)
+    assert not os.listdir(tmp_path)
 
 
 # -- whose folder it is
@@ -478,8 +528,6 @@ def test_sixteen_bits(precision: str, batch: Any) -> None:
 
 
 def test_a_frozen_body_gives_the_same_head(folder: Path, tmp_path: Path) -> None:
-    from open_nsfw_tf.picture import MAX_PIXELS
-    from open_nsfw_tf.train.data import read_data
     from open_nsfw_tf.train.fit import Watch
     from open_nsfw_tf.train.plan import make_plan
     from open_nsfw_tf.train.session import Session
@@ -494,7 +542,7 @@ def test_a_frozen_body_gives_the_same_head(folder: Path, tmp_path: Path) -> None
         run = tmp_path / str(freeze)
         run.mkdir()
         plan = make_plan(freeze_body=freeze, **asked)
-        session = Session(plan, data, run, "one", MAX_PIXELS)
+        session = Session(plan, data, run)
         assert session.run(Watch())
         found.append(
             (session.history, session.model.get_layer("logits").kernel.numpy())
@@ -548,7 +596,6 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 sys.path.insert(0, sys.argv[1])
 from test_train import ASKED
-from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.fit import Watch
 from open_nsfw_tf.train.plan import make_plan
@@ -557,7 +604,7 @@ data, run = read_data("data"), Path("run")
 run.mkdir()
 for epochs in (1, 2):  # the second one goes on with the first
     plan = make_plan(**{**ASKED, "epochs": epochs})
-    session = Session(plan, data, run, "all", MAX_PIXELS)
+    session = Session(plan, data, run, "all")
     assert session.workers.devices == 2
     assert session.run(Watch())
 """

@@ -52,7 +52,7 @@ def metadata(classes: int, labels: Sequence[str] | None) -> dict[str, str]:
     said = {name: text for name, text in METADATA.items() if name != "labels"}
     if labels is None and classes == len(LABELS):
         labels = LABELS
-    return {**said, "labels": ",".join(labels)} if labels else said
+    return {"labels": ",".join(labels), **said} if labels else said
 
 
 def graph(

@@ -1,6 +1,6 @@
 """Training on folders of pictures: the original, or a backbone of one's own.
 
-The parts: `recipes` are tables, `plan` settles what a run does and `run` owns its folder.
+The parts: `recipes` are tables, `settings` change their numbers, `plan` settles what a run does and `run` owns its folder.
 `data` finds and checks the pictures, `augment` varies them, `pixels` keeps them decoded,
 `inputs` makes batches of them, `features` are those of a frozen body and `kept` makes
 batches of these. `fit` is the loop; `learner` takes a step with the `optimizer`, on the
@@ -111,7 +111,7 @@ def train(
         run: the folder for what comes out, see `open_nsfw_tf.train.run`.
         recipe: a key of `open_nsfw_tf.train.recipes.RECIPES`, or a recipe of one's own.
         backbone: a key of `open_nsfw_tf.backbones.BACKBONES`; None: the recipe's.
-        settings: numbers of the recipe to set otherwise, see `recipes.changed`.
+        settings: numbers of the recipe to set otherwise, see `settings.changed`.
         epochs: of every stage; or one number for each of them.
         learning_rate: of the first stage; those of others change in proportion.
         size: pixels a side of the network's input; None: the backbone's.
@@ -158,8 +158,10 @@ def train(
     with _folder(folder, mode, chief):
         found = read_data(data, validation=validation, seed=seed, max_pixels=max_pixels)
         chosen = positive_classes(found.classes, positive)
-        runs.settle_config(folder, plan.config(found, data), write=chief)
-        session = Session(plan, found, folder, devices, max_pixels)
+        if chief or mode == "resume":  # of others, the first worker's may be on its way
+            runs.settle_config(folder, plan.config(found, data), write=chief)
+        resume = mode == "resume"
+        session = Session(plan, found, folder, devices, max_pixels, resume)
         told.begin(found, plan, session.steps_left)
         for note in session.notes:
             told.say(note)

@@ -43,6 +43,13 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
         layer.trainable = index >= start and not frozen
 
 
+def set_batch_norms(model: Any, recipe: Recipe) -> None:
+    """Let running statistics follow as fast as the recipe wants it."""
+    for layer in model.layers:
+        if _is_norm(layer):
+            layer.momentum = recipe.batch_norm_momentum
+
+
 def logits_of(model: Any) -> Any:
     """The network up to its last dense layer's output, without the softmax."""
     import keras

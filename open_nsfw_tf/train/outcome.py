@@ -16,7 +16,7 @@ from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.schedule import Row
 
 NEEDED = {"report": "sklearn", "figures": "matplotlib"}
-INSTALL = "pip install 'open_nsfw_tf[evaluate]'"
+INSTALL = "pip install 'open_nsfw_tf[train]'"
 
 
 def draw(folder: Path, history: Sequence[Row]) -> bool:

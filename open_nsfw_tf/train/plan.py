@@ -11,7 +11,8 @@ from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.preprocessing import Preprocessing
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, changed
+from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage
+from open_nsfw_tf.train.settings import changed
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 VERSION = 1  # of the config

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from open_nsfw_tf.backbones import body_of, build, weights_of
 from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train import checkpoints, schedule
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.board import Board
@@ -13,7 +15,12 @@ from open_nsfw_tf.train.features import features
 from open_nsfw_tf.train.fit import Batches, Fit, Watch
 from open_nsfw_tf.train.inputs import Inputs
 from open_nsfw_tf.train.kept import FeatureBatches
-from open_nsfw_tf.train.learner import head_of, is_folded, logits_of
+from open_nsfw_tf.train.learner import (
+    head_of,
+    is_folded,
+    logits_of,
+    set_batch_norms,
+)
 from open_nsfw_tf.train.plan import Plan
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.workers import workers
@@ -26,9 +33,10 @@ class Session:
     Args:
         plan: what shall be done.
         data: the pictures.
-        folder: of the run; a checkpoint in it is gone on with.
+        folder: of the run.
         devices: see `workers`.
         max_pixels: larger pictures count as broken.
+        resume: whether a checkpoint in the folder is gone on with.
 
     Attributes:
         board: TensorBoard's.
@@ -37,12 +45,18 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, data: Data, folder: Path, devices: str, max_pixels: int
+        self,
+        plan: Plan,
+        data: Data,
+        folder: Path,
+        devices: str = "one",
+        max_pixels: int = MAX_PIXELS,
+        resume: bool = True,
     ) -> None:
         self.plan, self.data, self.folder = plan, data, folder
         self.max_pixels = max_pixels
         self.board = Board(folder / runs.LOGS)
-        self.state = checkpoints.read_state(folder)
+        self.state = checkpoints.read_state(folder) if resume else None
         self.workers = workers(devices)
         self._check()
         recipe = plan.recipe
@@ -61,6 +75,7 @@ class Session:
         self.broken: dict[str, str] = {}
         self.notes: list[str] = []
         self.recipe = recipe
+        set_batch_norms(self.model, recipe)
         self.folded = recipe.init == "pretrained" and is_folded(self.model)
         if self.folded and not recipe.batch_norm_frozen:
             self.recipe = replace(recipe, batch_norm_frozen=True)
@@ -126,20 +141,25 @@ class Session:
         """Write the network as it is now as a trained model.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written, as on a full disk.
         """
-        folder.mkdir(exist_ok=True)
         plan = self.plan
-        write_trained(
-            folder,
-            TrainedModel(
-                plan.backbone,
-                self.data.classes,
-                plan.preprocessing,
-                plan.recipe.head,
-                weights_of(self.model),
-            ),
+        trained = TrainedModel(
+            plan.backbone,
+            self.data.classes,
+            plan.preprocessing,
+            plan.recipe.head,
+            weights_of(self.model),
         )
+        try:
+            folder.mkdir(exist_ok=True)
+            write_trained(folder, trained)
+        except OSError as error:
+            reason = error.strerror or one_line(error)
+            raise OSError(
+                f"{shown(folder)}: cannot write the model: {reason}; the last checkpoint "
+                "is whole: make room, then go on with --resume"
+            ) from error
 
     def _check(self) -> None:
         """Refuse what cannot be divided among the devices."""
