@@ -1,11 +1,12 @@
 """Training on folders of pictures: the original, or a backbone of one's own.
 
-The parts: `recipes` are tables, `settings` change their numbers, `plan` settles what a run does and `run` owns its folder.
-`data` finds and checks the pictures, `augment` varies them, `pixels` keeps them decoded,
-`inputs` makes batches of them, `features` are those of a frozen body and `kept` makes
-batches of these. `fit` is the loop; `learner` takes a step with the `optimizer`, on the
-devices of `workers`; `schedule` decides by the history, `checkpoints` keep it.
-`outcome` judges what came out.
+The parts: `recipes` are tables, `settings` change their numbers; `plan` settles what a
+run does and `run` owns its folder. `data` finds and checks the pictures, `augment` varies
+them, `pixels` keeps them decoded, `inputs` makes batches of them, `features` are those of
+a frozen body and `kept` makes batches of these. A `session` has all that a plan needs,
+and `fit` is its loop: `learner` takes a step with the `optimizer`, on the devices of
+`workers`; `schedule` decides by the history, `checkpoints` keep it. `outcome` judges what
+came out, `curves` and `board` show how it went.
 """
 
 import os

@@ -1,18 +1,29 @@
 """One step of training and one of validation, on one device or on many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from open_nsfw_tf.backbones import POOL
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.train.checkpoints import TrainingError
 from open_nsfw_tf.train.optimizer import Momentum
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
 from open_nsfw_tf.trained import HeadLayer
 
 PREDICTIONS = "predictions"  # the softmax of every network here
+_GONE = "another worker is gone: start all of them again, with --resume"
+HINTS = {  # what to do about TensorFlow's errors
+    "ResourceExhaustedError": "memory is short: begin anew with a lower --batch-size",
+    "UnavailableError": _GONE,
+    "AbortedError": _GONE,
+    "CancelledError": _GONE,
+    "DeadlineExceededError": _GONE,
+}
 INPUTS = 128.0  # the largest of a network that takes pixels minus their mean
 Sums = np.ndarray  # float64: of losses, of right answers, of pictures
 
@@ -120,6 +131,21 @@ def rules(
     return multipliers, decays
 
 
+@contextmanager
+def computing() -> Iterator[None]:
+    """TensorFlow's errors of computing as errors of one line.
+
+    Raises:
+        TrainingError: memory is short, another worker is gone, or whatever it is.
+    """
+    tf = import_tensorflow()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        kind = type(error).__name__
+        raise TrainingError(HINTS.get(kind, f"{kind}: {one_line(error)}")) from error
+
+
 class Learner:
     """A network, what it is trained with, and its two steps.
 
@@ -169,17 +195,13 @@ class Learner:
         flag = tf.TensorSpec((), tf.float32)
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
+        signature = None if spread else [*spec, flag]
         self._several = tf.distribute.MultiWorkerMirroredStrategy
-        self._train = tf.function(
-            self._run, input_signature=None if spread else [*spec, flag]
-        )
-        self._test = tf.function(self._measure, input_signature=spec)
-        self._reduce = tf.function(
-            lambda sums: strategy.run(_reduced, args=(sums,)), autograph=False
-        )
-        self._average = tf.function(
-            lambda: strategy.run(self._mean_statistics), autograph=False
-        )
+        as_graph = partial(tf.function, autograph=False)  # nothing here branches
+        self._train = as_graph(self._run, input_signature=signature)
+        self._test = as_graph(self._measure, input_signature=spec)
+        self._reduce = as_graph(lambda sums: strategy.run(_reduced, args=(sums,)))
+        self._average = as_graph(lambda: strategy.run(self._mean_statistics))
 
     def train(self, pictures: Any, labels: Any, stop: bool = False) -> Sums:
         """Take one step; what is told of it is from before.
@@ -194,22 +216,26 @@ class Learner:
             it is the same on all workers.
         """
         flag = import_tensorflow().constant(float(stop))
-        return self._local(self._train(pictures, labels, flag))
+        with computing():
+            return self._local(self._train(pictures, labels, flag))
 
     def test(self, pictures: Any, labels: Any) -> Sums:
         """Sums over these pictures; of the plain loss, without weights and smoothing."""
-        return np.asarray(self._test(pictures, labels).numpy(), np.float64)
+        with computing():
+            return np.asarray(self._test(pictures, labels).numpy(), np.float64)
 
     def added_up(self, sums: Sums) -> Sums:
         """Sums of all workers, of one device each."""
-        if isinstance(self.strategy, self._several):
+        if not isinstance(self.strategy, self._several):
+            return sums
+        with computing():
             return self._local(self._reduce(import_tensorflow().constant(sums)))
-        return sums
 
     def average_statistics(self) -> None:
         """Give all devices the same running statistics of batch norms, their mean."""
         if self.strategy.num_replicas_in_sync > 1:
-            self._average()
+            with computing():
+                self._average()
 
     def _local(self, sums: Any) -> Sums:
         first = self.strategy.experimental_local_results(sums)[0]

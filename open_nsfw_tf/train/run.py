@@ -39,7 +39,7 @@ FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + 
 )
 FOLDERS = (LAST, LOGS, KEPT)
 LONGEST = 1 << 20  # bytes of a config
-FREE = ("epochs",)  # settings that may change when a run goes on
+FREE = ("epochs", "written_by")  # what may change when a run goes on
 
 
 @contextmanager
