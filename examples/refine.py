@@ -181,6 +181,14 @@ def refine(options: Options) -> tuple[float, float]:
     return first, second
 
 
+def tell(first: float, second: float) -> None:
+    """Say which model is better, and end with status 1 if it is not the second."""
+    figures = f"test accuracy {first:.2%} before, {second:.2%} after"
+    if second <= first:
+        sys.exit(f"not better: {figures}")
+    print(f"better: {figures}")
+
+
 def main() -> None:
     """Read the command line, and refine."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -193,13 +201,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160, help="pixels a side, about")
     parser.add_argument("--seed", type=int, default=0)
     options = Options(**vars(parser.parse_args()))
+    if options.folds < 2:
+        parser.error(
+            "expected 2 folds or more: each is scored by a model of the others"
+        )
     try:
         first, second = refine(options)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
-    if second <= first:
-        sys.exit(f"not better: test accuracy {first:.2%} before, {second:.2%} after")
-    print(f"better: test accuracy {first:.2%} before, {second:.2%} after")
+    tell(first, second)
 
 
 if __name__ == "__main__":
