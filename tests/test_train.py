@@ -1,8 +1,10 @@
 """Training: what comes out, and that nothing that ends a run costs more than its step."""
 
 import csv
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,13 +20,15 @@ import numpy as np
 import pytest
 from training_pictures import make_pictures
 
-from open_nsfw_tf import Classifier
+from open_nsfw_tf import Classifier, WeightsError
 from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.checkpoints import TrainingError
 from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.plan import make_plan
 from open_nsfw_tf.train.recipes import RECIPES, Stage
 from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
@@ -252,6 +256,24 @@ def test_a_run_without_a_test_set_or_extras_says_so(
 # -- the command line
 
 
+class Terminal(io.StringIO):
+    """A file that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with _bar() as (begin, step):
+        begin(read_data(folder), make_plan("vgg", precision="bfloat16"), 40)
+        for _ in range(40):
+            step(1)
+    assert "40/" in terminal.getvalue()  # the total may come too late
+    assert "computing in bfloat16: less exact" in terminal.getvalue()
+
+
 def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     app(["train", "--recipes"], standalone_mode=False)
     told = capsys.readouterr().out
@@ -327,7 +349,23 @@ def test_overwriting_removes_what_a_run_wrote(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     (tmp_path / runs.LAST).mkdir()
     with runs.held(tmp_path, "overwrite"):
+        runs.clear(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [runs.LOCK, "mine.txt"]
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite"])
+def test_what_cannot_begin_leaves_no_run(
+    mode: Any, folder: Path, whole: TrainingResult, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    if mode == "overwrite":
+        shutil.copytree(whole.run, run)
+    before = sorted(os.listdir(run)) if run.exists() else [runs.LOCK]
+    with pytest.raises(WeightsError, match="--init random"):
+        train(folder, run, backbone="squeezenet", size=32, mode=mode)
+    with pytest.raises(OSError, match="nowhere"):
+        train(folder / "nowhere", run, mode=mode, **ASKED)
+    assert sorted(os.listdir(run)) == before
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -342,7 +380,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 def test_a_config_that_is_none(tmp_path: Path) -> None:
     (tmp_path / runs.CONFIG).write_text("{")
     with pytest.raises(ValueError, match="begin anew with --overwrite"):
-        runs.settle_config(tmp_path, {}, write=True)
+        runs.check_config(tmp_path, {})
 
 
 def test_the_class_of_the_report_must_be_one(folder: Path, tmp_path: Path) -> None:

@@ -159,10 +159,14 @@ def train(
     with _folder(folder, mode, chief):
         found = read_data(data, validation=validation, seed=seed, max_pixels=max_pixels)
         chosen = positive_classes(found.classes, positive)
-        if chief or mode == "resume":  # of others, the first worker's may be on its way
-            runs.settle_config(folder, plan.config(found, data), write=chief)
-        resume = mode == "resume"
+        config, resume = plan.config(found, data), mode == "resume"
+        if resume:
+            runs.check_config(folder, config)
         session = Session(plan, found, folder, devices, max_pixels, resume)
+        if chief:  # nothing is lost, or begun, before all is ready
+            if mode == "overwrite":
+                runs.clear(folder)
+            runs.write_config(folder, config)
         told.begin(found, plan, session.steps_left)
         for note in session.notes:
             told.say(note)

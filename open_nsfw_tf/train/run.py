@@ -37,7 +37,7 @@ FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + 
     REPORT,
     EVALUATION,
 )
-FOLDERS = (LAST, LOGS, KEPT)
+FOLDERS = (LAST, LOGS)
 LONGEST = 1 << 20  # bytes of a config
 FREE = ("epochs", "written_by")  # what may change when a run goes on
 
@@ -49,7 +49,7 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
     Args:
         folder: of the run.
         mode: "new" refuses one with a run in it; "resume" goes on with it, or begins it;
-            "overwrite" removes what a run before wrote, and nothing else.
+            "overwrite" leaves it to `clear`.
 
     Raises:
         FileExistsError: there is a run and `mode` is "new"; or the folder has files, and
@@ -59,7 +59,7 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = {name for name in os.listdir(folder) if not name.startswith(".")}
-    if names and CONFIG not in names:
+    if CONFIG not in names and names - {*FILES, KEPT}:
         raise FileExistsError(
             f"{shown(folder)}: expected a folder for a run, it has other files: name one "
             "that is empty or not there yet"
@@ -76,13 +76,16 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
                 f"{shown(folder)} has a run in it: go on with it with --resume, or begin "
                 "anew with --overwrite"
             )
-        if mode == "overwrite":
-            _clear(folder)
         _sweep(folder)
         yield
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Remove what a run before wrote, but for kept features, and nothing else.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     for name in FOLDERS:
@@ -97,31 +100,37 @@ def _sweep(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def settle_config(folder: Path, config: Mapping[str, Any], write: bool) -> None:
-    """Write what was asked for, or hold it against what the run was begun with.
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Hold what is asked for against what a run was begun with, if there is one.
 
     Args:
         folder: of the run.
         config: JSON.
-        write: whether this process writes.
 
     Raises:
         ValueError: the run was begun with something else; its first differences are
             named.
-        OSError: the file cannot be written.
     """
-    path = folder / CONFIG
-    if path.exists():
-        before = _read(path)
-        differences = list(_differences(before, config))
-        if differences:
-            raise ValueError(
-                f"{shown(folder)}: this run was begun with {'; '.join(differences[:3])}: "
-                "give the same options to go on with it, or name another folder"
-            )
-    if write:
-        with replacing(path) as unfinished:
-            unfinished.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    if not (folder / CONFIG).exists():
+        return
+    differences = list(_differences(_read(folder / CONFIG), config))
+    if differences:
+        raise ValueError(
+            f"{shown(folder)}: this run was begun with {'; '.join(differences[:3])}: "
+            "give the same options to go on with it, or name another folder"
+        )
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write what is asked for, and the classes.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    with replacing(folder / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    with replacing(folder / CLASSES) as unfinished:
+        unfinished.write_text("\n".join(config["classes"]) + "\n", encoding="utf-8")
 
 
 def _read(path: Path) -> Any:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from open_nsfw_tf.backbones import body_of, build, weights_of
-from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train import checkpoints, schedule
@@ -88,9 +87,6 @@ class Session:
             make(data.train, True),
             make(data.validation, False),
         )
-        if self.workers.is_chief:
-            with replacing(folder / runs.CLASSES) as unfinished:
-                unfinished.write_text("\n".join(data.classes) + "\n", encoding="utf-8")
 
     @property
     def history(self) -> list[Row]:
