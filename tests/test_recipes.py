@@ -265,7 +265,7 @@ REDUCED: dict[str, Any] = {  # classes, pixels, and numbers that suit so little
     "yahoo": (2, 32, {"learning_rate": 2e-4}),
     "mobilenet": (3, 32, {"learning_rate": 0.02, "settings": {"init": "random"}}),
     "inception": (5, 75, {"learning_rate": 0.005, "settings": {"init": "random"}}),
-    "vgg": (2, 32, {"learning_rate": 0.005}),
+    "vgg": (2, 32, {}),
 }
 
 

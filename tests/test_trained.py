@@ -77,6 +77,20 @@ def run_cli(*arguments: Any) -> Any:
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+def process(home: Path, *arguments: Any) -> Any:
+    """A command as a process of its own, which succeeds."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "open-nsfw", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 # -- pixels
 
 
@@ -299,16 +313,8 @@ def test_ray_sends_the_model(
     from open_nsfw_tf.distributed import score_with_ray
 
     out = tmp_path / "out"
-    arguments = ["batch", *PICTURES, "-o", out, "--model", runs["open_nsfw"]]
-    done = subprocess.run(
-        [Path(sys.executable).parent / "open-nsfw", *arguments, "--ray", "--actors=1"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
+    ray = ["--model", runs["open_nsfw"], "--ray", "--actors=1"]
+    process(tmp_path, "batch", *PICTURES, "-o", out, *ray)
     table = read_table(out)
     assert list(table.columns) == list(CLASSES)
     order = [table.paths.index(path) for path in PICTURES]
@@ -337,8 +343,9 @@ def test_the_command_line(
 
     table = tmp_path / "scores.jsonl"
     sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--link"]
-    done = run_cli("batch", *PICTURES, "-o", table, "--model", run, *sort)
-    assert "2 nsfw" in done.output
+    done = process(tmp_path, "batch", *PICTURES, "-o", table, "--model", run, *sort)
+    assert "2 nsfw" in done.stdout
+    assert len(read_table(table)) == len(PICTURES)
     assert run_cli("convert", run, tmp_path / "fine.npy").exit_code == 0
 
 

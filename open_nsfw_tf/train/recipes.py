@@ -274,7 +274,7 @@ RECIPES = {
             ),
         ),
         backbone="vgg16",
-        stages=(Stage(40, 0.01, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
+        stages=(Stage(40, 0.003, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
         init="random",
         head=(
             HeadLayer("dense", units=128, activation="relu"),
