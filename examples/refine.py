@@ -8,7 +8,7 @@ What is likely in a wrong class is moved to OUT/mistakes, from where `open-nsfw 
 undo` takes it back. Ends with status 1 if the second model is not better than the first.
 
 python examples/refine.py OUT [--pictures 1000] [--classes 2] [--errors .2] [--folds 4]
-    [--epochs 20] [--size 160] [--seed 0]
+    [--epochs 20] [--size 256] [--seed 0]
 """
 
 import argparse
@@ -33,7 +33,7 @@ from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import train
 
 TEST = 0.4  # of all pictures: both models are judged on them, so they should be many
-LEARNING_RATE = 0.0003
+LEARNING_RATE = 0.001
 # A head of its own for the frozen body learns everything by heart if it is let.
 SETTINGS = {"weight_decay": 0.0, "stages.0.schedule.factor": 1.0}
 
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--errors", type=float, default=0.2, help="share, in train/")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--size", type=int, default=160, help="pixels a side, about")
+    parser.add_argument("--size", type=int, default=256, help="pixels a side, about")
     parser.add_argument("--seed", type=int, default=0)
     options = Options(**vars(parser.parse_args()))
     if options.folds < 2:
