@@ -23,12 +23,14 @@ from make_dataset import PATTERNS, make_dataset
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
+from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.folder import File, find
 from open_nsfw_tf.dataset.judged import judge as join
 from open_nsfw_tf.dataset.mistakes import find_mistakes, moves_of
 from open_nsfw_tf.dataset.moves import Journal
 from open_nsfw_tf.dataset.plan import plan
 from open_nsfw_tf.judge import judge
+from open_nsfw_tf.plots import import_matplotlib
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import train
 
@@ -150,6 +152,8 @@ def compare(options: Options) -> None:
 
 def refine(options: Options) -> tuple[float, float]:
     """The whole loop; the test accuracy of the first and of the second model."""
+    need("cleanlab")  # before the work
+    import_matplotlib()
     out = options.out
     train_folder = out / "pictures" / "train"
     planted = make_dataset(

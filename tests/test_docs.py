@@ -130,7 +130,6 @@ HELP = [
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
     ["open-nsfw", "evaluate", "--help"],
-    ["open-nsfw", "train", "--help"],
     ["open-nsfw", "models", "--help"],
     ["open-nsfw", "train", "--help"],
     ["open-nsfw", "dataset", "--help"],

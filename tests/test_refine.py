@@ -17,7 +17,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import refine
 
 FOLDS, ERRORS, TRAINING = 2, 36, 180
-SMALL = ["--pictures", "300", "--size", "96", "--folds", str(FOLDS), "--seed", "1"]
+SMALL = [
+    "--pictures",
+    "300",
+    "--size",
+    "96",
+    "--epochs",
+    "12",
+    "--seed",
+    "1",
+    "--folds",
+] + [str(FOLDS)]
 
 
 @contextmanager
