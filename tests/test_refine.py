@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,17 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import refine
 
 FOLDS, ERRORS, TRAINING = 2, 36, 180
-SMALL = [
-    "--pictures",
-    "300",
-    "--size",
-    "96",
-    "--epochs",
-    "12",
-    "--seed",
-    "1",
-    "--folds",
-] + [str(FOLDS)]
+SMALL = shlex.split(
+    f"--pictures 300 --size 96 --epochs 12 --folds {FOLDS} --seed 1"
+)
 
 
 @contextmanager
