@@ -30,7 +30,7 @@ def read(path: Path) -> Weights:
         data = whole(path)
         if int.from_bytes(data[:8], "little") > MAX_HEADER:
             raise WeightsError(f"its header has more than {MAX_HEADER >> 20} MiB")
-        for name, array in load(data).items():
+        for name, array in sorted(load(data).items()):  # as read, in any order
             if array.dtype not in FLOATS:
                 raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
             layer, _, field = name.rpartition(".")

@@ -144,7 +144,10 @@ def _compute(
     """One pass over all pictures, whose features are written as they come."""
     tf = import_tensorflow()
     spec = tf.TensorSpec([None, *body.input_shape[1:]], tf.float32)
-    run = tf.function(lambda batch: body(batch, training=False), input_signature=[spec])
+    look = tf.function(lambda batch: body(batch, training=False))
+    run = look.get_concrete_function(
+        spec
+    )  # no warning that bodies before were traced too
     count, width = 0, body.output_shape[-1]
     with replacing(values) as unfinished, unfinished.open("wb") as file:
         _write_header(file, (0, width))
