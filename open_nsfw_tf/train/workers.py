@@ -143,6 +143,7 @@ def _patience() -> Iterator[None]:
     watch = subprocess.Popen(
         [sys.executable, "-c", _WATCH, str(os.getpid()), str(PATIENCE), said],
         stdin=subprocess.PIPE,
+        stderr=sys.stderr,  # which may be another than the one that C libraries have
     )
     try:
         yield
