@@ -8,36 +8,43 @@ from PIL import Image
 
 SIZES = ((640, 480), (333, 500), (1200, 800), (224, 224), (90, 1000))  # width, height
 
-# Photographs that scikit-image installs; no drawings, logos or plots.
-_INSTALLED = (
-    "astronaut.png",
-    "coffee.png",
-    "chelsea.png",
-    "rocket.jpg",
-    "motorcycle_left.png",
-    "camera.png",
-    "coins.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "retina.jpg",
-    "grass.png",
-    "gravel.png",
-    "brick.png",
-    "cell.png",
-    "clock_motion.png",
-    "microaneurysms.png",
-    "moon.png",
-    "multipage.tif",
-)
+# Photographs that other packages install, by package and its folder of them; no drawings,
+# logos or plots.
+_INSTALLED = {
+    ("skimage", "data"): (
+        "astronaut.png",
+        "coffee.png",
+        "chelsea.png",
+        "rocket.jpg",
+        "motorcycle_left.png",
+        "camera.png",
+        "coins.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "retina.jpg",
+        "grass.png",
+        "gravel.png",
+        "brick.png",
+        "cell.png",
+        "clock_motion.png",
+        "microaneurysms.png",
+        "moon.png",
+        "multipage.tif",
+        "no_time_for_that_tiny.gif",
+    ),
+    ("sklearn", "datasets/images"): ("china.jpg", "flower.jpg"),
+    ("matplotlib", "mpl-data/sample_data"): ("grace_hopper.jpg",),
+}
 
 
 def installed_pictures() -> list[Path]:
-    """The photographs that come with scikit-image; none where it is not installed."""
-    spec = find_spec("skimage")
-    if spec is None or spec.origin is None:
-        return []
-    folder = Path(spec.origin).parent / "data"
-    return [folder / name for name in _INSTALLED if (folder / name).is_file()]
+    """The photographs that scikit-image, scikit-learn and matplotlib bring, if any."""
+    found = []
+    for (package, folder), names in _INSTALLED.items():
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:
+            found += [Path(spec.origin).parent / folder / name for name in names]
+    return [path for path in found if path.is_file()]
 
 
 def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:

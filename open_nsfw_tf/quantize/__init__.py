@@ -144,8 +144,8 @@ def sample_batch() -> np.ndarray:
     """What is calibrated with where the user names no pictures.
 
     Returns:
-        float32 (N, 224, 224, 3), BGR minus the mean: the photographs that scikit-image
-        installs, if it is there, and generated pictures.
+        float32 (N, 224, 224, 3), BGR minus the mean: the photographs that other packages
+        install (`installed_pictures`), and generated pictures.
     """
     pictures: list[Picture] = [*installed_pictures(), *generated_pictures(GENERATED)]
     return np.stack([yahoo_tensor(picture) for picture in pictures])
