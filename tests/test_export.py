@@ -16,6 +16,7 @@ from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
 from open_nsfw_tf.export import FORMATS, ExportError, export
+from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.formats.onnx_graph import METADATA
 
@@ -57,6 +58,19 @@ def test_onnx(weights: Any, tmp_path: Path, layout: str, precision: str) -> None
     assert props == METADATA
     assert props["labels"] == "sfw,nsfw"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_int8_is_calibrated_on_pictures_of_all_places(
+    weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_room, "MAX_CALIBRATED", 4)
+    monkeypatch.setattr(job_room, "MIN_CALIBRATED", 2)
+    job = export_room.Job(weights, "int8")
+    named = [np.full((9, 9, 3), 20 * number, np.uint8) for number in range(7)]
+    export_room.take_pictures(job, named)
+    kept = [int(np.median(one)) for one in job.calibration + 117]
+    assert len(kept) == 4
+    assert kept[-1] > 90  # the fifth picture or a later one
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])

@@ -89,8 +89,8 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     if job.precision != "int8":
         return
     # Spread over all that were named: a folder's first ones may be of one kind.
-    step = max(1, len(named) // MAX_CALIBRATED)
-    job.calibration = job.batch[::step][:MAX_CALIBRATED] if named else job.batch[:0]
+    count = min(len(named), MAX_CALIBRATED)
+    job.calibration = job.batch[np.arange(count) * len(named) // max(count, 1)]
     if len(named) < MIN_CALIBRATED:
         job.said.append(
             f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
