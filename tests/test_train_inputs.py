@@ -524,6 +524,24 @@ def test_stale_or_cut_features_are_computed_again(body: Any, tmp_path: Path) -> 
     assert not list((tmp_path / "kept").glob(".*"))
 
 
+def test_features_of_less_precision_are_others(body: Any, tmp_path: Path) -> None:
+    from keras.models import clone_model
+
+    (tmp_path / "in").mkdir()
+    split = _split(tmp_path / "in")
+
+    def rougher(layer: Any) -> Any:
+        config = {**layer.get_config(), "dtype": "mixed_bfloat16"}
+        return type(layer).from_config(config)
+
+    rough = clone_model(body, clone_function=rougher)
+    rough.set_weights(body.get_weights())
+    found = features(rough, split, SMALL, tmp_path / "kept")
+    exact = features(body, split, SMALL, tmp_path / "kept")
+    assert not exact.kept
+    assert not np.array_equal(exact.values, found.values)
+
+
 def test_features_without_what_broke(body: Any, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     split = _split(tmp_path / "in")

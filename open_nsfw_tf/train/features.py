@@ -55,8 +55,8 @@ def features(
 ) -> Features:
     """Compute the features of pictures, or find them where they were kept.
 
-    They are kept under a digest of the body's weights, the preprocessing, and the
-    pictures' paths, sizes and times: where any of them changed they are computed again.
+    They are kept under a digest of the body's weights and precision, the preprocessing,
+    and the pictures' paths, sizes and times: where any of them changed they are computed again.
     The files, ``features-*.npy`` and ``rows-*.npy``, can be removed at any time.
 
     Args:
@@ -105,7 +105,7 @@ def _key(body: Any, split: Split, preprocessing: Preprocessing) -> str:
     # No names: Keras numbers layers from process to process as they are made.
     for layer in body.layers:
         shape = getattr(layer.output, "shape", None)
-        known.update(f"{type(layer).__name__} {shape}".encode())
+        known.update(f"{type(layer).__name__} {layer.compute_dtype} {shape}".encode())
     for weight in body.weights:
         array = np.ascontiguousarray(weight)
         known.update(f"{array.shape} {array.dtype}".encode())
@@ -145,9 +145,8 @@ def _compute(
     tf = import_tensorflow()
     spec = tf.TensorSpec([None, *body.input_shape[1:]], tf.float32)
     look = tf.function(lambda batch: body(batch, training=False))
-    run = look.get_concrete_function(
-        spec
-    )  # no warning that bodies before were traced too
+    # Made at once: no warning that bodies before were traced too.
+    run = look.get_concrete_function(spec)
     count, width = 0, body.output_shape[-1]
     with replacing(values) as unfinished, unfinished.open("wb") as file:
         _write_header(file, (0, width))
