@@ -149,6 +149,7 @@ def test_every_number_can_be_set(name: str, value: object, found: Any) -> None:
         ("momentum", "fast"),
         ("momentum", "2"),
         ("momentum", "true"),
+        ("momentum", "null"),
         ("batch_size", "1.5"),
         ("head", "[]"),
         ("head.7.units", "3"),

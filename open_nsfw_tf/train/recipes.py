@@ -131,7 +131,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            missing = value is None and name != "patience"
+            if missing or (value is not None and not low <= value <= high):
                 raise ValueError(
                     f"expected a {name} of {low:g} to {high:g}, got {value}"
                 )
