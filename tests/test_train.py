@@ -14,6 +14,7 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,16 @@ from training_pictures import make_pictures
 from open_nsfw_tf import Classifier, WeightsError
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
+from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.checkpoints import TrainingError
 from open_nsfw_tf.train.data import read_data
+from open_nsfw_tf.train.fit import Fit, Watch
 from open_nsfw_tf.train.plan import make_plan
 from open_nsfw_tf.train.recipes import RECIPES, Stage
+from open_nsfw_tf.train.workers import Workers
 from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
 ROOT = Path(__file__).parent.parent
@@ -246,7 +250,7 @@ def test_a_run_without_a_test_set_or_extras_says_so(
     monkeypatch.setattr(outcome, "NEEDED", {"report": "no_such_package"})
     said: list[str] = []
     data = replace(read_data(folder), test=None)
-    accuracy = outcome.judge_run(tmp_path, data, ["nsfw"], 0, said.append)
+    accuracy = outcome.judge_run(tmp_path, data, ["nsfw"], 0, MAX_PIXELS, said.append)
     assert accuracy == 1.0
     assert "the validation pictures were judged instead" in said[0]
     assert "no_such_package is missing: pip install 'open_nsfw_tf[train]'" in said[1]
@@ -351,6 +355,48 @@ def test_overwriting_removes_what_a_run_wrote(tmp_path: Path) -> None:
     with runs.held(tmp_path, "overwrite"):
         runs.clear(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [runs.LOCK, "mine.txt"]
+
+
+def test_a_run_that_is_half_removed_is_still_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (runs.CONFIG, runs.HISTORY):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / runs.LAST).mkdir()
+
+    def killed(folder: Path, ignore_errors: bool) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, runs.held(tmp_path, "overwrite"):
+        patch.setattr(runs.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs.clear(tmp_path)
+    with runs.held(tmp_path, "overwrite"):
+        runs.clear(tmp_path)
+        assert os.listdir(tmp_path) == [runs.LOCK]
+
+
+def test_a_validation_that_is_gone_stops_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: Any = SimpleNamespace(steps=1)
+    learner: Any = SimpleNamespace(average_statistics=lambda: None)
+    fit = Fit(
+        tmp_path,
+        None,
+        None,
+        RECIPES["yahoo"],
+        batches,
+        batches,
+        weights=None,
+        workers=Workers(None),
+        watch=Watch(),
+        state=None,
+    )
+    fit.state.step, fit.state.sums = 1, [1.0, 1.0, 2.0]
+    monkeypatch.setattr(fit, "_validate", lambda learner: np.zeros(3))
+    with pytest.raises(TrainingError, match="no picture of the validation"):
+        fit._finish_epoch(learner, 0)
 
 
 @pytest.mark.parametrize("mode", ["new", "overwrite"])

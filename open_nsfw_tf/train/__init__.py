@@ -180,7 +180,7 @@ def train(
                 told.say("no curves were drawn, as matplotlib is missing")
         if chief and finished:
             session.write(folder / runs.LAST)
-            accuracy = judge_run(folder, found, chosen, bootstrap, told.say)
+            accuracy = judge_run(folder, found, chosen, bootstrap, max_pixels, told.say)
     return TrainingResult(
         folder, found.classes, history, finished, accuracy, len(broken)
     )

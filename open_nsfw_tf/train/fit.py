@@ -104,7 +104,8 @@ class Fit:
         """Train to the end, or until `Watch.stop`; whether it is the end.
 
         Raises:
-            TrainingError: the loss, or a variable, is no finite number any more.
+            TrainingError: the loss, or a variable, is no finite number any more; or no
+                picture of the validation can be read any more.
             OSError: a checkpoint cannot be written.
             ImageError: no picture of a class can be read any more.
         """
@@ -187,6 +188,8 @@ class Fit:
         learner.average_statistics()
         loss, right, count = state.sums
         val_loss, val_right, val_count = self._validate(learner).tolist()
+        if not val_count:
+            raise TrainingError("no picture of the validation can be read any more")
         self._check(val_loss, rate, "in the validation")
         row = {
             "epoch": len(state.history) + 1,

@@ -39,6 +39,7 @@ def judge_run(
     data: Data,
     positive: Sequence[str],
     bootstrap: int,
+    max_pixels: int,
     say: Callable[[str], None],
 ) -> float:
     """Score the test set with the best model, and write what comes out.
@@ -48,6 +49,7 @@ def judge_run(
         data: whose test set is scored; where there is none, the validation pictures.
         positive: the classes that are looked for, for the report.
         bootstrap: replicates for the report's confidence intervals.
+        max_pixels: larger pictures are not scored; that of the training.
         say: called with what the user should know.
 
     Returns:
@@ -67,7 +69,7 @@ def judge_run(
         folder / runs.LABELS, ["path", "label"], zip(split.paths, names, strict=True)
     )
     score_batch(
-        Classifier(model=folder),
+        Classifier(model=folder, max_pixels=max_pixels),
         split.paths,
         folder / runs.SCORES,
         mode="overwrite",

@@ -30,6 +30,7 @@ LAST, LOGS, KEPT = "last", "logs", "features"
 # What the judging of the finished run adds.
 SCORES, LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
 REPORT, EVALUATION = "report.html", "evaluation.json"
+# The config is the first, as `clear` goes from the end.
 FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + (
     SCORES,
     LABELS,
@@ -83,13 +84,15 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
 def clear(folder: Path) -> None:
     """Remove what a run before wrote, but for kept features, and nothing else.
 
+    The config goes last: until then it is a run's folder, which `held` lets in.
+
     Raises:
         OSError: a file cannot be removed.
     """
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:
