@@ -16,6 +16,7 @@ from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
 from open_nsfw_tf.formats import replacing, safetensors
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.tables import NOT_SCORES
 
 MODEL = "model.json"
 ARRAYS = "model.safetensors"
@@ -26,8 +27,6 @@ KINDS = ("dense", "batch_norm", "dropout")
 ACTIVATIONS = ("linear", "relu")
 MAX_UNITS = 1 << 16
 MAX_CLASSES = 10_000
-# Columns of a table of scores that no class may be called.
-RESERVED = ("path", "error", "label", "sha256", "frame", "seconds")
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,11 @@ def _classes(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_CLASSES:
         raise ValueError(f"expected a list of 2 classes or more, got {value!r:.80}")
     names = tuple(map(_text, value))
-    if len(set(names)) < len(names) or set(names) & set(RESERVED):
+    if not all(map(str.isprintable, names)):  # they are printed to terminals
+        raise ValueError("expected classes of printable characters")
+    if len(set(names)) < len(names) or set(names) & set(NOT_SCORES):
         raise ValueError(
-            f"expected different classes, none of them called {', '.join(RESERVED)}"
+            f"expected different classes, none of them called {', '.join(NOT_SCORES)}"
         )
     return names
 

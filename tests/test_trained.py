@@ -393,6 +393,7 @@ def changed(run: Path, folder: Path, **fields: Any) -> Path:
         {"classes": ["a", "b"]},
         {"classes": ["a", "a", "b"]},
         {"classes": ["path", "a", "b"]},
+        {"classes": ["\x1b[2J", "a", "b"]},
         {"classes": "abc"},
         {"preprocessing": {}},
         {"preprocessing": None},

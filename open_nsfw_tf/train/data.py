@@ -17,11 +17,6 @@ from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import MAX_PIXELS, ImageError, check_max_pixels, load_rgb
 from open_nsfw_tf.train.sides import Side, find_classes, find_sides, read_side
 
-ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
-EXPECTED = (
-    "expected a folder of class folders, or train/ with test/ and/or val/ of them"
-)
-
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -14,7 +14,8 @@ from open_nsfw_tf.dataset.folder import SIDES, is_manifest
 from open_nsfw_tf.evaluate.labels import files_below
 from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.messages import shown
-from open_nsfw_tf.trained import MAX_CLASSES, RESERVED
+from open_nsfw_tf.tables import NOT_SCORES
+from open_nsfw_tf.trained import MAX_CLASSES
 
 ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
 EXPECTED = (
@@ -159,10 +160,10 @@ def find_classes(sides: dict[str, Side]) -> tuple[str, ...]:
 
 
 def _check_name(name: str) -> None:
-    if name in RESERVED:
+    if name in NOT_SCORES:
         raise ValueError(
             f"no class can be called {name!r}, a column of score tables is: rename the "
-            f"folder; reserved are {', '.join(RESERVED)}"
+            f"folder; reserved are {', '.join(NOT_SCORES)}"
         )
     if not name.isprintable():
         raise ValueError(
