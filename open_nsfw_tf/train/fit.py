@@ -95,9 +95,11 @@ class Fit:
         self._stopping = False  # as some worker wants it
         if state is not None:
             going_on = schedule.place(recipe, state.history) == state.stage
-            optimizer = (
-                self._learner_of(state.stage).optimizer.state if going_on else {}
-            )
+            optimizer = {}
+            if going_on:
+                optimizer = self._learner_of(state.stage).optimizer.state
+            else:  # the steps that were taken are of another stage
+                state.step, state.sums, state.seconds = 0, [0.0, 0.0, 0.0], 0.0
             checkpoints.restore(folder, model, optimizer)
 
     def run(self) -> bool:
