@@ -5,7 +5,6 @@ with Pillow's bilinear filter (one axis at a time, horizontal first), perhaps Ya
 JPEG round trip, crop the middle, order the channels, take off a mean and multiply.
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from open_nsfw_tf.messages import shown
 
 ORDERS = ("BGR", "RGB")
 LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
+_MAX = 3.4e38  # of float32, which the pixels become
 _FIELDS = "expected the preprocessing's resize, crop, jpeg, order, mean and scale"
 
 
@@ -89,7 +89,8 @@ class Preprocessing:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    # compared, as an integer of JSON can be too large to convert
+    return type(value) in (int, float) and abs(value) <= _MAX  # type: ignore[arg-type]
 
 
 # yahoo/open_nsfw, classify_nsfw.py; its training mean.

@@ -52,7 +52,9 @@ class HeadLayer:
     def __post_init__(self) -> None:
         dense = self.kind == "dense"
         if (
-            self.kind not in KINDS
+            type(self.units) is not int
+            or type(self.rate) not in (int, float)
+            or self.kind not in KINDS
             or (dense and not 1 <= self.units <= MAX_UNITS)
             or self.activation not in ACTIVATIONS
             or not 0 <= self.rate < 1
@@ -128,13 +130,13 @@ def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
             backbone=_text(record["backbone"]),
             classes=_classes(record["classes"]),
             preprocessing=Preprocessing.from_record(record["preprocessing"]),
-            head=tuple(map(_head_layer, record["head"])),
+            head=_head(record["head"]),
             weights=safetensors.read(path / ARRAYS),
         )
         if model.is_open_nsfw:
             check_weights(model.weights, len(model.classes))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise type(error)(
             f"{shown(str(path))}: expected the folder of a trained model, which "
             f"`open-nsfw train` writes, with {MODEL} and {ARRAYS}"
         ) from error
@@ -154,6 +156,11 @@ def _record(path: Path) -> dict[str, Any]:
     record = json.loads(data)
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise ValueError(f"{MODEL} is not of version {VERSION}")
+    missing = sorted(
+        {field.name for field in fields(TrainedModel)} - {*record, "weights"}
+    )
+    if missing:
+        raise ValueError(f"{MODEL} does not tell the {', '.join(missing)}")
     return record
 
 
@@ -173,7 +180,16 @@ def _classes(value: object) -> tuple[str, ...]:
         raise ValueError(
             f"expected different classes, none of them called {', '.join(NOT_SCORES)}"
         )
+    # They become lines of a list, columns of a table, and what a terminal shows.
+    if not all(map(str.isprintable, names)):
+        raise ValueError(f"expected classes of printable characters, got {value!r:.80}")
     return names
+
+
+def _head(value: object) -> tuple[HeadLayer, ...]:
+    if isinstance(value, list):
+        return tuple(map(_head_layer, value))
+    raise ValueError(f"expected a list of the head's layers, got {value!r:.80}")
 
 
 def _head_layer(record: object) -> HeadLayer:

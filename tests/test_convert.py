@@ -1,6 +1,7 @@
 """From any layout to any other, as the command and as the function; and inspection."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from open_nsfw_tf import WeightsError, load_weights, save_weights
 from open_nsfw_tf.convert import convert, inspect
-from open_nsfw_tf.formats import FORMATS, npy, onnx_graph
+from open_nsfw_tf.formats import FORMATS, npy, onnx_graph, replacing
 from open_nsfw_tf.published import PUBLISHED
 
 SCRIPTS = Path(sys.executable).parent
@@ -251,3 +252,12 @@ def test_the_prototxt_is_the_networks() -> None:
 
     assert prototxt().count('type: "Convolution"') == 53
     assert prototxt().count("use_global_stats: true") == 53
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="got a device or pipe"), replacing(path) as file:
+        file.write_text("what nobody reads")
+    assert path.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]

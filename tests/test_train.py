@@ -399,6 +399,28 @@ def test_a_validation_that_is_gone_stops_with_one_line(
         fit._finish_epoch(learner, 0)
 
 
+@pytest.mark.parametrize("data", [".", "train"])
+@pytest.mark.parametrize("name", ["run", "run/deeper", "sfw/run"])
+def test_a_run_is_no_class(data: str, name: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ValueError, match="outside of the pictures"):
+        train(folder / data, folder / "train" / name, **ASKED)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_beside_train_is_apart(folder: Path) -> None:
+    runs.check_apart(folder / "run", str(folder))
+    runs.check_apart(folder.parent / f"{folder.name}2", str(folder))
+
+
+def test_a_run_that_is_a_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("years")
+    for name in ("mine", "mine/run"):
+        with pytest.raises(OSError, match="expected a folder for a run, got a file"):
+            train(folder, tmp_path / name, **ASKED)
+    assert (tmp_path / "mine").read_text() == "years"
+
+
 @pytest.mark.parametrize("mode", ["new", "overwrite"])
 def test_what_cannot_begin_leaves_no_run(
     mode: Any, folder: Path, whole: TrainingResult, tmp_path: Path

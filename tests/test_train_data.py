@@ -228,9 +228,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         read_data(tmp_path, validation=float("nan"))
     with pytest.raises(ValueError, match="empty name"):
         read_data("")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="class folders.* got nothing there"):
         read_data(tmp_path / "nothing")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(NotADirectoryError, match="class folders.* got a file"):
         read_data(tmp_path / "a" / "000.png")
 
 

@@ -31,7 +31,13 @@ from open_nsfw_tf.judge import judge
 from open_nsfw_tf.picture import ImageError, load_rgb
 from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import MODEL, TrainedModel, read_trained, write_trained
+from open_nsfw_tf.trained import (
+    ARRAYS,
+    MODEL,
+    TrainedModel,
+    read_trained,
+    write_trained,
+)
 
 PICTURES = [str(pictures.path(name)) for name in ("coffee.png", "rocket.jpg")]
 ROOT = Path(__file__).parent.parent
@@ -397,6 +403,12 @@ def changed(run: Path, folder: Path, **fields: Any) -> Path:
         {"classes": "abc"},
         {"preprocessing": {}},
         {"preprocessing": None},
+        {"preprocessing": {**YAHOO.record(), "scale": 10**400}},
+        {"preprocessing": {**YAHOO.record(), "scale": 1e308}},
+        {"classes": ["a", "b\nc", "d"]},
+        {"classes": ["a", "\ud800", "d"]},
+        {"head": [{"kind": "dense", "units": "8"}]},
+        {"head": [{"kind": "dropout", "rate": True}]},
         {"head": [{"kind": "lambda"}]},
         {"head": 3},
         {"backbone": ""},
@@ -413,6 +425,23 @@ def test_hostile_records_are_one_line(
         with pytest.raises(WeightsError) as error:
             Classifier(model=folder)
         assert "\n" not in str(error.value)
+
+
+def test_a_file_of_a_run_is_no_run(runs: dict[str, Path]) -> None:
+    for name in (MODEL, ARRAYS):
+        with pytest.raises(OSError, match="expected the folder of a trained model"):
+            read_trained(runs["other"] / name)
+
+
+def test_a_record_without_a_field_says_which(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = changed(runs["other"], tmp_path / "run")
+    record = json.loads((folder / MODEL).read_text())
+    del record["head"]
+    (folder / MODEL).write_text(json.dumps(record))
+    with pytest.raises(WeightsError, match=r"model\.json does not tell the head"):
+        read_trained(folder)
 
 
 def test_broken_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -262,8 +262,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, moved onto `path` if all went well.
 
     Raises:
-        OSError: the folder is missing, read-only or full.
+        OSError: the folder is missing, read-only or full; or the path is a device or a
+            pipe, which a move would take away from all others.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(
+            f"{shown(path)}: expected the name of a file, got a device or pipe"
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         yield temporary

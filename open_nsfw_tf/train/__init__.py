@@ -156,6 +156,7 @@ def train(
         seed=seed,
     )
     folder, chief = Path(os.fsdecode(run)), is_chief()
+    runs.check_apart(folder, os.fsdecode(data))
     with _folder(folder, mode, chief):
         found = read_data(data, validation=validation, seed=seed, max_pixels=max_pixels)
         chosen = positive_classes(found.classes, positive)
@@ -176,7 +177,7 @@ def train(
         accuracy = None
         if chief:
             runs.write_rows(folder / runs.BROKEN, ["path", "error"], broken.items())
-            if not draw(folder, history):
+            if not draw(folder, history) and history:
                 told.say("no curves were drawn, as matplotlib is missing")
         if chief and finished:
             session.write(folder / runs.LAST)

@@ -175,12 +175,13 @@ class Fit:
         state = self.state
         where = after or f"at step {state.step + 1} of {self.batches.steps}"
         kept = (
-            f"epoch {len(state.history)} is kept" if state.history else "none was saved"
+            f"the checkpoint of epoch {len(state.history)} is kept"
+            if state.history
+            else "no checkpoint was saved yet"
         )
         raise TrainingError(
             f"the loss is {loss:g} {where} of epoch {len(state.history) + 1}, with the "
-            f"learning rate {rate:g}: begin anew with a lower --learning-rate; of the "
-            f"checkpoints, that of {kept}"
+            f"learning rate {rate:g}: begin anew with a lower --learning-rate; {kept}"
         )
 
     def _finish_epoch(self, learner: Learner, number: int) -> None:

@@ -22,6 +22,7 @@ from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.checkpoints import CHECKPOINT
 from open_nsfw_tf.train.schedule import Row
+from open_nsfw_tf.train.sides import find_sides
 from open_nsfw_tf.trained import ARRAYS, MODEL
 
 CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
@@ -58,7 +59,13 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
         ValueError: another run writes to it now.
         OSError: it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise type(error)(
+            f"{shown(folder)}: expected a folder for a run, got a file or what lies "
+            "below one: name another"
+        ) from error
     names = {name for name in os.listdir(folder) if not name.startswith(".")}
     if CONFIG not in names and names - {*FILES, KEPT}:
         raise FileExistsError(
@@ -79,6 +86,27 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
             )
         _sweep(folder)
         yield
+
+
+def check_apart(folder: Path, data: str) -> None:
+    """Refuse a run that would lie among the pictures, where it became a class.
+
+    Args:
+        folder: of the run.
+        data: DATA, see `open_nsfw_tf.train.sides`.
+
+    Raises:
+        OSError: DATA is no folder.
+        ValueError: the run lies in a folder of class folders; or DATA is laid out
+            otherwise.
+    """
+    place = os.path.realpath(folder)
+    for side in find_sides(data).values():
+        if place.startswith(os.path.join(os.path.realpath(side), "")):
+            raise ValueError(
+                f"{shown(folder)}: expected a folder for a run outside of the pictures "
+                f"in {shown(side)}, where it would be read as a class: name another"
+            )
 
 
 def clear(folder: Path) -> None:

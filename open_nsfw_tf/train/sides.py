@@ -34,7 +34,11 @@ class Side:
 
 def find_sides(root: str) -> dict[str, str]:
     """The folders of class folders: train, val, test; the root alone is train."""
-    folders, _ = _listed(root)
+    try:
+        folders, _ = _listed(root)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        got = "a file" if os.path.exists(root) else "nothing there"
+        raise type(error)(f"{shown(root)}: {EXPECTED}; got {got}") from error
     sides: dict[str, str] = {}
     for name in folders:
         side = SIDES.get(name.lower())
