@@ -83,6 +83,7 @@ setup(
             "opennsfw2>=0.19",
             "ruff>=0.12",
             "scikit-image>=0.25",
+            "threadpoolctl>=3",
         ],
     },
     entry_points={

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pictures
 import pytest
 
@@ -28,7 +29,7 @@ from open_nsfw_tf.quantize.arithmetic import convolve, max_pool, second_moments
 from open_nsfw_tf.quantize.choice import varied
 from open_nsfw_tf.quantize.equalize import edges, equalize
 from open_nsfw_tf.quantize.rounding import LEVELS, round_kernel
-from open_nsfw_tf.quantize.walk import walk
+from open_nsfw_tf.quantize.walk import MEAN, PIXELS, STEM_INSIDE, bordered, walk
 
 NAMES = ("astronaut.png", "coffee.png", "rocket.jpg", "retina.jpg")
 
@@ -43,12 +44,12 @@ def rounded(weights: Any, photos: np.ndarray) -> Quantized:
     return walk(weights, photos)
 
 
-def answers(model: Any, batch: np.ndarray) -> np.ndarray:
+def answers(model: Any, batch: np.ndarray, output: str = "predictions") -> np.ndarray:
     session = import_onnxruntime().InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    scores: np.ndarray = session.run(None, {"input": batch})[0]
-    return scores
+    found: np.ndarray = session.run([output], {"input": batch})[0]
+    return found
 
 
 def test_a_range_holds_its_ends_and_zero_exactly() -> None:
@@ -156,12 +157,20 @@ def test_onnx_runtime_answers_what_was_computed(
 ) -> None:
     from open_nsfw_tf.formats.onnx_graph import graph
 
-    wanted = answers(graph(weights), photos)
-    came = answers(qdq.graph(rounded), photos)
-    drift = np.abs(came - wanted).max()
-    # A tie that is rounded otherwise is one step of one value, and there are a few.
-    assert abs(drift - rounded.drift) <= 5e-3
-    assert drift <= 0.03
+    made = rounded.convolutions[STEM.place]
+    pixels = PIXELS.round(bordered(photos) + MEAN)
+    sums = convolve(pixels, STEM_INSIDE, made.codes.astype(np.float32))
+    wanted = made.codes_of(max_pool(sums), PIXELS).transpose(0, 3, 1, 2)
+    model = qdq.graph(rounded)
+    model.graph.output.append(onnx.ValueInfoProto(name="pool1.codes"))
+    came = answers(model, photos, "pool1.codes")
+    steps = np.abs(came.astype(int) - wanted)  # a tie may be rounded otherwise
+    assert steps.max() <= 1
+    assert (steps > 0).mean() <= 1e-4
+    # Such a step grows along the network, so of the end only the size can be told.
+    exact = answers(graph(weights), photos)
+    assert np.abs(answers(qdq.graph(rounded), photos) - exact).max() <= 0.03
+    assert rounded.drift <= 0.03
 
 
 def test_both_layouts_are_one_network(rounded: Quantized, photos: np.ndarray) -> None:

@@ -9,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,8 +181,9 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     assert killed is not None
     assert 2 <= len(killed.history) < EPOCHS
     monkeypatch.chdir(place)
-    threading.Thread(target=interrupt_at, args=(place, len(killed.history) + 1)).start()
-    assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "restore", interrupting(checkpoints.restore))
+        assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
     told = capfd.readouterr()
     assert "go on with the same command and --resume" in told.err
     assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
@@ -198,14 +198,14 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     assert_same(result.history, whole.history)
 
 
-def interrupt_at(place: Path, epoch: int) -> None:
-    """Press Ctrl-C when an epoch was written down."""
-    for _ in range(6000):
-        state = checkpoints.read_state(place / "run")
-        if state is not None and len(state.history) >= epoch:
-            break
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupting(restore: Callable[..., None]) -> Callable[..., None]:
+    """Restore a checkpoint, and press Ctrl-C before the first step."""
+
+    def wrapped(*arguments: Any) -> None:
+        restore(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    return wrapped
 
 
 def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:

@@ -75,7 +75,7 @@ class _Writer(Writer):
         conv, codes = STEM_INSIDE, self.made.convolutions[STEM.place].codes
         if nhwc:
             coded, conv, codes = self._squares(coded), SQUARED, squared(codes)
-        at = self.nchw(self._decoded(coded, PIXELS), layout)
+        at = self._decoded(self.nchw(coded, layout), PIXELS)
         at = self.relu(self._conv(conv, at, PIXELS, codes), STEM.place)
         output = self.made.convolutions[STEM.place].output
         return self._rounded(self.pool(self._rounded(at, output)), output), output
