@@ -181,9 +181,12 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     assert killed is not None
     assert 2 <= len(killed.history) < EPOCHS
     monkeypatch.chdir(place)
+    # A shell that runs the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "restore", interrupting(checkpoints.restore))
         assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
+    signal.signal(signal.SIGINT, before)
     told = capfd.readouterr()
     assert "go on with the same command and --resume" in told.err
     assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
