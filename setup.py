@@ -83,7 +83,6 @@ setup(
             "opennsfw2>=0.19",
             "ruff>=0.12",
             "scikit-image>=0.25",
-            "threadpoolctl>=3",
         ],
     },
     entry_points={

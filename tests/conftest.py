@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 # Before anything is imported: the tests neither use nor fill the user's cache, and no
 # weights of the user's are found by chance.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the one of their parent
     _CACHE = tempfile.TemporaryDirectory(prefix="open_nsfw_tf-tests-")
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
-# Two workers of two BLAS threads each, on two cores, would mostly wait for each other.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that are started
-threadpool_limits(1, user_api="blas")
 os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())

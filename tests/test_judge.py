@@ -165,9 +165,13 @@ def test_json_where_no_threshold_fits(folder: Path) -> None:
     nothing = ("threshold", "fpr", "fnr", "accuracy", "confusion_matrix")
     assert [figures[name] for name in nothing] == [None] * 5
     assert figures["operating_points"]["max_fpr_0.01"] is None
-    assert figures["notes"][0] == (
-        "no threshold of 0 to 1 gives at most 10 % of the negatives flagged"
-    )
+    assert figures["notes"] == [
+        "no threshold of 0 to 1 gives at most 10 % of the negatives flagged",
+        (
+            "no band of review keeps both shares of errors: too many pictures of the "
+            "other class score 1; allow more with --max-fpr"
+        ),
+    ]
     assert figures["notes"][0] in (folder / "report.html").read_text(encoding="utf-8")
 
 

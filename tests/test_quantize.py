@@ -167,10 +167,11 @@ def test_onnx_runtime_answers_what_was_computed(
     steps = np.abs(came.astype(int) - wanted)  # a tie may be rounded otherwise
     assert steps.max() <= 1
     assert (steps > 0).mean() <= 1e-4
-    # Such a step grows along the network, so of the end only the size can be told.
     exact = answers(graph(weights), photos)
-    assert np.abs(answers(qdq.graph(rounded), photos) - exact).max() <= 0.03
-    assert rounded.drift <= 0.03
+    drift = np.abs(answers(qdq.graph(rounded), photos) - exact).max()
+    # A tie that is rounded otherwise is one step of one value, and there are a few.
+    assert abs(drift - rounded.drift) <= 5e-3
+    assert drift <= 0.03
 
 
 def test_both_layouts_are_one_network(rounded: Quantized, photos: np.ndarray) -> None:
