@@ -5,7 +5,11 @@ child a lock that another thread held stays locked for ever, a module that was b
 imported stays half a module, and a library that gives work to its threads waits for ever.
 """
 
+# Both have hooks at forks, which must be there before ours: while a fork waits in ours, a
+# module that comes with hooks is called after the fork and was not before it.
+import concurrent.futures.thread  # noqa: F401
 import ctypes
+import logging  # noqa: F401
 import os
 from collections.abc import Callable
 from threading import Lock, RLock
