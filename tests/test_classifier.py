@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import pwd
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,18 @@ import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 from PIL import Image
 
-from open_nsfw_tf import Classifier, ImageError, Scores, classify, save_weights
+from open_nsfw_tf import (
+    Classifier,
+    ImageError,
+    Scores,
+    WeightsError,
+    classify,
+    save_weights,
+)
 from open_nsfw_tf.preprocessing import YAHOO
 from open_nsfw_tf.published import cache_folder
 from open_nsfw_tf.trained import TrainedModel, write_trained
+from open_nsfw_tf.weights import fetch_weights, places
 
 NAMES = list(GOLDEN["samples"])
 
@@ -321,3 +330,22 @@ def test_a_name_that_no_file_can_have_is_a_row(classifier: Classifier) -> None:
         Scores,
     ]
     assert "\\ud83d.jpg: expected a path" in str(found[0])
+
+
+def test_a_user_without_a_home_has_no_cache_and_gets_scores(
+    weights_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cache_folder() is None
+    golden = GOLDEN["samples"]["coffee.png"]["nsfw"]
+    for weights in (weights_path, None):
+        found = Classifier("onnxruntime", weights).classify(pictures.path("coffee.png"))
+        assert abs(found.nsfw - golden) <= SCORE_TOLERANCE
+    with pytest.raises(WeightsError, match="no home folder is known; set HOME or XDG"):
+        fetch_weights()
+    assert sum("no home folder" in place.title for place in places()) == 1
