@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from open_nsfw_tf.plots import FAINT, INK, LINE, SERIES, as_file, figure
+from open_nsfw_tf.report.plots import FAINT, INK, LINE, SERIES, as_file, figure
 from open_nsfw_tf.train.schedule import Row, best
 
 PANELS = {  # title, and of each line: column, name, dash

@@ -8,14 +8,15 @@ import numpy as np
 
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.judge import judge
+from open_nsfw_tf.report import write_json, write_report
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.schedule import Row
 
-NEEDED = {"report": "sklearn", "figures": "matplotlib"}
+NEEDED = {"report": "sklearn", "figures": "matplotlib", "page": "jinja2"}
 INSTALL = "pip install 'open_nsfw_tf[train]'"
 
 
@@ -82,14 +83,14 @@ def judge_run(
     if missing:
         say(f"no report was written, as {', '.join(missing)} is missing: {INSTALL}")
         return accuracy
-    judge(
+    found = evaluate_files(
         [folder / runs.SCORES],
         folder / runs.LABELS,
         positive=positive,
         bootstrap=bootstrap,
-        report=folder / runs.REPORT,
-        json_file=folder / runs.EVALUATION,
     )
+    write_report(folder / runs.REPORT, found)
+    write_json(folder / runs.EVALUATION, found)
     return accuracy
 
 
