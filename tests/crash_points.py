@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from open_nsfw_tf.moves import Journal, Move, plan, undo
+from open_nsfw_tf.moves import Journal, Move, plan
+from open_nsfw_tf.undo import undo
 
 EVENTS = {
     "open",

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from open_nsfw_tf import moves as moving
+from open_nsfw_tf import undo as undoing
 from open_nsfw_tf.filetype import stamp_of
-from open_nsfw_tf.moves import Journal, Move, MoveError, plan, undo
+from open_nsfw_tf.moves import Journal, Move, MoveError, plan
+from open_nsfw_tf.undo import undo
 
 HOWS = ("move", "copy", "link")
 
@@ -83,10 +85,10 @@ def test_undoing_twice_is_harmless_and_removes_made_folders(
     made.run()
     assert all(path.exists() == (how != "move") for path in sources)
     said = undo(made.path)
-    assert said.counts == {moving.TAKEN_BACK: 2}
+    assert said.counts == {undoing.TAKEN_BACK: 2}
     assert len(list((out / "deep/er").iterdir())) == 2  # nothing was touched yet
-    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 2}
-    assert undo(made.path, apply=True).counts == {moving.ALREADY: 2}
+    assert undo(made.path, apply=True).counts == {undoing.TAKEN_BACK: 2}
+    assert undo(made.path, apply=True).counts == {undoing.ALREADY: 2}
     assert [path.read_bytes() for path in sources] == [b"0", b"11"]
     assert list(out.iterdir()) == [made.path]
 
@@ -103,10 +105,10 @@ def test_undo_says_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a/replaced.jpg").write_text("a new one")
     done = undo(made.path, apply=True)
     assert {Path(path).name: outcome for path, outcome in done.outcomes} == {
-        "gone.jpg": moving.GONE,
-        "edited.jpg": moving.CHANGED,
-        "fine.jpg": moving.TAKEN_BACK,
-        "replaced.jpg": moving.IN_THE_WAY,
+        "gone.jpg": undoing.GONE,
+        "edited.jpg": undoing.CHANGED,
+        "fine.jpg": undoing.TAKEN_BACK,
+        "replaced.jpg": undoing.IN_THE_WAY,
     }
     assert not done.whole
     assert (tmp_path / "a/replaced.jpg").read_text() == "a new one"
@@ -119,7 +121,7 @@ def test_a_copy_whose_original_is_gone_is_left(tmp_path: Path) -> None:
     made = journal([(source, tmp_path / "out/x.jpg")], tmp_path / "out", "copy")
     made.run()
     source.unlink()
-    assert undo(made.path, apply=True).counts == {moving.ONLY: 1}
+    assert undo(made.path, apply=True).counts == {undoing.ONLY: 1}
     assert (tmp_path / "out/x.jpg").read_bytes() == b"0"
 
 
@@ -130,7 +132,7 @@ def test_another_link_is_left(tmp_path: Path) -> None:
     made.run()
     target.unlink()
     target.symlink_to(tmp_path)
-    assert undo(made.path, apply=True).counts == {moving.CHANGED: 1}
+    assert undo(made.path, apply=True).counts == {undoing.CHANGED: 1}
     assert target.is_symlink()
 
 
@@ -174,7 +176,7 @@ def test_a_file_where_the_source_folder_was(tmp_path: Path) -> None:
     (tmp_path / "a").rmdir()
     (tmp_path / "a").write_text("a file now")
     done = undo(made.path, apply=True)
-    assert done.counts == {moving.TAKEN_BACK: 1, moving.IN_THE_WAY: 1}
+    assert done.counts == {undoing.TAKEN_BACK: 1, undoing.IN_THE_WAY: 1}
     assert (out / "x.jpg").read_bytes() == b"0"
     assert sources[1].read_bytes() == b"11"
 
@@ -190,7 +192,10 @@ def test_sources_that_went_are_named_and_the_rest_is_moved(tmp_path: Path) -> No
     made.run()
     assert made.missing == [str(sources[1])]
     assert len(made.finished) == 1
-    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 1, moving.GONE: 1}
+    assert undo(made.path, apply=True).counts == {
+        undoing.TAKEN_BACK: 1,
+        undoing.GONE: 1,
+    }
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills its children")
@@ -335,7 +340,7 @@ def test_a_cut_last_line_was_not_begun(tmp_path: Path) -> None:
     made.run()
     with made.path.open("a") as file:
         file.write('{"n": 0, "to": "/somewh')
-    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 1}
+    assert undo(made.path, apply=True).counts == {undoing.TAKEN_BACK: 1}
 
 
 def lines(tmp_path: Path) -> list[str]:
@@ -411,8 +416,8 @@ def test_a_link_is_moved_with_what_it_leads_to(tmp_path: Path) -> None:
     assert not os.path.lexists(link)
     link.write_text("somebody's")
     assert undo(both.path, apply=True).counts == {
-        moving.TAKEN_BACK: 1,
-        moving.IN_THE_WAY: 1,
+        undoing.TAKEN_BACK: 1,
+        undoing.IN_THE_WAY: 1,
     }
     assert link.read_text() == "somebody's"
 
@@ -434,7 +439,7 @@ def test_what_is_not_what_was_looked_at_is_left(tmp_path: Path, how: str) -> Non
     made.run()
     assert made.changed == [str(late)]
     assert sorted(os.listdir(out)) == sorted(["same.jpg", made.path.name])
-    assert undo(made.path, apply=True).counts[moving.TAKEN_BACK] == 1
+    assert undo(made.path, apply=True).counts[undoing.TAKEN_BACK] == 1
 
 
 # -- folders that were renamed
@@ -449,11 +454,11 @@ def test_undo_after_the_folder_was_renamed(tmp_path: Path, how: str) -> None:
     new = tmp_path / "new"
     out.rename(new)
     done = undo(new / made.path.name)
-    assert done.counts == {moving.TAKEN_BACK: 2}
+    assert done.counts == {undoing.TAKEN_BACK: 2}
     assert done.renamed == (str(out), str(new))
     # Somebody makes a folder of the old name, and other files in it.
     files(out / "deep", "x.jpg")[0].write_text("another")
-    assert undo(new / made.path.name, apply=True).counts == {moving.TAKEN_BACK: 2}
+    assert undo(new / made.path.name, apply=True).counts == {undoing.TAKEN_BACK: 2}
     assert [path.read_bytes() for path in sources] == [b"0", b"11"]
     assert os.listdir(new) == [made.path.name]
     assert (out / "deep/x.jpg").read_text() == "another"
@@ -490,7 +495,7 @@ def test_a_folder_that_undo_cannot_find_is_told_of(tmp_path: Path) -> None:
     made = journal([(source, tmp_path / "out/nsfw/x.jpg")], tmp_path / "out")
     made.run()
     (tmp_path / "out/nsfw").rename(tmp_path / "out/other")
-    assert undo(made.path, apply=True).counts == {moving.FOLDER_GONE: 1}
+    assert undo(made.path, apply=True).counts == {undoing.FOLDER_GONE: 1}
     (tmp_path / "out/other").rename(tmp_path / "out/nsfw")
     assert undo(made.path, apply=True).whole
     assert source.read_bytes() == b"0"

@@ -16,7 +16,7 @@ ROWS = [
     ["formats", "published", "image_decode", "samples"] + ["image_resize"],
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["moves"],
-    ["trained"],
+    ["trained", "undo"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset", "plots_models"],

@@ -16,17 +16,9 @@ from open_nsfw_tf.dataset import split as splitting
 from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import File, Found, find
 from open_nsfw_tf.messages import shown
-from open_nsfw_tf.moves import (
-    ACTIONS,
-    LONGEST_PATH,
-    TAKEN_BACK,
-    UNDONE,
-    Journal,
-    Move,
-    plan,
-    undo,
-)
+from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal, Move, plan
 from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
     help="Pictures in class folders: check, clean, split, sort. Nothing is touched "
