@@ -4,6 +4,8 @@ import os
 import stat
 from typing import IO
 
+# Of a file: bytes, and when it was changed last, in nanoseconds since 1970.
+Stamp = tuple[int, int]
 HEAD = 512  # bytes that tell what a file is; the mark of a tar stands at 257
 SUFFIXES = frozenset(
     [
@@ -89,3 +91,26 @@ def open_regular(path: str) -> IO[bytes]:
         os.close(handle)
         raise OSError("expected a regular file")
     return os.fdopen(handle, "rb")
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Size and time of a regular file, by which it is known again. Links are followed.
+
+    The path of a member of an archive, ARCHIVE/MEMBER, gets those of the archive.
+
+    Returns:
+        None where there is no regular file.
+    """
+    while True:
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(path)
+            if folder in ("", path):
+                return None
+            path = folder
+        except (OSError, ValueError):
+            return None
+        else:
+            regular = stat.S_ISREG(status.st_mode)
+            return (status.st_size, status.st_mtime_ns) if regular else None

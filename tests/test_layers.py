@@ -14,8 +14,9 @@ ROWS = [
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores", "folding"],
     ["formats", "published", "image_decode", "samples"] + ["image_resize"],
-    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"],
-    ["trained"],
+    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
+    + ["moves"],
+    ["trained", "undo"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset", "plots_models"],

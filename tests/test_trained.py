@@ -296,7 +296,10 @@ def test_a_table_has_the_classes(
 ) -> None:
     path = tmp_path / "scores.csv"
     score_batch(classifiers[run], PICTURES, path)
-    assert path.read_text().splitlines()[0] == "path,drawing,neutral,nsfw,error"
+    assert (
+        path.read_text().splitlines()[0]
+        == "path,drawing,neutral,nsfw,error,size,mtime_ns"
+    )
     table = read_table(path)
     assert table.paths == PICTURES
     found = np.stack([table.columns[name] for name in CLASSES], axis=1)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.moves import is_manifest
 
 SIDES = {  # names of folders that hold class folders, and what they stand for
     "train": "train",
@@ -16,8 +17,6 @@ SIDES = {  # names of folders that hold class folders, and what they stand for
     "valid": "val",
     "validation": "val",
 }
-MANIFEST = "undo-"  # how the names of manifests begin
-MANIFEST_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +97,6 @@ def find(folder: str | os.PathLike[str], without: Iterable[str] = ()) -> Found:
             f"{shown(root)}: expected a folder of pictures, found no file in it"
         )
     return found
-
-
-def is_manifest(name: str) -> bool:
-    """Whether a file's name is that of a manifest, which no picture has."""
-    return name.startswith(MANIFEST) and name.endswith(MANIFEST_SUFFIX)
 
 
 def _sort_out(entries: Iterable[os.DirEntry[str]], found: Found) -> Iterator[str]:

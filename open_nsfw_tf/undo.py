@@ -1,4 +1,4 @@
-"""Taking back what a manifest says, by what is found on the disk."""
+"""Taking back what a manifest of `open_nsfw_tf.moves` says, by what is on the disk."""
 
 import errno
 import filecmp
@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.dataset.moves import HOW, VERSION, move, part_of
 from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.moves import ACTIONS, VERSION, move, part_of
 
 # What undoing finds, in the words that people read.
-BACK = "taken back"
+TAKEN_BACK = "taken back"
 ALREADY = "nothing to take back"
 GONE = "gone: neither here nor where it came from"
+FOLDER_GONE = "gone with its folder: if that was renamed, give it its old name"
 CHANGED = "changed since: left where it is"
 IN_THE_WAY = "another file is in its place: left where it is"
 ONLY = "its original is gone: the copy is left"
-FINE = (BACK, ALREADY)
+UNDONE = (TAKEN_BACK, ALREADY)
 COARSE = 2_000_000_000  # nanoseconds; FAT keeps a file's time to two seconds
 
 
@@ -33,6 +34,8 @@ class Entry:
     target: str
     size: int
     mtime_ns: int
+    was: str | None = None  # what a link said before it was moved
+    leads: str | None = None  # and after
 
 
 @dataclass(slots=True)
@@ -41,18 +44,20 @@ class Manifest:
 
     Attributes:
         command: that wrote it.
-        how: a key of `HOW`.
+        action: a key of `ACTIONS`.
         token: in the names of copies that are not whole.
         entries: the moves, in order.
         made: folders that it made, outer ones first.
+        renamed: a folder that has another name since, and that name; or None.
         wrote: files that it made.
     """
 
     command: str
-    how: str
+    action: str
     token: str
     entries: list[Entry]
     made: list[str]
+    renamed: tuple[str, str] | None = None
     wrote: list[Entry] = field(default_factory=list)
 
 
@@ -62,9 +67,12 @@ class Undone:
 
     Attributes:
         outcomes: path at which a file was, and what became of it.
+        renamed: a folder that got another name after the moves, and that name, where
+            files were found in it; or None.
     """
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
+    renamed: tuple[str, str] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,7 +82,7 @@ class Undone:
     @property
     def whole(self) -> bool:
         """Whether every file is where it was before."""
-        return all(outcome in FINE for _, outcome in self.outcomes)
+        return all(outcome in UNDONE for _, outcome in self.outcomes)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -89,44 +97,68 @@ def read_manifest(path: Path) -> Manifest:
     try:
         lines = path.read_text(encoding="ascii").split("\n")
         parsed = [json.loads(line) for line in lines[:-1]]
-        return _manifest(parsed[0], parsed[1:])
+        return _manifest(parsed[0], parsed[1:], os.path.abspath(path))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{shown(path)}: expected a manifest that a dataset command wrote "
+            f"{shown(path)}: expected a manifest that a command wrote "
             f"({one_line(error)})"
         ) from error
 
 
-def _manifest(header: Any, lines: list[Any]) -> Manifest:
+def _manifest(header: Any, lines: list[Any], path: str) -> Manifest:
     if header.get("open_nsfw_tf") != "moves" or header["version"] != VERSION:
         raise ValueError("its first line is not that of a manifest")
-    if header["how"] not in HOW:
+    if header["how"] not in ACTIONS:
         raise ValueError(f"no such way to move: {header['how']!r:.80}")
     count, token = header["moves"], header["token"]
     if not (isinstance(token, str) and token.isalnum()):
         raise ValueError(f"expected letters and digits as token, got {token!r:.80}")
     if len(lines) < count:
         raise ValueError(f"{count} moves expected, got {len(lines)}")
-    entries = [
-        Entry(
-            _path(line["from"]),
-            _path(line["to"]),
-            int(line["size"]),
-            int(line["mtime_ns"]),
-        )
-        for line in lines[:count]
-    ]
+    entries = [_entry(line) for line in lines[:count]]
     made = [_path(folder) for folder in header["made"]]
-    manifest = Manifest(header["command"], header["how"], token, entries, made)
+    folder = _path(header.get("folder", os.path.dirname(path)))
+    renamed = _renamed(folder, os.path.dirname(path))
+    manifest = Manifest(header["command"], header["how"], token, entries, made, renamed)
     for line in lines[count:]:
         if "n" in line:
-            entries[line["n"]].target = _path(line["to"])
+            entry = entries[line["n"]]
+            entry.target = _path(line["to"])
+            entry.leads = _text(line.get("leads", entry.leads))
         elif "wrote" in line:
             written = _path(line["wrote"])
             manifest.wrote.append(
                 Entry(written, written, int(line["size"]), int(line["mtime_ns"]))
             )
     return manifest
+
+
+def _entry(line: Any) -> Entry:
+    return Entry(
+        _path(line["from"]),
+        _path(line["to"]),
+        int(line["size"]),
+        int(line["mtime_ns"]),
+        _text(line.get("was")),
+        _text(line.get("leads")),
+    )
+
+
+def _renamed(before: str, now: str) -> tuple[str, str] | None:
+    """Which folder was renamed if a manifest was in one folder and is in another."""
+    if before == now:
+        return None
+    while os.path.basename(before) == os.path.basename(now) and not os.path.lexists(
+        os.path.dirname(before)
+    ):
+        before, now = os.path.dirname(before), os.path.dirname(now)
+    return before, now
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected what a link says, got {value!r:.80}")
+    return value
 
 
 def _path(value: Any) -> str:
@@ -142,7 +174,8 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
     moving or undoing was killed.
 
     Args:
-        manifest: that `open-nsfw dataset` wrote.
+        manifest: that `open-nsfw dataset` or `open-nsfw batch --move-to` wrote. If the
+            folder that it lies in was renamed, the files are looked for there.
         apply: False: only say what would be done.
 
     Raises:
@@ -151,7 +184,8 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
     """
     read = read_manifest(manifest)
     done = Undone()
-    take_back = _BACK[read.how]
+    _follow_renaming(read, done)
+    take_back = _TAKE_BACK[read.action]
     for number, entry in reversed(list(enumerate(read.entries))):
         if apply:
             for path in (entry.source, entry.target):
@@ -166,17 +200,52 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
     return done
 
 
+def _follow_renaming(manifest: Manifest, done: Undone) -> None:
+    """Correct the paths of what is found only under a folder's new name."""
+    if manifest.renamed is None:
+        return
+    before, now = manifest.renamed
+
+    def below_now(path: str) -> str:
+        inside = path == before or path.startswith(os.path.join(before, ""))
+        return now + path[len(before) :] if inside else path
+
+    for entry in [*manifest.entries, *manifest.wrote]:
+        new = below_now(entry.target)
+        if _is_target(entry, new) and not _is_target(entry, entry.target):
+            entry.source, entry.target = below_now(entry.source), new
+            done.renamed = manifest.renamed
+    if done.renamed is not None:
+        manifest.made = [below_now(folder) for folder in manifest.made]
+
+
+def _is_target(entry: Entry, path: str) -> bool:
+    """Whether a path has what a move put there."""
+    status = _status(path)
+    if status is None:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(path) in (entry.leads, entry.source)
+    return entry.leads is None and _same(entry, status)
+
+
+def _gone(entry: Entry) -> str:
+    return GONE if os.path.isdir(os.path.dirname(entry.target)) else FOLDER_GONE
+
+
 def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
     there, here = _status(entry.source), _status(entry.target)
     if here is None:
-        return GONE if there is None else ALREADY
+        return _gone(entry) if there is None else ALREADY
+    if entry.leads is not None:
+        return _take_back_moved_link(entry, there, here, apply)
     if there is not None:
         if not _leftover(entry, there, here):
             # It never left, and the target is somebody else's; or the other way round.
             return ALREADY if _same(entry, there) else IN_THE_WAY
         if apply:
             os.unlink(entry.target)
-        return BACK
+        return TAKEN_BACK
     if not _same(entry, here):
         return CHANGED
     if apply:
@@ -186,7 +255,29 @@ def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
             move(entry.target, entry.source, part_of(token, number, folder))
         except (FileExistsError, NotADirectoryError):
             return IN_THE_WAY
-    return BACK
+    return TAKEN_BACK
+
+
+def _take_back_moved_link(
+    entry: Entry, there: os.stat_result | None, here: os.stat_result, apply: bool
+) -> str:
+    """A link is made anew, as it was; it said something else where it was moved to."""
+    ours = stat.S_ISLNK(here.st_mode) and os.readlink(entry.target) == entry.leads
+    if there is not None:
+        whole = stat.S_ISLNK(there.st_mode) and os.readlink(entry.source) == entry.was
+        if not (ours and whole):
+            return ALREADY if whole else IN_THE_WAY
+    elif not ours:
+        return CHANGED
+    if apply:
+        try:
+            if there is None:
+                os.makedirs(os.path.dirname(entry.source), exist_ok=True)
+                os.symlink(str(entry.was), entry.source)
+        except (FileExistsError, NotADirectoryError):
+            return IN_THE_WAY
+        os.unlink(entry.target)
+    return TAKEN_BACK
 
 
 def _leftover(entry: Entry, there: os.stat_result, here: os.stat_result) -> bool:
@@ -216,7 +307,7 @@ def _take_back_file(entry: Entry, apply: bool) -> str:
         return CHANGED
     if apply:
         os.unlink(entry.target)
-    return BACK
+    return TAKEN_BACK
 
 
 def _take_back_link(entry: Entry, token: str, number: int, apply: bool) -> str:
@@ -227,10 +318,10 @@ def _take_back_link(entry: Entry, token: str, number: int, apply: bool) -> str:
         return CHANGED
     if apply:
         os.unlink(entry.target)
-    return BACK
+    return TAKEN_BACK
 
 
-_BACK: dict[str, Callable[[Entry, str, int, bool], str]] = {
+_TAKE_BACK: dict[str, Callable[[Entry, str, int, bool], str]] = {
     "move": _take_back_move,
     "copy": _take_back_copy,
     "link": _take_back_link,
