@@ -12,7 +12,7 @@ from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import Criterion, join, read_labels
 from open_nsfw_tf.evaluate.bootstrap import REPLICATES
 from open_nsfw_tf.evaluate.judgement import Judgement, judge_cases
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
@@ -160,7 +160,10 @@ def _score(classifier: Classifier, sources: list[str]) -> Table:
         done = score_batch(classifier, sources, output)
         if not done.rows:
             listed = ", ".join(map(shown, sources[:3]))
-            raise ValueError(f"{listed}: expected pictures to score, found none")
+            others = f" ({done.passed_over} passed over)" * bool(done.passed_over)
+            raise ValueError(
+                f"{listed}: expected pictures to score, found none{others}"
+            )
         return read_table(output)
 
 

@@ -1,7 +1,7 @@
 """Any number of pictures to a table of scores, in memory that does not grow with them.
 
 What is remembered is 16 bytes a picture, so that none gets two rows, in one run or in
-the runs that go on with its table.
+the runs that go on with its table; and as much for each member of the archive at hand.
 """
 
 import hashlib
@@ -9,13 +9,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from open_nsfw_tf.batch.item import Item
 from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.filetype import open_regular
+from open_nsfw_tf.files import PassedOver, open_regular
 from open_nsfw_tf.image import ImageError, describe
 from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import digest
@@ -34,6 +34,7 @@ class Summary:
         skipped: pictures that had their row before, or came twice.
         seconds: that it took.
         finished: whether the table is complete; False after `stop`.
+        passed_over: files in folders and archives that were no pictures, by kind.
     """
 
     rows: int = 0
@@ -41,6 +42,7 @@ class Summary:
     skipped: int = 0
     seconds: float = 0.0
     finished: bool = False
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 def score_batch(
@@ -90,7 +92,7 @@ def score_batch(
     columns = columns_of(classifier.classes, hashes)
     with TableWriter(output, columns, mode) as table:
         run = _Run(table, classifier.classes, hashes, progress, stop)
-        found = items(sources, run.wanted, select, stdin)
+        found = items(sources, run.wanted, select, stdin, run.count.passed_over)
         results = classifier.classify_many(
             run.feed(found), batch_size=batch_size, errors="yield"
         )

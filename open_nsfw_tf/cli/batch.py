@@ -297,7 +297,10 @@ def _told(summary: Summary) -> str:
     parts = [f"{summary.rows} pictures", f"{summary.failed} without a score"]
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
-    return f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
+    told = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
+    if summary.passed_over:
+        told += f"; passed over as no pictures: {summary.passed_over}"
+    return told
 
 
 def _bar(sources: list[str], select: str) -> Any:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.dataset.folder import MANIFEST, MANIFEST_SUFFIX
-from open_nsfw_tf.dataset.plan import Move, Names
+from open_nsfw_tf.dataset.plan import Move
+from open_nsfw_tf.files import Names
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 

@@ -222,8 +222,9 @@ class _Run:
                 finished = True
         finally:
             self._write()
-        skipped = self.ray.get(journal.skipped.remote())
+        skipped, others = self.ray.get(journal.skipped.remote())
         self.progress(skipped)
+        self.count.passed_over.update(others)
         self.count = replace(self.count, skipped=skipped, finished=finished)
 
     def _take(self, rows: Iterator[dict[str, Any]], hashes: bool) -> None:

@@ -46,6 +46,7 @@ class Journal:
         self._alone: dict[bytes, int] = {}
         self._rows: dict[bytes, Row] = {}
         self._skipped = 0
+        self._passed_over: dict[str, int] = {}
 
     def start(self) -> bool:
         """Note that a worker begins to load its network; whether it should."""
@@ -82,13 +83,13 @@ class Journal:
             self._alone.pop(key, None)
             self._rows.pop(key, None)
 
-    def skip(self, count: int) -> None:
-        """Note how many pictures had a row before."""
-        self._skipped = count
+    def skip(self, count: int, passed_over: dict[str, int]) -> None:
+        """Note how many pictures had a row before, and what files were none, by kind."""
+        self._skipped, self._passed_over = count, passed_over
 
-    def skipped(self) -> int:
-        """How many pictures had a row before."""
-        return self._skipped
+    def skipped(self) -> tuple[int, dict[str, int]]:
+        """What `skip` noted."""
+        return self._skipped, self._passed_over
 
 
 class Scorer:
