@@ -63,7 +63,8 @@ class Table:
 
 def digest(path: str) -> bytes:
     """16 bytes that stand for a path, where many are remembered."""
-    return blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    # JSON may hold half a character, which only this way of encoding takes.
+    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> str:

@@ -186,6 +186,9 @@ class TableWriter:
         for number, record in enumerate(found, 1):
             if not record.endswith(b"\n") or record.count(b'"') % 2:
                 break
+            if not record.strip():  # a person's: nobody else leaves a blank line
+                end += len(record)
+                continue
             fields = parse_record(record)
             if len(fields) != len(self.columns):
                 raise ValueError(
@@ -201,6 +204,9 @@ class TableWriter:
         for number, line in enumerate(lines(file), 1):
             if not line.endswith(b"\n"):
                 break
+            if not line.strip():
+                end += len(line)
+                continue
             row = parse_object(line)
             if set(row) != set(self.columns) or not isinstance(row["path"], str):
                 raise ValueError(
