@@ -103,7 +103,7 @@ def test_links_to_class_folders_are_told_of(tmp_path: Path) -> None:
     folder(tmp_path / "elsewhere", ["a.jpg"])
     (tmp_path / "d").mkdir()
     (tmp_path / "d/sfw").symlink_to("../elsewhere")
-    with pytest.raises(ValueError, match="the links in it are not followed"):
+    with pytest.raises(ValueError, match="links to folders are not followed"):
         read_labels(tmp_path / "d")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.files import LISTS, as_utf8, is_picture, walk
+from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
 from open_nsfw_tf.tables.parquet import import_pyarrow
@@ -65,12 +65,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     except ValueError as error:
         raise ValueError(f"{shown(path)}: {one_line(error)}") from error
     if not found.paths:
-        what = "pictures in folders named after their class" if root == path else "rows"
-        links = root == path and any(entry.is_symlink() for entry in os.scandir(path))
-        raise ValueError(
-            f"{shown(path)}: no labels in it: expected {what}"
-            + "; the links in it are not followed" * links
-        )
+        raise ValueError(f"{shown(path)}: no labels in it: expected rows")
     return found
 
 
@@ -96,11 +91,21 @@ def _is_hidden(path: str) -> bool:
 def _in_folder(root: Path) -> Iterator[Chunk]:
     # What lies beside the classes' folders, such as tables, has no label; what lies in
     # them and is no picture, such as notes, is not one without a score.
-    paths = [
-        path
-        for path in files_below(root)
-        if os.sep in path and is_picture(os.path.join(root, path))
-    ]
+    paths, others = [], PassedOver()
+    for path in files_below(root):
+        if os.sep in path and is_picture(os.path.join(root, path)):
+            paths.append(path)
+        else:
+            others.note(path)
+    if not paths:
+        links = any(
+            entry.kind == "link" for entry in walk(str(root), lambda path: False)
+        )
+        raise ValueError(
+            "no labels in it: expected pictures in folders named after their class"
+            + "; links to folders are not followed" * links
+            + f"; passed over: {others}" * bool(others)
+        )
     yield paths, [path.split(os.sep)[0] for path in paths]
 
 
