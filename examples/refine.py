@@ -27,9 +27,8 @@ from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.folder import File, find
 from open_nsfw_tf.dataset.judged import judge as join
 from open_nsfw_tf.dataset.mistakes import find_mistakes, moves_of
-from open_nsfw_tf.dataset.moves import Journal
-from open_nsfw_tf.dataset.plan import plan
 from open_nsfw_tf.judge import judge
+from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.plots import import_matplotlib
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import train
@@ -112,10 +111,11 @@ def clean(train_folder: Path, table: Path, target: Path) -> tuple[set[str], Path
         The paths of the pictures that were moved, and the manifest that undoes it.
     """
     judged = join(find(train_folder), read_table(table, any_number=True), strict=True)
-    steps = plan(moves_of(find_mistakes(judged), str(target))).moves
-    journal = Journal(steps, str(target), "move", "clean")
+    pairs = moves_of(find_mistakes(judged), str(target))
+    planned = plan(Move(*pair) for pair in pairs)
+    journal = Journal(planned.moves, str(target), "move", "clean")
     journal.run()
-    return {step.source for step in steps}, journal.path
+    return {step.source for step in journal.finished}, journal.path
 
 
 def report_planted(options: Options, moved: set[str]) -> None:

@@ -283,6 +283,33 @@ def read_head(path: str) -> bytes:
         return file.read(HEAD)
 
 
+# Of a file: bytes, and when it was changed last, in nanoseconds since 1970.
+Stamp = tuple[int, int]
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Size and time of a regular file, by which it is known again. Links are followed.
+
+    The path of a member of an archive, ARCHIVE/MEMBER, gets those of the archive.
+
+    Returns:
+        None where there is no regular file.
+    """
+    while True:
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(path)
+            if folder in ("", path):
+                return None
+            path = folder
+        except (OSError, ValueError):
+            return None
+        else:
+            regular = stat.S_ISREG(status.st_mode)
+            return (status.st_size, status.st_mtime_ns) if regular else None
+
+
 # -- text, which editors and spreadsheets write in several encodings
 
 LISTS = (".txt", ".lst", ".list")  # suffixes of text files with a path a line

@@ -12,9 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from open_nsfw_tf.dataset.moves import Journal
-from open_nsfw_tf.dataset.plan import plan
-from open_nsfw_tf.dataset.undo import undo
+from open_nsfw_tf.moves import Journal, Move, plan, undo
 
 EVENTS = {
     "open",
@@ -27,6 +25,7 @@ EVENTS = {
     "os.symlink",
     "os.utime",
 }
+LINK = "a/to_one.jpg"  # relative, to a/one.jpg: moved after it, and made anew
 FILES = {"a/one.jpg": b"1" * 3000, "a/two\n.jpg": b"22", "b/one.jpg": b"333"}
 
 
@@ -69,13 +68,15 @@ def fresh(source: Path, target: Path) -> None:
     for name, data in FILES.items():
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(data)
+    (source / LINK).symlink_to("one.jpg")
 
 
 def move(how: str, source: Path, target: Path) -> None:
-    pairs = [
-        (str(source / name), str(target / "in" / Path(name).name)) for name in FILES
+    wanted = [
+        Move(str(source / name), str(target / "in" / Path(name).name))
+        for name in (LINK, *FILES)
     ]
-    Journal(plan(pairs).moves, str(target), how, "test").run()
+    Journal(plan(wanted, how).moves, str(target), how, "test").run()
 
 
 def take_back(target: Path) -> None:
@@ -84,7 +85,9 @@ def take_back(target: Path) -> None:
 
 
 def check(source: Path, target: Path) -> None:
-    assert content(source) == FILES, content(source).keys()
+    files = {**FILES, LINK: FILES["a/one.jpg"]}
+    assert content(source) == files, content(source).keys()
+    assert os.readlink(source / LINK) == "one.jpg"
     left = [path for path in target.rglob("*") if path.name[:5] != "undo-"]
     # What was killed while it wrote the manifest leaves that, and nothing else.
     assert all(path.name.startswith(".undo-") for path in left), left

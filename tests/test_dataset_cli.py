@@ -299,3 +299,30 @@ def test_odd_scores_are_counted(run: Run, data: Path, scores: Path) -> None:
     assert "6 pictures with a label and scores" in done
     with pytest.raises(ValueError, match="1 rows that are not whole, NaN"):
         run("sort", "data", "--scores", "scores.csv", "--strict")
+
+
+def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
+    run: Run, data: Path, scores: Path, tmp_path: Path
+) -> None:
+    header, *rows = scores.read_text().splitlines()
+    stamped = [f"{header},size,mtime_ns"]
+    for row in rows:
+        status = (tmp_path / row.split(",")[0]).stat()
+        stamped.append(f"{row},{status.st_size},{status.st_mtime_ns}")
+    scores.write_text("\n".join([*stamped, ""]))
+    shutil.copyfile(data / "sfw/coffee.png", data / "sfw/rocket.jpg")
+    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores)
+    said = run(*arguments, "--how", "move", "--apply")
+    assert "1 pictures that have changed since they were scored: sfw/rocket.jpg" in said
+    assert (data / "sfw/rocket.jpg").exists()
+    assert not (data / "sfw/coffee.png").exists()
+
+
+def test_links_are_not_made_twice(
+    run: Run, data: Path, scores: Path, tmp_path: Path
+) -> None:
+    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores, "--apply")
+    run(*arguments)
+    before = tree(tmp_path)
+    assert "nothing to link" in run(*arguments, "--sheets", "1")
+    assert tree(tmp_path) == before

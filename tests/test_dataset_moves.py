@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from open_nsfw_tf.dataset import moves as moving
-from open_nsfw_tf.dataset import undo as undoing
-from open_nsfw_tf.dataset.moves import Journal, MoveError
-from open_nsfw_tf.dataset.plan import Move, plan
-from open_nsfw_tf.dataset.undo import undo
+from open_nsfw_tf import moves as moving
+from open_nsfw_tf.files import stamp_of
+from open_nsfw_tf.moves import Journal, Move, MoveError, plan, undo
 
 HOWS = ("move", "copy", "link")
 
@@ -39,7 +37,7 @@ def files(root: Path, *names: str) -> list[Path]:
 
 
 def journal(pairs: list[tuple[Path, Path]], folder: Path, how: str = "move") -> Journal:
-    planned = plan((str(source), str(target)) for source, target in pairs)
+    planned = plan((Move(str(source), str(target)) for source, target in pairs), how)
     return Journal(planned.moves, str(folder), how, "test")
 
 
@@ -85,10 +83,10 @@ def test_undoing_twice_is_harmless_and_removes_made_folders(
     made.run()
     assert all(path.exists() == (how != "move") for path in sources)
     said = undo(made.path)
-    assert said.counts == {undoing.BACK: 2}
+    assert said.counts == {moving.TAKEN_BACK: 2}
     assert len(list((out / "deep/er").iterdir())) == 2  # nothing was touched yet
-    assert undo(made.path, apply=True).counts == {undoing.BACK: 2}
-    assert undo(made.path, apply=True).counts == {undoing.ALREADY: 2}
+    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 2}
+    assert undo(made.path, apply=True).counts == {moving.ALREADY: 2}
     assert [path.read_bytes() for path in sources] == [b"0", b"11"]
     assert list(out.iterdir()) == [made.path]
 
@@ -105,10 +103,10 @@ def test_undo_says_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a/replaced.jpg").write_text("a new one")
     done = undo(made.path, apply=True)
     assert {Path(path).name: outcome for path, outcome in done.outcomes} == {
-        "gone.jpg": undoing.GONE,
-        "edited.jpg": undoing.CHANGED,
-        "fine.jpg": undoing.BACK,
-        "replaced.jpg": undoing.IN_THE_WAY,
+        "gone.jpg": moving.GONE,
+        "edited.jpg": moving.CHANGED,
+        "fine.jpg": moving.TAKEN_BACK,
+        "replaced.jpg": moving.IN_THE_WAY,
     }
     assert not done.whole
     assert (tmp_path / "a/replaced.jpg").read_text() == "a new one"
@@ -121,7 +119,7 @@ def test_a_copy_whose_original_is_gone_is_left(tmp_path: Path) -> None:
     made = journal([(source, tmp_path / "out/x.jpg")], tmp_path / "out", "copy")
     made.run()
     source.unlink()
-    assert undo(made.path, apply=True).counts == {undoing.ONLY: 1}
+    assert undo(made.path, apply=True).counts == {moving.ONLY: 1}
     assert (tmp_path / "out/x.jpg").read_bytes() == b"0"
 
 
@@ -132,7 +130,7 @@ def test_another_link_is_left(tmp_path: Path) -> None:
     made.run()
     target.unlink()
     target.symlink_to(tmp_path)
-    assert undo(made.path, apply=True).counts == {undoing.CHANGED: 1}
+    assert undo(made.path, apply=True).counts == {moving.CHANGED: 1}
     assert target.is_symlink()
 
 
@@ -176,23 +174,23 @@ def test_a_file_where_the_source_folder_was(tmp_path: Path) -> None:
     (tmp_path / "a").rmdir()
     (tmp_path / "a").write_text("a file now")
     done = undo(made.path, apply=True)
-    assert done.counts == {undoing.BACK: 1, undoing.IN_THE_WAY: 1}
+    assert done.counts == {moving.TAKEN_BACK: 1, moving.IN_THE_WAY: 1}
     assert (out / "x.jpg").read_bytes() == b"0"
     assert sources[1].read_bytes() == b"11"
 
 
 def test_sources_that_went_are_named_and_the_rest_is_moved(tmp_path: Path) -> None:
     sources = files(tmp_path, "a/x.jpg", "a/y.jpg", "a/z.jpg")
-    pairs = [(str(path), str(tmp_path / "out" / path.name)) for path in sources]
+    wanted = [Move(str(path), str(tmp_path / "out" / path.name)) for path in sources]
     sources[0].unlink()
-    planned = plan(pairs)
+    planned = plan(wanted)
     assert planned.missing == [str(sources[0])]
     made = Journal(planned.moves, str(tmp_path / "out"), "move", "test")
     sources[1].unlink()
     made.run()
     assert made.missing == [str(sources[1])]
-    assert made.done == 1
-    assert undo(made.path, apply=True).counts == {undoing.BACK: 1, undoing.GONE: 1}
+    assert len(made.finished) == 1
+    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 1, moving.GONE: 1}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills its children")
@@ -232,12 +230,11 @@ def test_another_file_system(tmp_path: Path, other_disk: Path) -> None:
 
 FULL = """
 import resource, sys
-from open_nsfw_tf.dataset.moves import Journal
-from open_nsfw_tf.dataset.plan import plan
+from open_nsfw_tf.moves import Journal, Move, plan
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 source, target = sys.argv[1:]
-pairs = [(f"{source}/{n}.jpg", f"{target}/{n}.jpg") for n in range(4)]
-journal = Journal(plan(pairs).moves, target, "move", "test")
+wanted = [Move(f"{source}/{n}.jpg", f"{target}/{n}.jpg") for n in range(4)]
+journal = Journal(plan(wanted).moves, target, "move", "test")
 print(journal.path, flush=True)
 journal.run()
 """
@@ -338,7 +335,7 @@ def test_a_cut_last_line_was_not_begun(tmp_path: Path) -> None:
     made.run()
     with made.path.open("a") as file:
         file.write('{"n": 0, "to": "/somewh')
-    assert undo(made.path, apply=True).counts == {undoing.BACK: 1}
+    assert undo(made.path, apply=True).counts == {moving.TAKEN_BACK: 1}
 
 
 def lines(tmp_path: Path) -> list[str]:
@@ -361,6 +358,9 @@ def lines(tmp_path: Path) -> list[str]:
         (1, "from", 7),
         (1, "size", "large"),
         (1, "mtime_ns", None),
+        (0, "folder", "relative"),
+        (1, "leads", 7),
+        (1, "was", ["x"]),
     ],
 )
 def test_manifests_that_are_none(
@@ -390,3 +390,118 @@ def test_an_unknown_way_to_move(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one of move, copy, link, got 'del'"):
         Journal([Move("/a", "/b")], str(tmp_path), "del", "test")
     assert not list(tmp_path.iterdir())
+
+
+# -- links, and files that have changed
+
+
+def test_a_link_is_moved_with_what_it_leads_to(tmp_path: Path) -> None:
+    (real,) = files(tmp_path, "a/real.jpg")
+    link = tmp_path / "a/link.jpg"
+    link.symlink_to("real.jpg")
+    out = tmp_path / "out"
+    made = journal([(link, out / "link.jpg")], out)
+    made.run()
+    assert (out / "link.jpg").resolve() == real
+    assert undo(made.path, apply=True).whole
+    assert os.readlink(link) == "real.jpg"
+    both = journal([(link, out / "link.jpg"), (real, out / "real.jpg")], out)
+    both.run()
+    assert (out / "link.jpg").read_bytes() == b"0"
+    assert not os.path.lexists(link)
+    link.write_text("somebody's")
+    assert undo(both.path, apply=True).counts == {
+        moving.TAKEN_BACK: 1,
+        moving.IN_THE_WAY: 1,
+    }
+    assert link.read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_what_is_not_what_was_looked_at_is_left(tmp_path: Path, how: str) -> None:
+    same, other, late = files(tmp_path, "a/same.jpg", "a/other.jpg", "a/late.jpg")
+    out = tmp_path / "out"
+    wanted = [
+        Move(str(path), str(out / path.name), stamp_of(str(path)))
+        for path in (same, other, late)
+    ]
+    other.write_text("another picture")
+    planned = plan(wanted, how)
+    assert planned.changed == [str(other)]
+    made = Journal(planned.moves, str(out), how, "test")
+    late.unlink()
+    late.symlink_to(same)
+    made.run()
+    assert made.changed == [str(late)]
+    assert sorted(os.listdir(out)) == sorted(["same.jpg", made.path.name])
+    assert undo(made.path, apply=True).counts[moving.TAKEN_BACK] == 1
+
+
+# -- folders that were renamed
+
+
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_undo_after_the_folder_was_renamed(tmp_path: Path, how: str) -> None:
+    sources = files(tmp_path, "in/x.jpg", "in/y.jpg")
+    out = tmp_path / "out"
+    made = journal([(path, out / "deep" / path.name) for path in sources], out, how)
+    made.run()
+    new = tmp_path / "new"
+    out.rename(new)
+    done = undo(new / made.path.name)
+    assert done.counts == {moving.TAKEN_BACK: 2}
+    assert done.renamed == (str(out), str(new))
+    # Somebody makes a folder of the old name, and other files in it.
+    files(out / "deep", "x.jpg")[0].write_text("another")
+    assert undo(new / made.path.name, apply=True).counts == {moving.TAKEN_BACK: 2}
+    assert [path.read_bytes() for path in sources] == [b"0", b"11"]
+    assert os.listdir(new) == [made.path.name]
+    assert (out / "deep/x.jpg").read_text() == "another"
+
+
+def test_undo_after_a_folder_around_it_was_renamed(tmp_path: Path) -> None:
+    """As after `split` into the folder itself."""
+    sources = files(tmp_path / "data", "nsfw/x.jpg", "nsfw/y.jpg")
+    data = tmp_path / "data"
+    made = journal([(p, data / "train/nsfw" / p.name) for p in sources], data / "log")
+    made.run()
+    new = tmp_path / "renamed"
+    data.rename(new)
+    done = undo(new / "log" / made.path.name, apply=True)
+    assert done.whole
+    assert done.renamed == (str(data), str(new))
+    assert sorted(os.listdir(new / "nsfw")) == ["x.jpg", "y.jpg"]
+    assert not (new / "train").exists()
+    assert not data.exists()
+
+
+def test_a_manifest_that_was_moved_alone(tmp_path: Path) -> None:
+    (source,) = files(tmp_path, "in/x.jpg")
+    made = journal([(source, tmp_path / "out/x.jpg")], tmp_path / "out")
+    made.run()
+    other = made.path.rename(tmp_path / made.path.name)
+    done = undo(other, apply=True)
+    assert (done.whole, done.renamed) == (True, None)
+    assert source.read_bytes() == b"0"
+
+
+def test_a_folder_that_undo_cannot_find_is_told_of(tmp_path: Path) -> None:
+    (source,) = files(tmp_path, "in/x.jpg")
+    made = journal([(source, tmp_path / "out/nsfw/x.jpg")], tmp_path / "out")
+    made.run()
+    (tmp_path / "out/nsfw").rename(tmp_path / "out/other")
+    assert undo(made.path, apply=True).counts == {moving.FOLDER_GONE: 1}
+    (tmp_path / "out/other").rename(tmp_path / "out/nsfw")
+    assert undo(made.path, apply=True).whole
+    assert source.read_bytes() == b"0"
+
+
+def test_manifests_before_links_and_folders_were_written_down(tmp_path: Path) -> None:
+    (source,) = files(tmp_path, "in/x.jpg")
+    made = journal([(source, tmp_path / "out/x.jpg")], tmp_path / "out")
+    made.run()
+    header, *rest = made.path.read_text().splitlines(keepends=True)
+    old = json.loads(header)
+    del old["folder"]
+    made.path.write_text("".join([json.dumps(old) + "\n", *rest]))
+    assert undo(made.path, apply=True).whole

@@ -1,6 +1,7 @@
 """A folder beside a table of scores: joined, wrong labels found, sorted, drawn."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     assert made.trouble == {
         "no picture": ["sfw/gone.jpg"],
         "no score": ["sfw/new.jpg"],
+        "changed": [],
         "error": ["sfw/error.jpg"],
         "bad score": ["sfw/empty.jpg", "sfw/large.jpg", "sfw/nan.jpg", "sfw/sum.jpg"],
         "again": ["sfw/a.jpg", "sfw/twice.jpg"],
@@ -313,6 +315,24 @@ def test_sheets_of_sorted_pictures(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "sheets")) == 4
     with pytest.raises(ValueError, match="expected 1 to 48 pictures, got 49"):
         write_sheet(tmp_path / "x.jpg", [coffee] * 49, [""] * 49)
+
+
+def test_files_that_have_changed_since_they_were_scored(tmp_path: Path) -> None:
+    root = touched(tmp_path, "nsfw/a.jpg", "sfw/b.jpg", "sfw/c.jpg", "sfw/old.jpg")
+    rows = table(
+        *((file.name, 0.5, 0.5) for file in find(root).files),
+    )
+    stamps = np.array([(file.size, file.mtime_ns) for file in find(root).files])
+    stamps[3] = (-1, 0)  # a row of an older table
+    os.utime(root / "sfw/b.jpg", ns=(0, 1))
+    (root / "sfw/c.jpg").write_bytes(b"another")
+    made = judge(find(root), replace(rows, stamps=stamps))
+    assert [file.name for file in made.files] == ["nsfw/a.jpg", "sfw/old.jpg"]
+    assert made.trouble["changed"] == ["sfw/b.jpg", "sfw/c.jpg"]
+    with pytest.raises(
+        ValueError, match="2 pictures that have changed since they were"
+    ):
+        judge(find(root), replace(rows, stamps=stamps), strict=True)
 
 
 def test_case_and_a_single_column_do_not_matter(tmp_path: Path) -> None:

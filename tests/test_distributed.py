@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -312,3 +313,70 @@ def test_parts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a folder"):
         PartsWriter(tmp_path / "t.csv", columns)
     assert os.listdir(tmp_path / "t") == []
+
+
+def test_parts_keep_the_last_row_of_a_path(tmp_path: Path) -> None:
+    columns = ["path", "sfw", "nsfw", "error", "size", "mtime_ns"]
+
+    def row(path: str, nsfw: float, size: int | None = 1) -> dict[str, Any]:
+        scores = {"path": path, "sfw": 1 - nsfw, "nsfw": nsfw, "error": None}
+        return {**scores, "size": size, "mtime_ns": size}
+
+    with PartsWriter(tmp_path / "t", columns[:4]) as table:  # as before there were six
+        table.write([row("a", 0.25), row(ODD, 0.25), row("old", 0.25)])
+        table.finish()
+    with PartsWriter(tmp_path / "t", columns, "resume") as table:
+        assert set(table.done.values()) == {b""}
+        table.write([row("a", 0.5)])
+        table.write([row("b", 0.5), row(ODD, 0.5)])
+        table.finish()
+    with PartsWriter(tmp_path / "t", columns, "resume") as table:
+        table.write([row("a", 0.75)])  # killed before it is finished
+    with PartsWriter(tmp_path / "t", columns, "resume") as table:
+        table.finish()
+    found = read_table(tmp_path / "t")
+    scores = dict(zip(found.paths, found.columns["nsfw"].tolist(), strict=True))
+    assert scores == {"old": 0.25, ODD: 0.5, "b": 0.5, "a": 0.75}
+    assert len(found) == 4
+    assert [found.stamp(row) for row in range(4)] == [None, (1, 1), (1, 1), (1, 1)]
+    assert not list((tmp_path / "t").glob(".*"))
+
+
+def test_changed_files_are_scored_again_and_only_named_ones_moved(
+    folder: Path, local: Table
+) -> None:
+    sort = ("--move-to", "sorted", "--threshold", "0.5", "--resume")
+    small = Path("photos/00.png").read_bytes()
+    Path("inbox").mkdir()
+    Path("inbox/new.png").write_bytes(small)
+    with tarfile.open("a.tar", "w") as archive:
+        archive.add("photos/01.png")
+    assert command("batch", "--ray", "local", "photos", "-o", "out").returncode == 0
+    before = by_path(read_table("out"))
+    Path("photos/00.png").write_bytes(Path("photos/01.png").read_bytes())
+    first = command(
+        "batch",
+        "--ray",
+        "local",
+        "inbox",
+        "photos/0[0-2].png",
+        "a.tar",
+        "-o",
+        "out",
+        *sort,
+    )
+    assert first.returncode == 0, first.stderr
+    assert "1 scored again that had changed, 2 skipped" in first.stdout
+    assert first.stdout.splitlines()[1] == "sorted: 4 sfw, 1 absent"
+    assert first.stdout.splitlines()[2].startswith("undo with: ")
+    assert len(os.listdir("photos")) == 61
+    table = read_table("out")
+    assert len(table) == len(set(table.paths)) == 68
+    after = by_path(table)
+    assert abs(after["photos/00.png"][0] - before["photos/01.png"][0]) < SCORE_TOLERANCE
+    assert after["photos/02.png"] == before["photos/02.png"]
+    assert table.stamp(table.paths.index("a.tar/photos/01.png"))
+    again = command(
+        "batch", "--ray", "local", "photos", "a.tar", "-o", "out", "--resume"
+    )
+    assert again.stdout.startswith("out: 0 pictures, 0 without a score, 64 skipped")

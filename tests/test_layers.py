@@ -15,7 +15,8 @@ ROWS = [
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores", "folding"],
     ["formats", "published", "image_decode", "samples"] + ["image_resize"],
-    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"],
+    ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
+    + ["moves"],
     ["trained"],
     ["model", "evaluate", "backbones"],
     ["engines", "plots"],

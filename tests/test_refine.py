@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from open_nsfw_tf.dataset.undo import undo
+from open_nsfw_tf.moves import undo
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.trained import read_trained
 

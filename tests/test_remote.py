@@ -135,7 +135,9 @@ def test_a_file_and_what_is_not_there(
     assert remote.fetched(item) == Item(item.path, b"first")
     with pytest.raises(ValueError, match="no such file or folder"):
         remote.check_remote(f"s3://bucket/none{options}")
-    lost = remote.RemoteItem("s3://x", "bucket/gone.jpg", None, f"s3://bucket{options}")
+    lost = remote.RemoteItem(
+        "s3://x", "bucket/gone.jpg", None, source=f"s3://bucket{options}"
+    )
     assert remote.fetched(lost).error
     monkeypatch.setattr(remote, "MAX_MEMBER", 3)
     assert "MiB on remote storage" in (remote.fetched(item).error or "")

@@ -1,24 +1,25 @@
 """Any number of pictures to a table of scores, in memory that does not grow with them.
 
-What is remembered is 16 bytes a picture, so that none gets two rows, in one run or in
-the runs that go on with its table; and as much for each member of the archive at hand.
+What is remembered is 16 bytes a picture, and 16 of its file's size and time, so that
+none gets two rows, in one run or in the runs that go on with its table, and that a file
+that has changed is scored again; and 16 for each member of the archive at hand.
 """
 
 import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from open_nsfw_tf.batch.item import Item
-from open_nsfw_tf.batch.sources import check_sources, items
+from open_nsfw_tf.batch.item import Item, stamped
+from open_nsfw_tf.batch.sources import STDIN, check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.files import PassedOver, open_regular
+from open_nsfw_tf.files import PassedOver, open_regular, stamp_of
 from open_nsfw_tf.image import ImageError, describe
 from open_nsfw_tf.scores import AnyScores
-from open_nsfw_tf.tables import digest
+from open_nsfw_tf.tables import STAMP, digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
 
 WAIT = 1.0  # seconds that a row waits at most for others to be written with
@@ -31,18 +32,23 @@ class Summary:
     Attributes:
         rows: that it wrote.
         failed: how many of them have an error instead of scores.
+        again: how many of them took the place of a row, of a file that has changed.
         skipped: pictures that had their row before, or came twice.
         seconds: that it took.
         finished: whether the table is complete; False after `stop`.
         passed_over: files in folders and archives that were no pictures, by kind.
+        named: the digests of the paths that its sources name and that have a row, and
+            perhaps of some that have none.
     """
 
     rows: int = 0
     failed: int = 0
+    again: int = 0
     skipped: int = 0
     seconds: float = 0.0
     finished: bool = False
     passed_over: PassedOver = field(default_factory=PassedOver)
+    named: set[bytes] = field(default_factory=set, repr=False)
 
 
 def score_batch(
@@ -58,9 +64,10 @@ def score_batch(
     progress: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Score pictures into a table with the columns path, sfw, nsfw, error (sha256).
+    """Score pictures into a table: path, sfw, nsfw, error, (sha256,) size, mtime_ns.
 
-    With a classifier of other classes their scores are the columns in the middle.
+    With a classifier of other classes their scores are the columns in the middle. The
+    last two are the file's, or the archive's, when it was read.
 
     Whatever ends it - a kill, a full disk - leaves a table that `mode` "resume" goes
     on with: no row lost, none twice.
@@ -69,8 +76,8 @@ def score_batch(
         classifier: that scores.
         sources: folders, globs, lists, archives, files, "-"; see `sources.items`.
         output: the table, .csv, .jsonl or .parquet.
-        mode: "new" refuses a table that exists, "resume" skips what has a row in it,
-            "overwrite" begins anew.
+        mode: "new" refuses a table that exists, "overwrite" begins anew, "resume" skips
+            what has a row in it: see `is_done`.
         hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
         select: what is a picture in folders and archives: a key of `item.SELECT`.
         batch_size: pictures that the engine gets at once.
@@ -116,7 +123,7 @@ class _Run:
         self.table, self.classes, self.hashes = table, classes, hashes
         self.progress, self.stop = progress, stop
         self.stopped = False
-        self.seen = table.done
+        self.named: set[bytes] = set()
         self.in_flight: deque[tuple[Item, str | None]] = deque()
         self.count = Summary()
         self.start = time.monotonic()
@@ -124,11 +131,12 @@ class _Run:
     def wanted(self, path: str) -> bool:
         """Whether a path needs a row; asked twice for one, the answer is no."""
         key = digest(path)
-        if key in self.seen:
+        if key in self.named or is_done(self.table.done, path):
             self.count = replace(self.count, skipped=self.count.skipped + 1)
             self.progress(1)
+            self.named.add(key)
             return False
-        self.seen.add(key)
+        self.named.add(key)
         return True
 
     def feed(self, found: Iterator[Item]) -> Iterator[str | bytes]:
@@ -141,6 +149,7 @@ class _Run:
                 self.stopped = True
                 return
             sha256 = None
+            item = stamped(item)
             if self.hashes and item.error is None:
                 item, sha256 = hashed(item)
             self.in_flight.append((item, sha256))
@@ -164,13 +173,9 @@ class _Run:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if not rows:
             return
+        again = sum(digest(row["path"]) in self.table.done for row in rows)
         self.table.write(rows)
-        failures = sum(row["error"] is not None for row in rows)
-        self.count = replace(
-            self.count,
-            rows=self.count.rows + len(rows),
-            failed=self.count.failed + failures,
-        )
+        self.count = counted(self.count, rows, again)
         self.progress(len(rows))
         rows.clear()
 
@@ -179,19 +184,49 @@ class _Run:
             self.count,
             seconds=time.monotonic() - self.start,
             finished=not self.stopped,
+            named=self.named,
         )
+
+
+def is_done(done: Mapping[bytes, bytes], path: str) -> bool:
+    """Whether a path has a row of the file that is there now: of its size and time.
+
+    A file that has gone keeps its row. What comes from standard input has neither size
+    nor time, and is scored each time.
+
+    Args:
+        done: of a table that is written.
+        path: of a file, or of a member of an archive.
+    """
+    known = done.get(digest(path))
+    if known is None or path == STDIN or path.startswith(f"{STDIN}/"):
+        return False
+    stamp = stamp_of(path)
+    return stamp is None or pack_stamp(stamp) == known
+
+
+def counted(count: Summary, rows: Sequence[dict[str, Any]], again: int) -> Summary:
+    """A count with some more rows, of which some took another's place."""
+    failures = sum(row["error"] is not None for row in rows)
+    return replace(
+        count,
+        rows=count.rows + len(rows),
+        failed=count.failed + failures,
+        again=count.again + again,
+    )
 
 
 def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:
     """The columns of a table of scores."""
-    return ["path", *classes, "error", *(["sha256"] if hashes else [])]
+    return ["path", *classes, "error", *(["sha256"] if hashes else []), *STAMP]
 
 
 def row_of(
     item: Item, result: AnyScores | ImageError, classes: Sequence[str]
 ) -> dict[str, Any]:
     """The row of a picture, without its hash."""
-    row = {"path": item.path, **dict.fromkeys(classes), "error": None}
+    stamp = zip(STAMP, item.stamp or (None, None), strict=True)
+    row = {"path": item.path, **dict.fromkeys(classes), "error": None, **dict(stamp)}
     if isinstance(result, ImageError):
         # The row has the name; the error need not repeat it.
         reason = str(result).removeprefix(f"{describe(item.picture)}: ")

@@ -1,9 +1,9 @@
 """One thing to score, and which files are such things."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from open_nsfw_tf.files import PassedOver, by_content, by_suffix
+from open_nsfw_tf.files import PassedOver, Stamp, by_content, by_suffix, stamp_of
 from open_nsfw_tf.messages import one_line
 
 
@@ -15,11 +15,21 @@ class Item:
         path: as the table calls it.
         picture: the path of a file, or the bytes of one; empty where there is none.
         error: why there is nothing to score, or None.
+        stamp: size and time of the file, or of the archive, before it was read; None
+            where there is no file.
     """
 
     path: str
     picture: str | bytes
     error: str | None = None
+    stamp: Stamp | None = None
+
+
+def stamped(item: Item) -> Item:
+    """An item that knows its file's size and time, as they are before it is read."""
+    if item.stamp is not None or not isinstance(item.picture, str):
+        return item
+    return replace(item, stamp=stamp_of(item.picture))
 
 
 Wanted = Callable[[str], bool]  # of a path: whether it still needs its row

@@ -1,29 +1,32 @@
-"""Files moved, or linked, into one folder a class, by the scores in a table.
+"""Pictures moved, or linked, to one folder a class, by the scores in a table.
 
 The table is complete before a file moves: what a kill interrupts, the next run does.
 """
 
-import errno
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.tables import Table, digest
 
 SCORE = "nsfw"  # the column that is held against the threshold
+FOLDERS = ("sfw", "nsfw")  # of what scores less, and as much as the threshold or more
 
 
 def check_destination(folder: Path, sources: Iterable[str]) -> None:
-    """Refuse a folder whose files the next run would take for new pictures.
+    """Refuse a folder that files cannot go to, or whose files would be new pictures.
 
     Raises:
-        ValueError: it lies within one of the sources.
+        ValueError: it lies within one of the sources, or there is a file in its place.
     """
+    for path in (folder, *(folder / name for name in FOLDERS)):
+        if os.path.lexists(path) and not path.is_dir():
+            raise ValueError(f"{shown(path)}: expected a folder, or nothing yet")
     inside = os.path.realpath(folder)
     for source in sources:
         tree, deep, _ = source.partition("**")
@@ -50,72 +53,60 @@ def check_sortable(classes: Iterable[str]) -> None:
 
 
 def sort_files(
-    table: Table, folder: Path, threshold: float, link: bool = False
-) -> dict[str, int]:
-    """Put the pictures of a table into `folder`/nsfw and `folder`/sfw.
+    table: Table,
+    named: Collection[bytes],
+    folder: Path,
+    threshold: float,
+    link: bool = False,
+) -> tuple[dict[str, int], Journal | None]:
+    """Put the pictures of a run into `folder`/nsfw and `folder`/sfw.
 
-    A name that is taken gets 8 hexadecimal digits of its path behind it. Pictures
-    without a score stay.
+    Pictures without a score stay, and so does what the table does not know the size and
+    time of, or knows others: it is not what was scored.
 
     Args:
         table: with a column nsfw.
-        folder: made if it is missing.
+        named: the digests of the paths that the run's sources name; others stay.
+        folder: made if it is missing; the manifest goes there.
         threshold: 0..1; nsfw is what scores as much or more.
         link: make symbolic links rather than move.
 
     Returns:
-        How many files went to "nsfw" and to "sfw"; "absent" were no files, as members
-        of archives and what was moved before.
+        How many files are in "nsfw" and "sfw" now; "absent" are no files, as members of
+        archives and what was moved before; "changed" are no longer what was scored. And
+        the journal that undoes it; None where there was nothing to do.
 
     Raises:
-        OSError: a file cannot be moved; the others before it were.
+        MoveError: files cannot be moved; others were.
+        OSError: the manifest cannot be written; nothing was moved.
     """
-    done: Counter[str] = Counter()
-    for path, score in zip(table.paths, table.columns[SCORE], strict=True):
-        if np.isnan(score):
+    action = "link" if link else "move"
+    planned = plan(_moves(table, named, folder, threshold), action)
+    placed, journal = planned.already, None
+    missing, changed = planned.missing, planned.changed
+    if planned.moves:
+        journal = Journal(planned.moves, str(folder), action, "batch")
+        journal.run()
+        placed = placed + journal.finished
+        missing, changed = missing + journal.missing, changed + journal.changed
+    counts = Counter(os.path.basename(os.path.dirname(m.target)) for m in placed)
+    counts.update(absent=len(missing), changed=len(changed))
+    return {name: count for name, count in counts.items() if count}, journal
+
+
+def _moves(
+    table: Table, named: Collection[bytes], folder: Path, threshold: float
+) -> Iterator[Move]:
+    for row, path in enumerate(table.paths):
+        score, stamp = table.columns[SCORE][row], table.stamp(row)
+        if np.isnan(score) or stamp is None or digest(path) not in named:
             continue
-        name = "nsfw" if score >= threshold else "sfw"
-        if os.path.lexists(path):
-            _place(path, folder / name, link)
-            done[name] += 1
-        else:
-            done["absent"] += 1
-    return dict(done)
+        target = folder / FOLDERS[int(score >= threshold)] / os.path.basename(path)
+        yield Move(_absolute(path), os.path.abspath(target), stamp)
 
 
-def _place(source: str, folder: Path, link: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / os.path.basename(source)
-    if os.path.lexists(target) and not _leads_to(target, source):
-        target = folder / f"{target.stem}-{digest(source).hex()[:8]}{target.suffix}"
-    if os.path.lexists(target):
-        if link and _leads_to(target, source):
-            return
-        raise FileExistsError(f"{shown(target)} exists: expected a name that is free")
-    if link:
-        target.symlink_to(os.path.abspath(source))
-    else:
-        _move(source, target)
-
-
-def _leads_to(target: Path, source: str) -> bool:
-    return target.is_symlink() and os.readlink(target) == os.path.abspath(source)
-
-
-def _move(source: str, target: Path) -> None:
-    if os.path.islink(source):
-        # Its text is relative to where it was, and moving it would lead elsewhere.
-        leads_to = os.path.join(os.path.dirname(source), os.readlink(source))
-        target.symlink_to(os.path.abspath(leads_to))
-        os.unlink(source)
-        return
-    try:
-        Path(source).rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # To another disk: the source goes only when its copy is whole.
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copy2(source, partial)
-        partial.replace(target)
-        Path(source).unlink()
+def _absolute(path: str) -> str:
+    """A path from the root; with .. in it, it may lead through links, or nowhere."""
+    if os.pardir in path.split(os.sep):
+        return os.path.join(os.getcwd(), path)
+    return os.path.abspath(path)

@@ -7,6 +7,7 @@ so that two runs meet the pictures in one order.
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from io import BufferedReader, RawIOBase
@@ -183,7 +184,10 @@ def _file(path: str, wanted: Wanted, select: Select) -> Iterator[Item]:
             read = tar_members
         if read is not None:
             with open_regular(path) as file:
-                yield from read(path, file, wanted, select)
+                status = os.fstat(file.fileno())
+                stamp = status.st_size, status.st_mtime_ns
+                for item in read(path, file, wanted, select):
+                    yield replace(item, stamp=stamp)
             return
         if suffix in LISTS:
             with open_regular(path) as file:

@@ -14,7 +14,11 @@ from typer.core import TyperCommand
 
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.item import SELECT
-from open_nsfw_tf.batch.sorting import check_destination, check_sortable, sort_files
+from open_nsfw_tf.batch.sorting import (
+    check_destination,
+    check_sortable,
+    sort_files,
+)
 from open_nsfw_tf.batch.sources import STDIN, check_sources, count
 from open_nsfw_tf.classifier import BATCH_SIZE, MAX_BATCH_SIZE, Classifier
 from open_nsfw_tf.cli.app import (
@@ -44,7 +48,11 @@ original = typer.Typer(
 
 ResumeOption = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with a table that exists: skip what it has."),
+    typer.Option(
+        "--resume",
+        help="Go on with a table that exists: skip what it has, unless the file has "
+        "changed since.",
+    ),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace a table that exists.")
@@ -121,7 +129,8 @@ def batch(
         typer.Option(
             "--move-to",
             metavar="DIR",
-            help="When all is scored, move the files to DIR/nsfw and DIR/sfw.",
+            help="When all is scored, move the files to DIR/nsfw and DIR/sfw; "
+            "`open-nsfw dataset undo` takes it back.",
         ),
     ] = None,
     threshold: Annotated[
@@ -154,7 +163,7 @@ def batch(
         float, typer.Option(min=0.0, help="With --ray: graphics cards of each worker.")
     ] = 0.0,
 ) -> None:
-    """Score any number of pictures into a table: path, sfw, nsfw, error.
+    """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
 
     With --model it has a column for each of the model's classes. A picture that cannot
     be read is a row with its error. A run that was interrupted,
@@ -188,9 +197,24 @@ def batch(
         summary = _run(score, sources, output, mode=mode, hashes=hashes, select=select)
     _tell(summary, output)
     if move_to is not None and threshold is not None:
-        placed = sort_files(read_table(output), move_to, threshold, link)
-        counts = ", ".join(f"{number} {name}" for name, number in placed.items())
-        print(f"{shown(move_to)}: {counts or 'no files'}")
+        _sort(output, summary.named, move_to, threshold, link)
+
+
+def _sort(
+    output: Path, named: set[bytes], folder: Path, threshold: float, link: bool
+) -> None:
+    """Move, or link, the files that this run's sources name."""
+    counts: dict[str, int] = {}
+    journal = None
+    if named:
+        table = read_table(output)
+        counts, journal = sort_files(table, named, folder, threshold, link)
+    parts = ", ".join(f"{number} {name}" for name, number in counts.items())
+    print(f"{shown(folder)}: {parts or 'no files'}")
+    if counts.get("changed"):
+        print("changed since they were scored, and left: --resume scores them again")
+    if journal is not None:
+        print(f"undo with: {journal.undo_command}")
 
 
 @original.command()
@@ -295,6 +319,8 @@ def _tell(summary: Summary, output: Path) -> None:
 def _told(summary: Summary) -> str:
     rate = summary.rows / max(summary.seconds, 1e-9)
     parts = [f"{summary.rows} pictures", f"{summary.failed} without a score"]
+    if summary.again:
+        parts.append(f"{summary.again} scored again that had changed")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
     told = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"

@@ -1,7 +1,6 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,18 @@ from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset import split as splitting
 from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import File, Found, find
-from open_nsfw_tf.dataset.moves import HOW, Journal
-from open_nsfw_tf.dataset.plan import plan
 from open_nsfw_tf.files import PassedOver, read_head
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.moves import (
+    ACTIONS,
+    LONGEST_PATH,
+    TAKEN_BACK,
+    UNDONE,
+    Journal,
+    Move,
+    plan,
+    undo,
+)
 from open_nsfw_tf.picture import MAX_PIXELS
 
 dataset_app = typer.Typer(
@@ -29,7 +36,6 @@ dataset_app = typer.Typer(
 )
 app.add_typer(dataset_app, name="dataset")
 
-LONGEST = 4096  # characters of a path, which must be whole to be of use
 LISTED = 20  # lines of a report that tell of one picture each
 
 FolderArgument = Annotated[
@@ -43,8 +49,9 @@ ApplyOption = Annotated[
     bool,
     typer.Option("--apply", help="Do it. Without it, only say what would be done."),
 ]
-HowOption = Annotated[
-    str, choice(HOW, "--how", help="What to do with the files; link: symbolic links.")
+ActionOption = Annotated[
+    str,
+    choice(ACTIONS, "--how", help="What to do with the files; link: symbolic links."),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -119,7 +126,7 @@ def check_command(
         pairs = checking.moves_of(
             checked, str(quarantine), kind or list(checking.KINDS)
         )
-        act(pairs, quarantine, "move", "check", apply)
+        act(pairs, found.files, quarantine, "move", "check", apply)
 
 
 @dataset_app.command("dedupe")
@@ -160,6 +167,7 @@ def dedupe_command(
         print_some((_group(group) for group in groups), show_all)
     act(
         copies.moves_of(result, move or ["inside"], str(to)),
+        found.files,
         to,
         "move",
         "dedupe",
@@ -186,7 +194,7 @@ def split_command(
         Path | None,
         typer.Option(help="Where train, test and val go. Without it: into DIR itself."),
     ] = None,
-    how: HowOption = "move",
+    how: ActionOption = "move",
     threshold: ThresholdOption = THRESHOLD,
     max_pixels: PixelsOption = MAX_PIXELS,
     threads: ThreadsOption = None,
@@ -214,7 +222,8 @@ def split_command(
         counts = "".join(f"{done.count(side, label):9}" for side in done.sides)
         print(f"{shown(label):20}{counts}")
     target = to or folder
-    act(splitting.moves_of(done, str(target)), target, how, "split", apply)
+    pairs = splitting.moves_of(done, str(target))
+    act(pairs, found.files, target, how, "split", apply)
 
 
 @dataset_app.command("undo")
@@ -226,20 +235,21 @@ def undo_command(
     apply: ApplyOption = False,
 ) -> None:
     """Take back what a command did, as far as it is still there."""
-    from open_nsfw_tf.dataset.undo import BACK, FINE, undo
-
     done = undo(manifest, apply)
+    if done.renamed is not None:
+        before, now = (shown(path, LONGEST_PATH) for path in done.renamed)
+        print(f"{before} was renamed to {now}: the files are looked for there")
     for outcome, count in done.counts.items():
         print(f"{count:8} {outcome}")
     print_some(
         (
             f"{outcome}: {shown(path)}"
             for path, outcome in done.outcomes
-            if outcome not in FINE
+            if outcome not in UNDONE
         ),
         show_all,
     )
-    if not apply and done.counts.get(BACK):
+    if not apply and done.counts.get(TAKEN_BACK):
         print("nothing was touched: --apply takes it back")
     if not done.whole:
         raise typer.Exit(1)
@@ -272,12 +282,31 @@ def find_files(
 
 
 def act(
-    pairs: list[tuple[str, str]], target: Path, how: str, command: str, apply: bool
+    pairs: list[tuple[str, str]],
+    files: Iterable[File],
+    target: Path,
+    how: str,
+    command: str,
+    apply: bool,
 ) -> Journal | None:
-    """Say what will be done, and do it if that is wanted."""
-    made = plan(pairs)
+    """Say what will be done, and do it if that is wanted.
+
+    Args:
+        pairs: sources and wanted targets, absolute paths.
+        files: that were looked at; a source that has changed since is left.
+        target: where the manifest goes.
+        how: a key of `ACTIONS`.
+        command: what asks for it, for the manifest.
+        apply: whether it is done.
+    """
+    stamps = {file.path: (file.size, file.mtime_ns) for file in files}
+    made = plan((Move(*pair, stamps.get(pair[0])) for pair in pairs), how)
     for step in made.moves:
-        print(f"{how} {shown(step.source, LONGEST)} -> {shown(step.target, LONGEST)}")
+        source, wanted = (
+            shown(step.source, LONGEST_PATH),
+            shown(step.target, LONGEST_PATH),
+        )
+        print(f"{how} {source} -> {wanted}")
     if not made.moves:
         print(f"nothing to {how}")
         return None
@@ -285,11 +314,15 @@ def act(
         print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
         return None
     journal = Journal(made.moves, str(target), how, command)
-    path = shlex.quote(shown(journal.path, LONGEST))
-    print(f"undo with: open-nsfw dataset undo --apply {path}", flush=True)
+    print(f"undo with: {journal.undo_command}", flush=True)
     journal.run()
     gone = len(made.missing) + len(journal.missing)
-    print(f"{how}: {journal.done} done" + (f", {gone} had gone" if gone else ""))
+    changed = len(made.changed) + len(journal.changed)
+    print(
+        f"{how}: {len(journal.finished)} done"
+        + (f", {gone} had gone" if gone else "")
+        + (f", {changed} had changed and are left" if changed else "")
+    )
     return journal
 
 

@@ -8,10 +8,10 @@ import typer
 
 from open_nsfw_tf.cli.app import choice
 from open_nsfw_tf.cli.dataset import (
+    ActionOption,
     AllOption,
     ApplyOption,
     FolderArgument,
-    HowOption,
     PixelsOption,
     act,
     dataset_app,
@@ -81,7 +81,8 @@ def clean_command(
         print(f"true class {shown(label)}, predicted {shown(other)}: {count}")
         of_pair = (m for m in found if (m.label, m.predicted) == (label, other))
         print_some((_mistake(mistake) for mistake in of_pair), show_all)
-    act(mistakes.moves_of(found, str(to), every), to, "move", "clean", apply)
+    pairs = mistakes.moves_of(found, str(to), every)
+    act(pairs, judged.files, to, "move", "clean", apply)
 
 
 def _mistake(mistake: mistakes.Mistake) -> str:
@@ -107,7 +108,7 @@ def sort_command(
         ),
     ] = "outcome",
     to: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("sorted"),
-    how: HowOption = "link",
+    how: ActionOption = "link",
     sheets: Annotated[
         int, typer.Option(min=0, help="Contact sheets for each folder, of 48 pictures.")
     ] = 0,
@@ -124,13 +125,15 @@ def sort_command(
     places = sorting.sort(judged, threshold, positive, by)
     for name, count in Counter(place.folder for place in places).items():
         print(f"{count:8} {shown(name)}")
-    journal = act(sorting.moves_of(places, str(to)), to, how, "sort", apply)
+    pairs = sorting.moves_of(places, str(to))
+    journal = act(pairs, judged.files, to, how, "sort", apply)
     if not sheets:
         return
     if journal is None:
-        print(f"contact sheets would be written to {shown(to / 'sheets')}")
+        if not apply:
+            print(f"contact sheets would be written to {shown(to / 'sheets')}")
         return
-    where = {step.source: step.target for step in journal.moves}
+    where = {step.source: step.target for step in journal.finished}
     for path in write_sheets(places, where, to / "sheets", sheets, blur, max_pixels):
         journal.wrote(path)
         print(f"sheet {shown(path)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.moves import is_manifest
 
 SIDES = {  # names of folders that hold class folders, and what they stand for
     "train": "train",
@@ -17,8 +18,6 @@ SIDES = {  # names of folders that hold class folders, and what they stand for
     "valid": "val",
     "validation": "val",
 }
-MANIFEST = "undo-"  # how the names of manifests begin
-MANIFEST_SUFFIX = ".jsonl"
 LINK = "a link, which is not followed"
 HIDDEN = "hidden"
 
@@ -149,11 +148,6 @@ def _add(entry: Entry, name: str, found: Found) -> None:
     else:
         is_link = stat.S_ISLNK(status.st_mode)
         found.left[name] = LINK if is_link else "no regular file"
-
-
-def is_manifest(name: str) -> bool:
-    """Whether a file's name is that of a manifest, which no picture has."""
-    return name.startswith(MANIFEST) and name.endswith(MANIFEST_SUFFIX)
 
 
 def _below(root: str, path: str) -> str:

@@ -15,6 +15,7 @@ SUM_TOLERANCE = 1e-3  # of a row's probabilities
 TROUBLE = {
     "no picture": "scores without a picture in the folder",
     "no score": "pictures without a row in the table",
+    "changed": "pictures that have changed since they were scored",
     "error": "pictures whose row has an error instead of scores",
     "bad score": "rows that are not whole, NaN, not 0 to 1, or do not sum to 1",
     "again": "rows that repeat the scores of a picture",
@@ -122,7 +123,7 @@ def judge(
         if index not in rows and not is_picture(file.path):
             continue  # notes and the like, which nothing was to score
         label = indices.get(file.label)
-        kind = _misfit(rows.get(index), scores, table, file.label, label)
+        kind = _misfit(file, rows.get(index), scores, table, label)
         if kind:
             trouble[kind].append(file.name)
         else:
@@ -197,10 +198,10 @@ def _rows(
 
 
 def _misfit(
+    file: File,
     row: int | None,
     scores: np.ndarray,
     table: Table,
-    folder: str | None,
     label: int | None,
 ) -> str | None:
     """The kind of trouble with a picture, if any."""
@@ -208,12 +209,14 @@ def _misfit(
         return "no score"
     if row < 0:
         return "contradiction"
+    if table.stamp(row) not in (None, (file.size, file.mtime_ns)):
+        return "changed"
     values = scores[row]
     if table.errors[row] and not np.isfinite(values).all():
         return "error"
     fit = bool(((values >= 0) & (values <= 1)).all())
     if not fit or abs(values.sum() - 1) > SUM_TOLERANCE:
         return "bad score"
-    if folder is None:
+    if file.label is None:
         return "no class"
     return "unknown class" if label is None else None

@@ -21,7 +21,7 @@ from typing import Any
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import LABELS, Weights
-from open_nsfw_tf.batch import Summary, columns_of
+from open_nsfw_tf.batch import Summary, columns_of, counted
 from open_nsfw_tf.batch.sources import STDIN, check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.distributed.cluster import LOCAL, connected, import_ray
@@ -59,9 +59,10 @@ def score_with_ray(
     progress: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Score pictures into a folder of Parquet files: path, sfw, nsfw, error (sha256).
+    """Score pictures into a folder of Parquet files, with `score_batch`'s columns.
 
-    With a `model` its classes are the columns in the middle.
+    With a `model` its classes are the columns in the middle. Remote pictures have no
+    size and mtime_ns: a row is a row.
 
     Args:
         sources: as for `open_nsfw_tf.batch.score_batch`, but for "-": folders, globs,
@@ -74,8 +75,8 @@ def score_with_ray(
         gpus: of each worker; less than 1 to share one.
         engine, weights, precision, device, model: as for `Classifier`. The weights, or
             the model, are loaded here and sent to the workers.
-        mode: "new" refuses a folder with parts, "resume" skips what has a row in it,
-            "overwrite" begins anew.
+        mode: "new" refuses a folder with parts, "overwrite" begins anew, "resume" skips
+            what has a row in it: see `open_nsfw_tf.batch.is_done`.
         hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
         select: what is a picture in folders and archives: a key of `item.SELECT`.
         make_classifier: makes the classifier of a worker, there, of `engine` and what
@@ -184,6 +185,7 @@ class _Run:
         self.count = Summary()
         self.start = time.monotonic()
         self.rows: list[dict[str, Any]] = []
+        self.named: set[bytes] = set()
 
     def collect(
         self,
@@ -222,35 +224,35 @@ class _Run:
                 finished = True
         finally:
             self._write()
-        skipped, others = self.ray.get(journal.skipped.remote())
+        skipped, had_rows, others = self.ray.get(journal.skipped.remote())
         self.progress(skipped)
+        self.named |= had_rows
         self.count.passed_over.update(others)
         self.count = replace(self.count, skipped=skipped, finished=finished)
+        if finished:
+            self.table.finish()
 
     def _take(self, rows: Iterator[dict[str, Any]], hashes: bool) -> None:
         before = len(self.rows)
         for row in rows:
             key = digest(row["path"])
-            if key not in self.table.done:
-                self.table.done.add(key)
+            if key not in self.named:
+                self.named.add(key)
                 self.rows.append(row)
         self.progress(len(self.rows) - before)
 
     def _write(self) -> None:
         if not self.rows:
             return
+        again = sum(digest(row["path"]) in self.table.done for row in self.rows)
         self.table.write(self.rows)
-        failures = sum(row["error"] is not None for row in self.rows)
-        self.count = replace(
-            self.count,
-            rows=self.count.rows + len(self.rows),
-            failed=self.count.failed + failures,
-        )
+        self.count = counted(self.count, self.rows, again)
         self.rows.clear()
 
     def summary(self) -> Summary:
         """What was done, until now."""
-        return replace(self.count, seconds=time.monotonic() - self.start)
+        seconds = time.monotonic() - self.start
+        return replace(self.count, seconds=seconds, named=self.named)
 
 
 def _tables(

@@ -8,6 +8,7 @@ import pyarrow
 
 from open_nsfw_tf.batch.item import Item
 from open_nsfw_tf.distributed.remote import RemoteItem
+from open_nsfw_tf.tables import STAMP, read_stamp
 
 Row = dict[str, Any]
 PICTURES = pyarrow.schema(
@@ -17,6 +18,7 @@ PICTURES = pyarrow.schema(
         ("data", pyarrow.binary()),  # or the picture itself, out of an archive
         ("error", pyarrow.string()),
         ("source", pyarrow.string()),  # of remote pictures: their filesystem
+        *((name, pyarrow.int64()) for name in STAMP),  # of an archive
     ]
 )
 
@@ -29,6 +31,7 @@ def schema(classes: Sequence[str]) -> pyarrow.Schema:
             *((name, pyarrow.float64()) for name in classes),
             ("error", pyarrow.string()),
             ("sha256", pyarrow.string()),
+            *((name, pyarrow.int64()) for name in STAMP),
         ]
     )
 
@@ -40,6 +43,7 @@ def of_items(found: list[Item]) -> pyarrow.Table:
 
 def _packed(item: Item) -> Row:
     row: Row = {"path": os.fsencode(item.path), "error": _text(item.error)}
+    row |= zip(STAMP, item.stamp or (), strict=False)
     if isinstance(item.picture, bytes):
         return {**row, "data": item.picture}
     if isinstance(item, RemoteItem):
@@ -56,9 +60,9 @@ def to_items(table: pyarrow.Table) -> list[Item]:
 def _unpacked(row: Row) -> Item:
     path, data = os.fsdecode(row["path"]), row["data"]
     picture = os.fsdecode(row["picture"]) if data is None else data
-    if row["source"] is None:
-        return Item(path, picture, row["error"])
-    return RemoteItem(path, picture, row["error"], row["source"])
+    if row["source"] is not None:
+        return RemoteItem(path, picture, row["error"], source=row["source"])
+    return Item(path, picture, row["error"], read_stamp(*(row[n] for n in STAMP)))
 
 
 def of_rows(rows: list[Row], classes: Sequence[str]) -> pyarrow.Table:

@@ -14,6 +14,7 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from open_nsfw_tf.batch import is_done
 from open_nsfw_tf.batch.item import Item, Wanted, counting, failed
 from open_nsfw_tf.batch.sources import items
 from open_nsfw_tf.distributed import blocks
@@ -31,8 +32,9 @@ class Listing(Datasource):  # type: ignore[misc]
     Args:
         sources: as `open_nsfw_tf.batch.sources.items` takes them, but for "-"; and URIs.
         select: a key of `SELECT`.
-        done: a reference to the digests of the paths that are to be left out.
-        journal: the actor that is told how many were left out, and what was no picture.
+        done: a reference to what the table has: see `open_nsfw_tf.batch.is_done`.
+        journal: the actor that is told which were left out, how many, and what was no
+            picture.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ def _listed(
 ) -> Iterator[pyarrow.Table]:
     if os.path.isdir(folder):  # relative paths mean what they mean to the user
         os.chdir(folder)
-    seen: set[bytes] = set(ray.get(done))
+    known = ray.get(done)
+    seen: set[bytes] = set()
     skipped = 0
+    had_rows: set[bytes] = set()
 
     def wanted(path: str) -> bool:
         nonlocal skipped
@@ -78,13 +82,17 @@ def _listed(
             skipped += 1
             return False
         seen.add(key)
+        if is_done(known, path):
+            skipped += 1
+            had_rows.add(key)
+            return False
         return True
 
     passed_over = PassedOver()
     found = _items(sources, select, wanted, passed_over)
     while some := list(islice(found, ROWS)):
         yield blocks.of_items(some)
-    ray.get(journal.skip.remote(skipped, dict(passed_over)))
+    ray.get(journal.skip.remote(skipped, had_rows, dict(passed_over)))
     yield blocks.of_items([])  # Ray wants a table, even of nothing
 
 
@@ -107,5 +115,5 @@ def _items(
 def _named(item: Item) -> Item:
     """An item of a list, which may name remote pictures too."""
     if is_remote(item.path) and item.path == item.picture:
-        return RemoteItem(item.path, "", None, item.path)
+        return RemoteItem(item.path, "", None, source=item.path)
     return item

@@ -93,7 +93,7 @@ def remote_items(uri: str, wanted: Wanted, select: Select) -> Iterator[Item]:
     (info,) = files.get_file_info([root])
     if info.type.name != "Directory":
         if wanted(base):
-            yield RemoteItem(base, root, None, uri)
+            yield RemoteItem(base, root, None, source=uri)
         return
     for path, kind in _tree(files, root.rstrip("/")):
         name = base + path[len(root.rstrip("/")) :]
@@ -103,7 +103,7 @@ def remote_items(uri: str, wanted: Wanted, select: Select) -> Iterator[Item]:
         else:
             head = partial(_head, files, path)
             if select(path.rpartition("/")[2], head) and wanted(name):
-                yield RemoteItem(name, path, None, uri)
+                yield RemoteItem(name, path, None, source=uri)
 
 
 def _tree(files: Any, root: str) -> Iterator[tuple[str, None | OSError]]:

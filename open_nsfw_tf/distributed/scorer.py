@@ -10,13 +10,14 @@ so, and the others get their scores.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pyarrow
 import ray
 
 from open_nsfw_tf.batch import hashed, row_of
-from open_nsfw_tf.batch.item import Item, failed
+from open_nsfw_tf.batch.item import Item, failed, stamped
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.distributed import blocks
 from open_nsfw_tf.distributed.blocks import Row
@@ -45,8 +46,7 @@ class Journal:
         self._open: set[bytes] = set()
         self._alone: dict[bytes, int] = {}
         self._rows: dict[bytes, Row] = {}
-        self._skipped = 0
-        self._passed_over: dict[str, int] = {}
+        self._skipped: tuple[int, set[bytes], dict[str, int]] = (0, set(), {})
 
     def start(self) -> bool:
         """Note that a worker begins to load its network; whether it should."""
@@ -83,13 +83,21 @@ class Journal:
             self._alone.pop(key, None)
             self._rows.pop(key, None)
 
-    def skip(self, count: int, passed_over: dict[str, int]) -> None:
-        """Note how many pictures had a row before, and what files were none, by kind."""
-        self._skipped, self._passed_over = count, passed_over
+    def skip(
+        self, count: int, had_rows: set[bytes], passed_over: dict[str, int]
+    ) -> None:
+        """Note how many pictures were left out, and the digests of what had rows.
 
-    def skipped(self) -> tuple[int, dict[str, int]]:
+        Args:
+            count: of pictures.
+            had_rows: digests of their paths.
+            passed_over: how many files were no pictures, by kind.
+        """
+        self._skipped = count, had_rows, passed_over
+
+    def skipped(self) -> tuple[int, set[bytes], dict[str, int]]:
         """What `skip` noted."""
-        return self._skipped, self._passed_over
+        return self._skipped
 
 
 class Scorer:
@@ -140,7 +148,10 @@ class Scorer:
     def _alone(self, item: Item, key: bytes) -> Row:
         died, row = self._ask("begin_alone", key)
         if row is None:
-            item = item if died < DEATHS else failed(item.path, QUARANTINED)
+            if died >= DEATHS:
+                item = replace(
+                    failed(item.path, QUARANTINED), stamp=stamped(item).stamp
+                )
             (row,) = self._score([item])
             self._ask("end_alone", key, row)
         return dict(row)
@@ -151,6 +162,7 @@ class Scorer:
         def feed() -> Iterator[str | bytes]:
             for item in _ahead(found):
                 sha256 = None
+                item = stamped(item)
                 if self._hashes and item.error is None:
                     item, sha256 = hashed(item)
                 in_flight.append((item, sha256))

@@ -1,14 +1,15 @@
 """Tables of scores: one row a picture, as CSV, JSON lines or Parquet.
 
 A row has `path`, one column of scores for each class (`sfw` and `nsfw` here), `error`,
-and may have `label`, `sha256`, `frame` and `seconds`. A picture has its scores or an
-error. Paths may hold newlines and, by surrogateescape, bytes that are no UTF-8; they
+and may have `label`, `sha256`, `frame`, `seconds`, and `size` and `mtime_ns`: those of
+the file when it was scored. A picture has its scores or an error. Paths may hold newlines and, by surrogateescape, bytes that are no UTF-8; they
 come back from each format as they went in.
 """
 
 import os
+import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib import import_module
 from itertools import chain
@@ -17,9 +18,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from open_nsfw_tf.files import Stamp
 from open_nsfw_tf.messages import one_line, shown
 
-NOT_SCORES = ("path", "error", "label", "sha256", "frame", "seconds")
+STAMP = ("size", "mtime_ns")  # bytes; nanoseconds since 1970
+NOT_SCORES = ("path", "error", "label", "sha256", "frame", "seconds", *STAMP)
 # How many characters one value may have, and how many bytes one row.
 LONGEST_FIELD = 1 << 17  # what Python's csv module allows
 LONGEST_ROW = 1 << 20
@@ -50,15 +53,25 @@ class Table:
         columns: by class, float64 (rows,), 0..1; NaN where a picture has no score.
         errors: why there is no score, or None.
         labels: what people say a picture is, or None; None for a table without labels.
+        stamps: int64 (rows, 2): size and modification time (ns) of the file that was
+            scored, -1 and 0 where they are unknown; None for a table without them.
     """
 
     paths: list[str]
     columns: dict[str, np.ndarray]
     errors: list[str | None]
     labels: list[str | None] | None
+    stamps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def stamp(self, row: int) -> Stamp | None:
+        """Size and time of the file that a row was made of, where they are known."""
+        if self.stamps is None or self.stamps[row, 0] < 0:
+            return None
+        size, mtime_ns = self.stamps[row].tolist()
+        return size, mtime_ns
 
 
 def digest(path: str) -> bytes:
@@ -89,7 +102,7 @@ def read_table(path: str | os.PathLike[str], any_number: bool = False) -> Table:
         path: a .csv, .jsonl (.ndjson) or .parquet file with a column `path` and at
             least one of scores, or a .tsv or .txt that the first port wrote; or a
             folder of .parquet files that make one table. Every column that is not in
-            `NOT_SCORES` must hold scores.
+            `NOT_SCORES` must hold scores; of `STAMP` there are both or none.
         any_number: keep scores that are NaN, infinite or not of 0..1, for a caller that
             counts and names them; what is no number is refused all the same.
 
@@ -117,6 +130,7 @@ def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
     scored = score_columns(first)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in scored}
     table = Table([], {}, [], [] if "label" in first else None)
+    stamps: list[np.ndarray] = []
     for chunk in chain([first], chunks):
         start = len(table.paths)
         for name in scored:
@@ -128,8 +142,43 @@ def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
         table.errors.extend(_texts("error", chunk.get("error", empty), start))
         if table.labels is not None:
             table.labels.extend(_texts("label", chunk["label"], start))
+        if set(STAMP) <= first.keys():
+            stamps.append(_stamps(chunk))
     table.columns.update({name: np.concatenate(parts[name]) for name in scored})
-    return table
+    return replace(table, stamps=np.concatenate(stamps)) if stamps else table
+
+
+def _stamps(chunk: Chunk) -> np.ndarray:
+    pairs = (read_stamp(*pair) for pair in zip(*(chunk[n] for n in STAMP), strict=True))
+    known = [_UNKNOWN if pair is None else pair for pair in pairs]
+    return np.array(known, np.int64).reshape(-1, 2)
+
+
+_UNKNOWN = (-1, 0)
+
+
+def read_stamp(size: Any, mtime_ns: Any) -> Stamp | None:
+    """Size and time as a table has them; None for what is not both.
+
+    A spreadsheet may have rounded them, and then they are no file's.
+    """
+    try:
+        # As integers first: a float has not all the digits of a time.
+        pair = tuple(
+            int(v)
+            if isinstance(v, int) or str(v).lstrip("-").isdecimal()
+            else int(float(v))
+            for v in (size, mtime_ns)
+        )
+    except (ValueError, TypeError, OverflowError):
+        return None
+    fits = 0 <= pair[0] < 1 << 63 and -(1 << 63) <= pair[1] < 1 << 63
+    return (pair[0], pair[1]) if fits else None
+
+
+def pack_stamp(stamp: Stamp | None) -> bytes:
+    """16 bytes that stand for a stamp, where many are remembered; none for None."""
+    return b"" if stamp is None else struct.pack("<qq", *stamp)
 
 
 def score_columns(columns: Iterable[str]) -> list[str]:
@@ -145,6 +194,8 @@ def score_columns(columns: Iterable[str]) -> list[str]:
     if "path" not in names:
         raise ValueError(f"expected a column path and scores, got the columns {found}")
     scored = [name for name in names if name not in NOT_SCORES]
+    if not set(STAMP) <= set(names):  # a lone one is somebody else's column
+        scored = [name for name in names if name in scored or name in STAMP]
     if not scored:
         raise ValueError(f"expected columns of scores, such as nsfw, got only {found}")
     return scored

@@ -3,19 +3,33 @@
 CSV and JSON lines grow at their end, by one write for some rows; a last row that a
 kill or a full disk tore is cut off. Parquet has no such end: its rows are kept in JSON
 lines beside it, `NAME.parquet.partial`, until the whole table is made of them.
+
+A picture that is scored again gets a new row at the end; when the table is finished,
+the older ones are taken out.
 """
 
 import fcntl
 import json
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
+from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.tables import WRITTEN, digest, parquet, suffix_of
+from open_nsfw_tf.tables import (
+    STAMP,
+    WRITTEN,
+    digest,
+    pack_stamp,
+    parquet,
+    read_stamp,
+    suffix_of,
+)
 from open_nsfw_tf.tables.text import Row, lines, parse_object, parse_record, records
 
 Mode = Literal["new", "resume", "overwrite"]
@@ -27,12 +41,14 @@ class TableWriter:
 
     Args:
         path: of the table, .csv, .jsonl or .parquet.
-        columns: of every row; the first one is path.
+        columns: of every row; the first one is path. If the last ones are size and
+            mtime_ns, "resume" adds them to a table that lacks them.
         mode: "new" refuses a table that exists; "resume" goes on with one, or begins
             it; "overwrite" begins anew.
 
     Attributes:
-        done: the digests of the paths that had a row when the table was opened.
+        done: the digests of the paths that have a row, and of the file that it was
+            made of size and time, by `pack_stamp`.
 
     Raises:
         FileExistsError: the table exists and `mode` is "new".
@@ -50,7 +66,10 @@ class TableWriter:
     ) -> None:
         self.path = Path(path)
         self.columns = list(columns)
-        self.done: set[bytes] = set()
+        self.done: dict[bytes, bytes] = {}
+        self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
+        self._old_columns = parquet.without_stamp(columns)
+        self._old = False  # whether there are rows with these columns
         suffix = suffix_of(path, WRITTEN)
         self._csv = suffix == ".csv"
         self._target = self.path if suffix == ".parquet" else None
@@ -92,19 +111,24 @@ class TableWriter:
         else:
             data = b"".join(_json_row(row) for row in rows)
         self._append(data)
-        self._raw = self._raw or not all(parquet.is_text(row["path"]) for row in rows)
+        for row in rows:
+            self._note(row["path"], *(row.get(name) for name in STAMP))
 
     def finish(self) -> None:
-        """Make the table whole: for Parquet, the file itself.
+        """Make the table whole: for Parquet, the file itself. Each path has one row.
 
         Raises:
             OSError: the disk is full, or the like; "resume" can go on.
         """
-        if self._target is None:
-            os.fsync(self._file.fileno())
-            return
         try:
-            parquet.write(self._target, self.columns, self._file_path, self._raw)
+            if self._target is None:
+                os.fsync(self._file.fileno())
+                if self._stale:
+                    self._rewrite()
+                return
+            parquet.write(
+                self._target, self.columns, self._file_path, self._raw, self._stale
+            )
         except OSError as error:
             raise self._explained(error) from error
         self._file_path.unlink()
@@ -157,13 +181,15 @@ class TableWriter:
         elif mode == "resume":
             try:
                 if self._target is not None and self._target.exists():
-                    for path in parquet.paths(self._target, self.columns):
-                        self._note(path)
+                    for row in parquet.known_rows(self._target, self.columns):
+                        self._note(*row)
                 with self._file_path.open("rb") as file:
                     end = self._read_csv(file) if self._csv else self._read_json(file)
             except ValueError as error:
                 raise ValueError(f"{shown(self.path)}: {one_line(error)}") from error
         self._file.truncate(end)
+        if self._old:
+            end = self._add_columns()
         self._file.seek(end)
         if self._csv and not end:
             self._end = 0
@@ -177,7 +203,11 @@ class TableWriter:
         first = next(found, b"")
         if not first.endswith(b"\n") and header.startswith(first):
             return 0  # killed before the first line was whole
-        if first.rstrip(b"\r\n") != header.rstrip(b"\n"):
+        columns = self.columns
+        if first.rstrip(b"\r\n") == _csv_row(self._old_columns).rstrip(b"\n"):
+            columns = self._old_columns
+            self._old = columns != self.columns
+        elif first.rstrip(b"\r\n") != header.rstrip(b"\n"):
             raise ValueError(
                 f"expected the columns {', '.join(self.columns)}, got "
                 f"{shown(first.decode('utf-8', 'replace').strip(), 80)}"
@@ -190,12 +220,12 @@ class TableWriter:
                 end += len(record)
                 continue
             fields = parse_record(record)
-            if len(fields) != len(self.columns):
+            if len(fields) != len(columns):
                 raise ValueError(
-                    f"row {number}: expected {len(self.columns)} fields, got "
-                    f"{len(fields)}"
+                    f"row {number}: expected {len(columns)} fields, got {len(fields)}"
                 )
-            self._note(fields[0])
+            row = dict(zip(columns, fields, strict=True))
+            self._note(row["path"], *(row.get(name) for name in STAMP))
             end += len(record)
         return end
 
@@ -208,18 +238,61 @@ class TableWriter:
                 end += len(line)
                 continue
             row = parse_object(line)
-            if set(row) != set(self.columns) or not isinstance(row["path"], str):
+            old = set(row) == set(self._old_columns) != set(self.columns)
+            self._old = self._old or old
+            whole = old or set(row) == set(self.columns)
+            if not whole or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
                     f"{shown(', '.join(row), 80)}"
                 )
-            self._note(row["path"])
+            self._note(row["path"], *(row.get(name) for name in STAMP))
             end += len(line)
         return end
 
-    def _note(self, path: str) -> None:
-        self.done.add(digest(path))
+    def _note(self, path: str, *stamp: Any) -> None:
+        key = digest(path)
+        if key in self.done:
+            self._stale[key] += 1
+        self.done[key] = pack_stamp(read_stamp(*stamp))
         self._raw = self._raw or not parquet.is_text(path)
+
+    def _add_columns(self) -> int:
+        """Give the rows of an old table the new columns, empty; the file's new size."""
+        self._rewrite()
+        self._file.close()
+        self._file = self._open("resume")  # the new file, locked
+        return os.fstat(self._file.fileno()).st_size
+
+    def _rewrite(self) -> None:
+        """Put a file in the place of the table's that has all columns, and no stale row.
+
+        The rows of Parquet's file beside it are few and may stay: it is made anew.
+        """
+        path = Path(os.path.realpath(self._file_path))
+        with replacing(path) as beside:
+            with path.open("rb") as file, beside.open("xb") as out:
+                out.writelines(self._csv_rows(file) if self._csv else self._rows(file))
+                out.flush()
+                os.fsync(out.fileno())
+            shutil.copymode(path, beside)
+        if self._target is None:
+            self._stale.clear()
+
+    def _csv_rows(self, file: IO[bytes]) -> Iterator[bytes]:
+        found = records(file)
+        next(found)  # the header
+        yield _csv_row(self.columns)
+        left = self._stale.copy()
+        for fields in map(parse_record, found):
+            if not parquet.is_stale(fields[0], left):
+                yield _csv_row(fields + [None] * (len(self.columns) - len(fields)))
+
+    def _rows(self, file: IO[bytes]) -> Iterator[bytes]:
+        left = Counter() if self._target else self._stale.copy()
+        for row in map(parse_object, lines(file)):
+            if not parquet.is_stale(row["path"], left):
+                yield _json_row(dict.fromkeys(self.columns) | row)
 
     def _append(self, data: bytes) -> None:
         left = memoryview(data)

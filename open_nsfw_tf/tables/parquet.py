@@ -4,6 +4,7 @@ Parquet's texts are UTF-8: a table with a path that is not has its paths as byte
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,11 +15,12 @@ from typing import Any
 
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.tables import CHUNK, NOT_SCORES, Chunk, digest, score_columns
+from open_nsfw_tf.tables import CHUNK, STAMP, Chunk, digest, score_columns
 from open_nsfw_tf.tables.text import Row, lines, parse_object
 
 ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
+READ = ("path", "error", "label", *STAMP)  # beside the scores
 
 
 def check_installed() -> None:
@@ -63,13 +65,18 @@ def chunks(path: Path) -> Iterator[Chunk]:
     pyarrow, _ = import_pyarrow()
     with _opened(path) as table:
         names = _columns(table.schema_arrow, pyarrow.types)
-        yield {name: [] for name in names}
+        # Parts of one table may be older than these columns.
+        unknown = [name for name in STAMP if name not in names]
+        yield {name: [] for name in [*names, *unknown]}
         for batch in table.iter_batches(CHUNK, columns=names):
-            yield {name: _values(batch.column(name)) for name in names}
+            chunk = {name: _values(batch.column(name)) for name in names}
+            yield chunk | {name: [None] * len(batch) for name in unknown}
 
 
-def paths(path: Path, columns: Sequence[str]) -> Iterator[str]:
-    """The paths of a table that has these very columns.
+def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The path, size and mtime_ns of each row of a table that has these very columns.
+
+    A table may lack size and mtime_ns; they are None then.
 
     Raises:
         OSError: the file cannot be read.
@@ -77,23 +84,35 @@ def paths(path: Path, columns: Sequence[str]) -> Iterator[str]:
     """
     with _opened(path) as table:
         names = table.schema_arrow.names
-        if names != list(columns):
+        if names not in (list(columns), without_stamp(columns)):
             raise ValueError(
                 f"expected the columns {', '.join(columns)}, got "
                 f"{shown(', '.join(names), 80)}"
             )
-        for batch in table.iter_batches(CHUNK, columns=["path"]):
-            yield from _values(batch.column("path"))
+        asked = [name for name in ("path", *STAMP) if name in names]
+        for batch in table.iter_batches(CHUNK, columns=asked):
+            values = [_values(batch.column(name)) for name in asked]
+            missing = [[None] * len(batch)] * (3 - len(asked))
+            yield from zip(*values, *missing, strict=True)
 
 
-def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
+def without_stamp(columns: Iterable[str]) -> list[str]:
+    """The columns of a table that was written before rows knew size and time."""
+    return [name for name in columns if name not in STAMP]
+
+
+def write(
+    path: Path, columns: Sequence[str], added: Path, raw: bool, stale: Counter[bytes]
+) -> None:
     """Make a table of the one that is there, if any, and of rows as JSON lines.
 
     Args:
         path: of the table. It appears, or changes, when it is whole.
         columns: of the table; the first one is path.
-        added: JSON lines; rows whose path the table has already are left out.
+        added: JSON lines.
         raw: whether there are paths that are no UTF-8: all become bytes.
+        stale: how many rows of a path, by its digest, have a later one, in the table
+            and behind that in `added`; they are left out.
 
     Raises:
         OSError: the disk is full, or the like.
@@ -105,18 +124,55 @@ def write(path: Path, columns: Sequence[str], added: Path, raw: bool) -> None:
         temporary.open("wb") as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
-        known: set[bytes] = set()
+        left = stale.copy()
         if path.exists():
-            known.update(map(digest, paths(path, columns)))
             with _opened(path) as table:
                 for batch in table.iter_batches(ROW_GROUP):
-                    part = pyarrow.Table.from_batches([batch])
+                    part = _fresh(pyarrow.Table.from_batches([batch]), left)
+                    for name in columns[part.num_columns :]:  # which an old table lacks
+                        part = part.append_column(name, pyarrow.nulls(len(part)))
                     writer.write_table(part.cast(schema))
         with added.open("rb") as source:
             rows = map(parse_object, lines(source))
-            fresh = (row for row in rows if digest(row["path"]) not in known)
+            fresh = (row for row in rows if not is_stale(row["path"], left))
             for chunk in _columnwise(fresh, columns, raw):
                 writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
+
+
+def is_stale(path: str, stale: Counter[bytes]) -> bool:
+    """Whether a row has a later one; asked once for each, in the table's order."""
+    if not stale or not stale[key := digest(path)]:
+        return False
+    stale[key] -= 1
+    return True
+
+
+def _fresh(table: Any, stale: Counter[bytes]) -> Any:
+    """The rows that have no later one."""
+    paths = _values(table.column("path"))
+    return table.filter([not is_stale(path, stale) for path in paths])
+
+
+def remove_stale(path: Path, stale: Counter[bytes]) -> None:
+    """Take the rows that have a later one, in another part, out of a part of a table.
+
+    Args:
+        path: of the part. It changes, or goes, at once.
+        stale: how many rows of a path, by its digest, have a later one.
+
+    Raises:
+        OSError: the disk is full, or the like.
+        ValueError: it is no whole Parquet file.
+    """
+    _, parquet = import_pyarrow()
+    with _opened(path) as opened:
+        table = opened.read()
+    fresh = _fresh(table, stale)
+    if not len(fresh):
+        path.unlink()
+    elif len(fresh) < len(table):
+        with replacing(path) as temporary:
+            parquet.write_table(fresh, temporary)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -146,6 +202,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 def _schema(columns: Sequence[str], raw: bool) -> Any:
     pyarrow, _ = import_pyarrow()
     kinds = {name: pyarrow.string() for name in TEXTS}
+    kinds |= {name: pyarrow.int64() for name in STAMP}
     if raw:
         kinds["path"] = pyarrow.binary()
     return pyarrow.schema(
@@ -195,7 +252,7 @@ def _columns(schema: Any, types: Any) -> list[str]:
             raise ValueError(
                 f"expected scores in the column {shown(name, 40)}, got {kind}"
             )
-    return [name for name in names if name in scored or name in NOT_SCORES[:3]]
+    return [name for name in names if name in scored or name in READ]
 
 
 def _values(column: Any) -> list[Any]:

@@ -1,19 +1,20 @@
 """A table as a folder of Parquet files, each of which appears when it is whole.
 
-Many machines can make rows at once, and nothing that is written is ever touched again:
-a run that was killed at any moment has left whole parts, and temporary files that
-nobody reads.
+Many machines can make rows at once, and a part is touched again only to take rows out
+that have a later one: a run that was killed at any moment has left whole parts, and
+temporary files that nobody reads.
 """
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.tables import Chunk, digest, parquet
+from open_nsfw_tf.tables import Chunk, digest, pack_stamp, parquet, read_stamp
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.text import Row
 
@@ -31,7 +32,8 @@ class PartsWriter:
             "overwrite" removes its parts.
 
     Attributes:
-        done: the digests of the paths that had a row when the table was opened.
+        done: the digests of the paths that have a row, and of the file that it was
+            made of size and time, by `pack_stamp`.
 
     Raises:
         FileExistsError: there are parts and `mode` is "new".
@@ -50,7 +52,8 @@ class PartsWriter:
         parquet.check_installed()
         self.folder = Path(folder)
         self.columns = list(columns)
-        self.done: set[bytes] = set()
+        self.done: dict[bytes, bytes] = {}
+        self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
         if self.folder.suffix in (".csv", ".jsonl") or self.folder.is_file():
             raise ValueError(f"{shown(self.folder)}: expected a folder for the parts")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -79,10 +82,27 @@ class PartsWriter:
         Raises:
             OSError: the disk is full, or the like. The parts before are whole.
         """
-        parquet.write_rows(
-            self.folder / NAME.format(self._next), self.columns, list(rows)
-        )
+        rows = list(rows)
+        parquet.write_rows(self.folder / NAME.format(self._next), self.columns, rows)
         self._next += 1
+        for row in rows:
+            self._note(row["path"], row.get("size"), row.get("mtime_ns"))
+
+    def finish(self) -> None:
+        """Leave each path its last row.
+
+        Raises:
+            OSError: the disk is full, or the like; "resume" can go on.
+        """
+        for part in files(self.folder) if self._stale else ():
+            parquet.remove_stale(part, self._stale)
+        self._stale.clear()
+
+    def _note(self, path: str, *stamp: Any) -> None:
+        key = digest(path)
+        if key in self.done:
+            self._stale[key] += 1
+        self.done[key] = pack_stamp(read_stamp(*stamp))
 
     def _lock(self) -> None:
         try:
@@ -108,7 +128,8 @@ class PartsWriter:
         elif mode == "resume":
             for part in parts:
                 try:
-                    self.done.update(map(digest, parquet.paths(part, self.columns)))
+                    for row in parquet.known_rows(part, self.columns):
+                        self._note(*row)
                 except ValueError as error:
                     raise ValueError(f"{shown(part)}: {one_line(error)}") from error
         names = [part.stem.removeprefix("part-") for part in files(self.folder)]

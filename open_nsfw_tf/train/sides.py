@@ -10,10 +10,11 @@ not, but for those of the classes themselves.
 import os
 from dataclasses import dataclass, field
 
-from open_nsfw_tf.dataset.folder import SIDES, is_manifest
+from open_nsfw_tf.dataset.folder import SIDES
 from open_nsfw_tf.evaluate.labels import files_below
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.tables import NOT_SCORES
 from open_nsfw_tf.trained import MAX_CLASSES
 

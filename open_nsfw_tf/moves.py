@@ -1,0 +1,874 @@
+"""Moving files so that nothing is overwritten, nothing is lost, all can be undone.
+
+`plan` gives every file a free name, `Journal` writes the moves down and makes them, and
+`undo` takes them back.
+
+A manifest (JSON lines) has every move and is on the disk before the first one is made;
+`undo` compares it with what it finds, so it need not know how far a run came. The first
+line is the header, the next ones are moves in order; lines after these are appended
+while it runs: another name for a target that somebody took in between (``{"n", "to"}``,
+with ``leads`` for a link), a file that was made (``{"wrote", ...}``) and the end
+(``{"state": "finished"}``).
+"""
+
+import errno
+import filecmp
+import json
+import os
+import secrets
+import shlex
+import shutil
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
+from open_nsfw_tf.messages import one_line, shown
+
+MANIFEST = "undo-"  # how the names of manifests begin
+MANIFEST_SUFFIX = ".jsonl"
+MAX_LINKS = 40  # links that lead to links; what Linux follows
+VERSION = 1
+LONGEST_PATH = 4096  # characters of a path, which must be whole to be of use
+# What is wrong with one file or its folder, and not with the disk: the others are moved.
+_OF_ONE_FILE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EBUSY,
+}
+# What os.link says where hard links are not to be had: FAT, some network disks, a file
+# of somebody else's, a file with too many links.
+_NO_LINKS = {
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EACCES,
+}
+
+
+class MoveError(OSError):
+    """Moving stopped; the message names the manifest that undoes what was moved."""
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a file's name is that of a manifest, which no picture has."""
+    return name.startswith(MANIFEST) and name.endswith(MANIFEST_SUFFIX)
+
+
+# -- what would be moved, and under which free names
+
+
+@dataclass(slots=True)
+class Move:
+    """One file and where it goes.
+
+    Attributes:
+        source: absolute path.
+        target: absolute path.
+        stamp: size and time of the file that was looked at; a file that has others is
+            left where it is. None: whatever is there.
+        leads: of a link that is moved, what it says at its new path.
+    """
+
+    source: str
+    target: str
+    stamp: Stamp | None = None
+    leads: str | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What would be done.
+
+    Attributes:
+        moves: in order; the targets are free, and no two are the same.
+        missing: sources that are gone.
+        changed: sources that are not what was looked at.
+        already: moves whose file, or link, is there already.
+    """
+
+    moves: list[Move] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    already: list[Move] = field(default_factory=list)
+
+
+def plan(wanted: Iterable[Move], action: str = "move") -> Plan:
+    """Give every file a free name at its target.
+
+    Args:
+        wanted: sources and wanted targets.
+        action: a key of `ACTIONS`.
+
+    Returns:
+        The moves. Where a name is taken, on the disk or in this plan, it gets a
+        number: ``photo-2.jpg``. Links come last, those to other links after these.
+    """
+    made, names, links = Plan(), Names(), _LinksIn()
+    for move in wanted:
+        if not os.path.lexists(move.source):
+            made.missing.append(move.source)
+        elif move.stamp is not None and stamp_of(move.source) != move.stamp:
+            made.changed.append(move.source)
+        elif links.has(move) if action == "link" else _stays(move):
+            made.already.append(move)
+        else:
+            target = names.free(move.target)
+            made.moves.append(Move(move.source, target, move.stamp))
+    if action == "move":
+        made.moves = _links_last(made.moves)
+    return made
+
+
+def _stays(move: Move) -> bool:
+    return _canonical(move.source) == _canonical(move.target)
+
+
+class _LinksIn:
+    """What the links in folders lead to; a folder is read once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, set[str]] = {}
+
+    def has(self, move: Move) -> bool:
+        """Whether a link to the source of a move is in its folder."""
+        folder = os.path.dirname(move.target)
+        if folder not in self._folders:
+            self._folders[folder] = set(self._read(folder))
+        return move.source in self._folders[folder]
+
+    @staticmethod
+    def _read(folder: str) -> list[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return [os.readlink(e.path) for e in entries if e.is_symlink()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _links_last(moves: list[Move]) -> list[Move]:
+    """Moves, the links behind what they lead to, with what they will say."""
+    links = [move for move in moves if os.path.islink(move.source)]
+    if not links:
+        return moves
+    targets = {_canonical(move.source): move.target for move in moves}
+    depths = {}
+    for move in links:
+        move.leads, _ = _leads_to(move.source, targets)
+        depths[move.source] = _depth(move.source)
+    files = [move for move in moves if move.source not in depths]
+    return files + sorted(links, key=lambda move: depths[move.source])
+
+
+def _canonical(path: str) -> str:
+    """A path by which a file, or a link itself, is recognised."""
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _next(link: str) -> str:
+    """What a link leads to, which may be a link."""
+    return _canonical(os.path.join(os.path.dirname(link), os.readlink(link)))
+
+
+def _depth(path: str) -> int:
+    """How many links there are from a path to a file."""
+    count = 0
+    while count < MAX_LINKS and os.path.islink(path):
+        count, path = count + 1, _next(path)
+    return count
+
+
+def _leads_to(link: str, targets: Mapping[str, str]) -> tuple[str, bool]:
+    """What a link must say elsewhere to lead to the same file.
+
+    Args:
+        link: its path.
+        targets: new paths of what moves, or has moved, by canonical old path.
+
+    Returns:
+        The text, and whether what it leads to moves.
+    """
+    text = os.readlink(link)
+    first = path = _next(link)
+    for _ in range(MAX_LINKS):
+        if path in targets:
+            return targets[path], True
+        if not os.path.islink(path):
+            break
+        path = _next(path)
+    return (text if os.path.isabs(text) else first), False
+
+
+# -- one file
+
+
+def _put(source: str, target: str) -> None:
+    """Rename inside one file system; FileExistsError if the target is there."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # The name is taken by an empty file first, which only we replace.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            os.replace(source, target)
+        except OSError:
+            os.unlink(target)
+            raise
+        return
+    try:
+        os.unlink(source)
+    except OSError:
+        os.unlink(target)
+        raise
+
+
+def _copy(source: str, target: str, part: str) -> None:
+    """Copy beside the target, then give it the name; FileExistsError if taken."""
+    try:
+        with open(source, "rb") as reader, open(part, "xb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+        _copy_status(source, part)
+        _put(part, target)
+    finally:
+        if os.path.lexists(part):
+            os.unlink(part)
+
+
+def _copy_status(source: str, target: str) -> None:
+    try:
+        shutil.copystat(source, target)
+    except PermissionError:  # FAT keeps no modes; the time tells files apart
+        status = os.stat(source)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def move(source: str, target: str, part: str) -> None:
+    """Move a file; from one file system to another by copying it.
+
+    Args:
+        source: of the file.
+        target: its new path, in a folder that exists.
+        part: an unused name in that folder, for a copy that is not whole yet.
+
+    Raises:
+        FileExistsError: the target is there; nothing has changed.
+        OSError: it cannot be moved; nothing has changed.
+    """
+    try:
+        _put(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(
+                errno.EEXIST, os.strerror(errno.EEXIST), target
+            ) from error
+        _copy(source, target, part)
+        sync_folder(os.path.dirname(target))  # before the only other name goes
+        try:
+            os.unlink(source)
+        except OSError:
+            os.unlink(target)
+            raise
+
+
+def _link(source: str, target: str, part: str) -> None:
+    os.symlink(source, target)
+
+
+ACTIONS: dict[str, Callable[[str, str, str], None]] = {
+    "move": move,
+    "copy": _copy,
+    "link": _link,
+}
+
+
+# -- many files
+
+
+class Journal:
+    """Moves that are written down, and then made.
+
+    Attributes:
+        path: of the manifest, which is on the disk when this exists.
+        finished: the moves that were made, under the names that the files got.
+        missing: sources that had gone.
+        changed: sources that were no longer what was looked at; they are left.
+    """
+
+    def __init__(
+        self, moves: Iterable[Move], folder: str, action: str, command: str
+    ) -> None:
+        """Write the manifest; nothing is moved yet.
+
+        Args:
+            moves: of a `Plan`.
+            folder: where the manifest goes; it is made if need be.
+            action: a key of `ACTIONS`.
+            command: what asked for it, for people.
+
+        Raises:
+            ValueError: no such `action`.
+            OSError: the manifest cannot be written; nothing has been moved.
+        """
+        if action not in ACTIONS:
+            raise ValueError(
+                f"expected one of {', '.join(ACTIONS)}, got {action!r:.80}"
+            )
+        self.moves = list(moves)
+        self.action = action
+        self.token = secrets.token_hex(6)
+        self.finished: list[Move] = []
+        self.missing: list[str] = []
+        self.changed: list[str] = []
+        self._failed: list[tuple[Move, OSError]] = []
+        self._targets: dict[str, str] = {}  # for links: where what moves is going
+        folder = os.path.abspath(folder)
+        made = _folders_to_make(
+            {folder, *(os.path.dirname(m.target) for m in self.moves)}
+        )
+        os.makedirs(folder, exist_ok=True)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{MANIFEST}{stamp}-{self.token}{MANIFEST_SUFFIX}"
+        self.path = Path(folder) / name
+        header = {
+            "open_nsfw_tf": "moves",
+            "version": VERSION,
+            "command": command,
+            "how": action,
+            "token": self.token,
+            "moves": len(self.moves),
+            "made": made,
+            "folder": folder,
+        }
+        with replacing(self.path) as beside, beside.open("x", encoding="ascii") as out:
+            out.write(json.dumps(header) + "\n")
+            out.writelines(
+                json.dumps(_line(move, action)) + "\n" for move in self.moves
+            )
+            out.flush()
+            os.fsync(out.fileno())
+        sync_folder(folder)
+
+    @property
+    def undo_command(self) -> str:
+        """The command line that takes the moves back."""
+        path = shlex.quote(shown(self.path, LONGEST_PATH))
+        return f"open-nsfw dataset undo --apply {path}"
+
+    def run(self) -> None:
+        """Make the moves.
+
+        Sources that have gone, or are no longer what was looked at, are left out and
+        kept in `missing` and `changed`. A file that cannot be moved does not keep the
+        others from it.
+
+        Raises:
+            MoveError: a file cannot be moved, or the disk is full or read-only. What
+                was moved stays where it is, and the manifest undoes it.
+        """
+        if any(step.leads is not None for step in self.moves):
+            self._targets = {_canonical(s.source): s.target for s in self.moves}
+        with self.path.open("a", encoding="ascii") as log:
+            for number, step in enumerate(self.moves):
+                self._try(number, step, log)
+            self._append(log, {"state": "finished", "done": len(self.finished)})
+        for step, error in self._failed[:1]:
+            raise self._stopped(step, error) from error
+
+    def wrote(self, path: Path) -> None:
+        """Write down a file that was made, so that undoing removes it."""
+        status = path.stat()
+        line = {
+            "wrote": os.path.abspath(path),
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+        }
+        with self.path.open("a", encoding="ascii") as log:
+            self._append(log, line)
+
+    def _try(self, number: int, step: Move, log: Any) -> None:
+        done = False
+        try:
+            done = self._step(number, step, log)
+            if done:
+                self.finished.append(step)
+            else:
+                self.changed.append(step.source)
+        except FileNotFoundError as error:
+            if os.path.lexists(step.source):
+                raise self._stopped(step, error) from error
+            self.missing.append(step.source)
+        except OSError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise self._stopped(step, error) from error
+            self._failed.append((step, error))
+        finally:
+            if self._targets and not done:  # links to it lead where it stayed
+                self._targets.pop(_canonical(step.source), None)
+
+    def _step(self, number: int, step: Move, log: Any) -> bool:
+        """Make one move, unless its file has changed since it was looked at."""
+        moved, link = False, step.leads is not None
+        if self.action == "move" and link != stat.S_ISLNK(
+            os.lstat(step.source).st_mode
+        ):
+            return False
+        if link:
+            leads, moved = _leads_to(step.source, self._targets)
+            if leads != step.leads:  # what it leads to got another name
+                step.leads = leads
+                self._append(log, {"n": number, "to": step.target, "leads": leads})
+        # Behind a link, what has moved was compared when it was.
+        unlike = step.stamp is not None and stamp_of(step.source) != step.stamp
+        if unlike and not moved:
+            os.lstat(step.source)  # gone, and not changed
+            return False
+        folder = os.path.dirname(step.target)
+        os.makedirs(folder, exist_ok=True)
+        part = part_of(self.token, number, folder)
+        names, wanted = Names(), step.target
+        while True:
+            try:
+                self._act(step, part)
+            except FileExistsError:  # somebody took the name after the plan was made
+                step.target = names.free(wanted)
+                line: dict[str, Any] = {"n": number, "to": step.target}
+                self._append(log, line | ({"leads": step.leads} if link else {}))
+            else:
+                break
+        if self._targets:
+            self._targets[_canonical(step.source)] = step.target
+        return True
+
+    def _act(self, step: Move, part: str) -> None:
+        if step.leads is None:
+            ACTIONS[self.action](step.source, step.target, part)
+            return
+        os.symlink(step.leads, step.target)
+        try:
+            os.unlink(step.source)
+        except OSError:
+            os.unlink(step.target)
+            raise
+
+    def _append(self, log: Any, line: dict[str, Any]) -> None:
+        log.write(json.dumps(line) + "\n")
+        log.flush()
+        os.fsync(log.fileno())
+
+    def _stopped(self, step: Move, error: OSError) -> MoveError:
+        others = len(self._failed) - 1
+        return MoveError(
+            f"{shown(step.source)} -> {shown(step.target)}: "
+            f"{error.strerror or error}{f' (and {others} more)' if others > 0 else ''}; "
+            f"{len(self.finished)} of {len(self.moves)} were done: "
+            f"`{self.undo_command}` takes them back"
+        )
+
+
+def part_of(token: str, number: int, folder: str) -> str:
+    """The name of a copy that is not whole yet."""
+    return os.path.join(folder, f".{token}-{number}.part")
+
+
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the names in a folder, where the system offers that."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _line(step: Move, action: str) -> dict[str, Any]:
+    # A copy of a link is one of the file that it leads to.
+    status = os.stat(step.source, follow_symlinks=action == "copy")
+    line = {
+        "from": step.source,
+        "to": step.target,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
+    if step.leads is not None:
+        line |= {"was": os.readlink(step.source), "leads": step.leads}
+    return line
+
+
+def _folders_to_make(folders: Iterable[str]) -> list[str]:
+    """The folders that are not there yet, outer ones first."""
+    made: set[str] = set()
+    for folder in folders:
+        while folder not in made and not os.path.lexists(folder):
+            made.add(folder)
+            folder = os.path.dirname(folder)
+    return sorted(made)
+
+
+# -- taking back
+
+# What undoing finds, in the words that people read.
+TAKEN_BACK = "taken back"
+ALREADY = "nothing to take back"
+GONE = "gone: neither here nor where it came from"
+FOLDER_GONE = "gone with its folder: if that was renamed, give it its old name"
+CHANGED = "changed since: left where it is"
+IN_THE_WAY = "another file is in its place: left where it is"
+ONLY = "its original is gone: the copy is left"
+UNDONE = (TAKEN_BACK, ALREADY)
+COARSE = 2_000_000_000  # nanoseconds; FAT keeps a file's time to two seconds
+
+
+@dataclass(slots=True)
+class Entry:
+    """One move of a manifest."""
+
+    source: str
+    target: str
+    size: int
+    mtime_ns: int
+    was: str | None = None  # what a link said before it was moved
+    leads: str | None = None  # and after
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What a manifest says.
+
+    Attributes:
+        command: that wrote it.
+        action: a key of `ACTIONS`.
+        token: in the names of copies that are not whole.
+        entries: the moves, in order.
+        made: folders that it made, outer ones first.
+        renamed: a folder that has another name since, and that name; or None.
+        wrote: files that it made.
+    """
+
+    command: str
+    action: str
+    token: str
+    entries: list[Entry]
+    made: list[str]
+    renamed: tuple[str, str] | None = None
+    wrote: list[Entry] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Undone:
+    """What was taken back, or would be.
+
+    Attributes:
+        outcomes: path at which a file was, and what became of it.
+        renamed: a folder that got another name after the moves, and that name, where
+            files were found in it; or None.
+    """
+
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
+    renamed: tuple[str, str] | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many files there are of every outcome."""
+        return dict(Counter(outcome for _, outcome in self.outcomes))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file is where it was before."""
+        return all(outcome in UNDONE for _, outcome in self.outcomes)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    A last line that is cut is left out: what it says was not begun.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no manifest, or damaged.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").split("\n")
+        parsed = [json.loads(line) for line in lines[:-1]]
+        return _manifest(parsed[0], parsed[1:], os.path.abspath(path))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{shown(path)}: expected a manifest that a command wrote "
+            f"({one_line(error)})"
+        ) from error
+
+
+def _manifest(header: Any, lines: list[Any], path: str) -> Manifest:
+    if header.get("open_nsfw_tf") != "moves" or header["version"] != VERSION:
+        raise ValueError("its first line is not that of a manifest")
+    if header["how"] not in ACTIONS:
+        raise ValueError(f"no such way to move: {header['how']!r:.80}")
+    count, token = header["moves"], header["token"]
+    if not (isinstance(token, str) and token.isalnum()):
+        raise ValueError(f"expected letters and digits as token, got {token!r:.80}")
+    if len(lines) < count:
+        raise ValueError(f"{count} moves expected, got {len(lines)}")
+    entries = [_entry(line) for line in lines[:count]]
+    made = [_path(folder) for folder in header["made"]]
+    folder = _path(header.get("folder", os.path.dirname(path)))
+    renamed = _renamed(folder, os.path.dirname(path))
+    manifest = Manifest(header["command"], header["how"], token, entries, made, renamed)
+    for line in lines[count:]:
+        if "n" in line:
+            entry = entries[line["n"]]
+            entry.target = _path(line["to"])
+            entry.leads = _text(line.get("leads", entry.leads))
+        elif "wrote" in line:
+            written = _path(line["wrote"])
+            manifest.wrote.append(
+                Entry(written, written, int(line["size"]), int(line["mtime_ns"]))
+            )
+    return manifest
+
+
+def _entry(line: Any) -> Entry:
+    return Entry(
+        _path(line["from"]),
+        _path(line["to"]),
+        int(line["size"]),
+        int(line["mtime_ns"]),
+        _text(line.get("was")),
+        _text(line.get("leads")),
+    )
+
+
+def _renamed(before: str, now: str) -> tuple[str, str] | None:
+    """Which folder was renamed if a manifest was in one folder and is in another."""
+    if before == now:
+        return None
+    while os.path.basename(before) == os.path.basename(now) and not os.path.lexists(
+        os.path.dirname(before)
+    ):
+        before, now = os.path.dirname(before), os.path.dirname(now)
+    return before, now
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected what a link says, got {value!r:.80}")
+    return value
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not os.path.isabs(value):
+        raise ValueError(f"expected an absolute path, got {value!r:.80}")
+    return value
+
+
+def undo(manifest: Path, apply: bool = False) -> Undone:
+    """Take back what a manifest says, as far as it is still there.
+
+    Nothing is overwritten. Doing it twice is harmless, and so is doing it after
+    moving or undoing was killed.
+
+    Args:
+        manifest: that `open-nsfw dataset` or `open-nsfw batch --move-to` wrote. If the
+            folder that it lies in was renamed, the files are looked for there.
+        apply: False: only say what would be done.
+
+    Raises:
+        OSError: the manifest cannot be read, or the disk refuses.
+        ValueError: it is no manifest.
+    """
+    read = read_manifest(manifest)
+    done = Undone()
+    _follow_renaming(read, done)
+    take_back = _TAKE_BACK[read.action]
+    for number, entry in reversed(list(enumerate(read.entries))):
+        if apply:
+            for path in (entry.source, entry.target):
+                _remove(part_of(read.token, number, os.path.dirname(path)))
+        outcome = take_back(entry, read.token, number, apply)
+        done.outcomes.append((entry.target, outcome))
+    for written in read.wrote:
+        done.outcomes.append((written.target, _take_back_file(written, apply)))
+    if apply:
+        of_files = {os.path.dirname(written.target) for written in read.wrote}
+        _remove_folders(sorted({*read.made, *of_files}))
+    return done
+
+
+def _follow_renaming(manifest: Manifest, done: Undone) -> None:
+    """Correct the paths of what is found only under a folder's new name."""
+    if manifest.renamed is None:
+        return
+    before, now = manifest.renamed
+
+    def below_now(path: str) -> str:
+        inside = path == before or path.startswith(os.path.join(before, ""))
+        return now + path[len(before) :] if inside else path
+
+    for entry in [*manifest.entries, *manifest.wrote]:
+        new = below_now(entry.target)
+        if _is_target(entry, new) and not _is_target(entry, entry.target):
+            entry.source, entry.target = below_now(entry.source), new
+            done.renamed = manifest.renamed
+    if done.renamed is not None:
+        manifest.made = [below_now(folder) for folder in manifest.made]
+
+
+def _is_target(entry: Entry, path: str) -> bool:
+    """Whether a path has what a move put there."""
+    status = _status(path)
+    if status is None:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(path) in (entry.leads, entry.source)
+    return entry.leads is None and _same(entry, status)
+
+
+def _gone(entry: Entry) -> str:
+    return GONE if os.path.isdir(os.path.dirname(entry.target)) else FOLDER_GONE
+
+
+def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
+    there, here = _status(entry.source), _status(entry.target)
+    if here is None:
+        return _gone(entry) if there is None else ALREADY
+    if entry.leads is not None:
+        return _take_back_moved_link(entry, there, here, apply)
+    if there is not None:
+        if not _leftover(entry, there, here):
+            # It never left, and the target is somebody else's; or the other way round.
+            return ALREADY if _same(entry, there) else IN_THE_WAY
+        if apply:
+            os.unlink(entry.target)
+        return TAKEN_BACK
+    if not _same(entry, here):
+        return CHANGED
+    if apply:
+        folder = os.path.dirname(entry.source)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            move(entry.target, entry.source, part_of(token, number, folder))
+        except (FileExistsError, NotADirectoryError):
+            return IN_THE_WAY
+    return TAKEN_BACK
+
+
+def _take_back_moved_link(
+    entry: Entry, there: os.stat_result | None, here: os.stat_result, apply: bool
+) -> str:
+    """A link is made anew, as it was; it said something else where it was moved to."""
+    ours = stat.S_ISLNK(here.st_mode) and os.readlink(entry.target) == entry.leads
+    if there is not None:
+        whole = stat.S_ISLNK(there.st_mode) and os.readlink(entry.source) == entry.was
+        if not (ours and whole):
+            return ALREADY if whole else IN_THE_WAY
+    elif not ours:
+        return CHANGED
+    if apply:
+        try:
+            if there is None:
+                os.makedirs(os.path.dirname(entry.source), exist_ok=True)
+                os.symlink(str(entry.was), entry.source)
+        except (FileExistsError, NotADirectoryError):
+            return IN_THE_WAY
+        os.unlink(entry.target)
+    return TAKEN_BACK
+
+
+def _leftover(entry: Entry, there: os.stat_result, here: os.stat_result) -> bool:
+    """Whether a move that was killed left both names, and the target can go."""
+    if os.path.samestat(there, here):
+        return True
+    if not _same(entry, there):
+        return False
+    if not here.st_size:
+        return bool(entry.size)  # a name that was taken, and nothing more
+    alike = _same(entry, here) and stat.S_ISREG(here.st_mode)
+    return alike and filecmp.cmp(entry.source, entry.target, shallow=False)
+
+
+def _take_back_copy(entry: Entry, token: str, number: int, apply: bool) -> str:
+    here = _status(entry.target)
+    if here is not None and _status(entry.source) is None:
+        return ONLY
+    return _take_back_file(entry, apply)
+
+
+def _take_back_file(entry: Entry, apply: bool) -> str:
+    here = _status(entry.target)
+    if here is None:
+        return ALREADY
+    if not _same(entry, here):
+        return CHANGED
+    if apply:
+        os.unlink(entry.target)
+    return TAKEN_BACK
+
+
+def _take_back_link(entry: Entry, token: str, number: int, apply: bool) -> str:
+    here = _status(entry.target)
+    if here is None:
+        return ALREADY
+    if not stat.S_ISLNK(here.st_mode) or os.readlink(entry.target) != entry.source:
+        return CHANGED
+    if apply:
+        os.unlink(entry.target)
+    return TAKEN_BACK
+
+
+_TAKE_BACK: dict[str, Callable[[Entry, str, int, bool], str]] = {
+    "move": _take_back_move,
+    "copy": _take_back_copy,
+    "link": _take_back_link,
+}
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _same(entry: Entry, status: os.stat_result) -> bool:
+    """Whether a file is the one that was moved, or its whole copy."""
+    apart = abs(status.st_mtime_ns - entry.mtime_ns)
+    return status.st_size == entry.size and apart <= COARSE
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+# Why a folder is left: somebody put something there, removed it, or put a file there.
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
+
+
+def _remove_folders(folders: list[str]) -> None:
+    """Remove what is empty of the folders that moving had made."""
+    for folder in reversed(folders):
+        try:
+            os.rmdir(folder)
+        except OSError as error:
+            if error.errno not in _NOT_EMPTY:
+                raise
