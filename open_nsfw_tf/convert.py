@@ -18,6 +18,7 @@ from open_nsfw_tf.architecture import (
     classes_of,
 )
 from open_nsfw_tf.backend import open_session
+from open_nsfw_tf.files import refuse_existing
 from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
     FORMATS,
@@ -169,10 +170,7 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{shown(path)} is a folder: name a file")
-    if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(
-            f"{shown(path)} exists: name another file, or --overwrite"
-        )
+    refuse_existing(path, overwrite)
 
 
 @contextmanager

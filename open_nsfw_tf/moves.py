@@ -24,14 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.filetype import Stamp, stamp_of
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
 from open_nsfw_tf.messages import shown
 
 MANIFEST = "undo-"  # how the names of manifests begin
 MANIFEST_SUFFIX = ".jsonl"
-LONGEST_NAME = 255  # bytes; what common file systems allow
-LONGEST_SUFFIX = 32  # bytes
 MAX_LINKS = 40  # links that lead to links; what Linux follows
 VERSION = 1
 LONGEST_PATH = 4096  # characters of a path, which must be whole to be of use
@@ -211,38 +208,6 @@ def _leads_to(link: str, targets: Mapping[str, str]) -> tuple[str, bool]:
             break
         path = _next(path)
     return (text if os.path.isabs(text) else first), False
-
-
-class Names:
-    """Free names: neither on the disk nor given away before."""
-
-    def __init__(self) -> None:
-        """Nothing is given away yet."""
-        self._given: set[str] = set()
-        self._last: dict[str, int] = {}
-
-    def free(self, target: str) -> str:
-        """The target itself or, where that is taken, the next numbered name."""
-        folder, name = os.path.split(target)
-        stem, suffix = os.path.splitext(name)
-        wanted = os.path.join(folder, fitting(stem, suffix))
-        candidate = wanted
-        number = self._last.get(wanted, 1)
-        while candidate in self._given or os.path.lexists(candidate):
-            number += 1
-            candidate = os.path.join(folder, fitting(stem, suffix, f"-{number}"))
-        self._last[wanted] = number
-        self._given.add(candidate)
-        return candidate
-
-
-def fitting(stem: str, suffix: str, number: str = "") -> str:
-    """A file name of at most 255 bytes; the stem is cut where it is longer."""
-    if len(os.fsencode(suffix)) > LONGEST_SUFFIX:  # a dot in a long name
-        stem, suffix = stem + suffix, ""
-    while stem and len(os.fsencode(stem + number + suffix)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + number + suffix
 
 
 # -- one file

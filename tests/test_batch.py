@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -21,6 +22,7 @@ import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 from PIL import Image
+from test_files import APPLE_DOUBLE, heif
 from test_tables_append import grown
 
 from open_nsfw_tf import Classifier
@@ -29,7 +31,7 @@ from open_nsfw_tf.batch.archives import MAX_MEMBER
 from open_nsfw_tf.batch.item import SELECT
 from open_nsfw_tf.batch.sorting import check_destination
 from open_nsfw_tf.batch.sources import count, items
-from open_nsfw_tf.filetype import by_content
+from open_nsfw_tf.files import by_content
 from open_nsfw_tf.tables import Table, read_table
 
 ROOT = Path(__file__).parent.parent
@@ -273,6 +275,173 @@ def test_huge_members_are_refused(folder: Path, small: bytes) -> None:
         assert huge.error == "more than 64 MiB in an archive: unpack it"
         assert huge.picture == b""
         assert fine.picture == small
+
+
+def archive_of(name: str, members: list[tuple[str, bytes]]) -> bytes:
+    """A zip or a tar of members, whose names may come again; its bytes."""
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(name, "w") as zipped, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # two members of one name
+            for member, data in members:
+                zipped.writestr(member, data)
+    else:
+        with tarfile.open(name, "w:gz" if name.endswith("z") else "w") as tarred:
+            for member, data in members:
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tarred.addfile(info, io.BytesIO(data))
+    return Path(name).read_bytes()
+
+
+NUMBERED = {  # names of members, and what they are called in the table
+    "three": (["d/a.png", "d/a.png", "d/a.png"], ["d/a.png", "d/a-2.png", "d/a-3.png"]),
+    "before": (["a-2.png", "a.png", "a.png"], ["a-2.png", "a.png", "a-3.png"]),
+    "after": (["a.png", "a.png", "a-2.png"], ["a.png", "a-3.png", "a-2.png"]),
+    "both": (
+        ["a.png", "a.png", "a-2.png", "a-2.png"],
+        ["a.png", "a-3.png", "a-2.png", "a-2-2.png"],
+    ),
+    "no suffix": (["x", "x"], ["x", "x-2"]),
+}
+
+
+@pytest.mark.parametrize("archive", ["a.zip", "a.tar", "a.tgz"])
+@pytest.mark.parametrize("case", NUMBERED)
+def test_no_member_hides_another_of_its_name(
+    folder: Path, archive: str, case: str
+) -> None:
+    members, paths = NUMBERED[case]
+    data = [
+        pictures.encoded(Image.new("RGB", (9, 9 + number)), "PNG")
+        for number in range(len(members))
+    ]
+    archive_of(archive, list(zip(members, data, strict=True)))
+    expected = [f"{archive}/{path}" for path in paths]
+    found = list(items([archive], _all))
+    assert [item.path for item in found] == expected
+    assert [item.picture for item in found] == data
+    # Whatever had its row in an earlier run, the others are called the same.
+    for done in range(len(members)):
+        left = items([archive], lambda path, done=done: path != expected[done])
+        assert [item.path for item in left] == expected[:done] + expected[done + 1 :]
+
+
+def test_members_of_one_name_in_a_pipe(folder: Path, small: bytes) -> None:
+    names = ["a.png", "a.png", "a-2.png", "a.png"]
+    piped = io.BytesIO(archive_of("a.tar", [(name, small) for name in names]))
+    found = [item.path for item in items(["-"], _all, stdin=Unseekable(piped))]
+    assert found == ["-/a.png", "-/a-2.png", "-/a-2-2.png", "-/a-3.png"]
+
+
+class Unseekable(io.RawIOBase):
+    """A pipe, which can be read once."""
+
+    def __init__(self, data: io.BytesIO) -> None:
+        self.data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.data.readinto(buffer)
+
+
+@SUFFIXES
+def test_resume_with_members_of_one_name(
+    folder: Path, classifier: Classifier, small: bytes, suffix: str
+) -> None:
+    other = Path("photos/rocket.jpg").read_bytes()
+    archive_of("a.zip", [("a.png", small), ("a.png", other), ("a.png", b"no picture")])
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    table = f"t{suffix}"
+    assert score_batch(classifier, ["a.zip"], table, stop=stop).rows == 1
+    again = score_batch(classifier, ["a.zip"], table, mode="resume")
+    assert (again.rows, again.skipped) == (2, 1)
+    last = score_batch(classifier, ["a.zip"], table, mode="resume")
+    assert (last.rows, last.skipped) == (0, 3)
+    found = read_table(table)
+    assert found.paths == [f"a.zip/{name}.png" for name in ("a", "a-2", "a-3")]
+    golden = GOLDEN["samples"]["rocket.jpg"]["nsfw"]
+    assert abs(found.columns["nsfw"][1] - golden) <= SCORE_TOLERANCE
+    assert list(errors(found)) == ["a.zip/a-3.png"]
+
+
+@pytest.mark.parametrize("archive", [None, "a.zip", "a.tar"])
+def test_what_is_passed_over_is_counted(
+    folder: Path,
+    classifier: Classifier,
+    small: bytes,
+    archive: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    files = {
+        "in/IMG_1.HEIC": heif(b"heic", b"mif1"),
+        "in/deep/IMG_2.heic": heif(b"mif1", b"heic"),
+        "in/notes.md": b"no picture",
+        "in/README": b"no picture",
+        "in/._photo.jpg": APPLE_DOUBLE,
+        "__MACOSX/in/._IMG_1.HEIC": APPLE_DOUBLE,
+        "in/.DS_Store": b"\0\0\0\1Bud1",
+        "in/Thumbs.db": b"\xd0\xcf\x11\xe0",
+        "in/photo.jpg": small,
+        "in/._hidden.jpg": small,  # which its name does not hide
+    }
+    if archive is None:
+        source = "some"
+        for name, data in files.items():
+            Path(source, name).parent.mkdir(exist_ok=True, parents=True)
+            Path(source, name).write_bytes(data)
+    else:
+        source = archive
+        archive_of(archive, list(files.items()))
+    table, summary = scored(classifier, source)
+    assert sorted(table.paths) == [
+        f"{source}/in/._hidden.jpg",
+        f"{source}/in/photo.jpg",
+    ]
+    assert summary.failed == 0
+    assert summary.passed_over == {
+        ".heic": 2,
+        ".md": 1,
+        "without a suffix": 1,
+        "of the operating system": 4,
+    }
+    _, everything = scored(classifier, source, select="all")
+    assert everything.rows == len(files)
+    assert not everything.passed_over
+
+
+def test_a_heic_that_is_named_has_its_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Path("a.HEIC").write_bytes(heif(b"heic"))
+    Path("list.txt").write_text("a.HEIC\n")
+    for source in ("a.HEIC", "list.txt", "*.HEIC"):
+        assert [item.path for item in items([source], _all)] == ["a.HEIC"]
+
+
+def test_the_command_says_what_it_passed_over(folder: Path) -> None:
+    Path("ph").mkdir()
+    Path("ph/IMG_1.HEIC").write_bytes(heif(b"heic"))
+    Path("ph/._IMG_1.HEIC").write_bytes(APPLE_DOUBLE)
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None; "
+        "from open_nsfw_tf.cli import main; main()"
+    )
+    done = run(sys.executable, "-c", code, "batch", "ph", "-o", "t.csv")
+    assert done.returncode == 0
+    assert done.stdout.startswith("t.csv: 0 pictures, ")
+    assert done.stdout.endswith(
+        "; passed over as no pictures: 1 .heic (to read them: pip install "
+        "'open_nsfw_tf[heif]'), 1 of the operating system\n"
+    )
 
 
 def test_a_picture_on_standard_input(
@@ -531,7 +700,8 @@ def test_lists_of_windows(tmp_path: Path) -> None:
     path = pictures.path("coffee.png")
     (tmp_path / "utf8.txt").write_bytes(f"{path}\r\n".encode("utf-8-sig"))
     (tmp_path / "utf16.txt").write_text(f"{path}\n", encoding="utf-16")
-    names = [str(tmp_path / name) for name in ("utf8.txt", "utf16.txt")]
+    (tmp_path / "cut.txt").write_bytes(f"{path}\n".encode("utf-16")[:-1])
+    names = [str(tmp_path / name) for name in ("utf8.txt", "utf16.txt", "cut.txt")]
     rows = list(items(names, lambda name: True))
-    assert [row.path for row in rows] == [str(path), names[1]]
-    assert "UTF-16" in str(rows[1].error)
+    assert [row.path for row in rows] == [str(path), str(path), names[2]]
+    assert "UTF-16" in str(rows[2].error)

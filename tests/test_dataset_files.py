@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pictures
 import pytest
 from PIL import Image
+from test_files import heif
 
 from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.check import KINDS, Checked, check, moves_of
@@ -91,6 +93,38 @@ def test_what_else_is_left_out(tmp_path: Path) -> None:
     }
 
 
+def test_files_of_the_operating_system_are_counted(tmp_path: Path) -> None:
+    names = ("a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", ".x.jpg")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    found = find(tmp_path)
+    assert [file.name for file in found.files] == ["a.jpg"]
+    assert found.passed_over == {"of the operating system": 4, "hidden": 2}
+    assert not found.left
+
+
+def test_class_folders_that_are_links_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"x")
+    (tmp_path / "d").mkdir()
+    for name in ("nsfw", "sfw"):
+        (tmp_path / "d" / name).symlink_to("../elsewhere")
+    (tmp_path / "d/.DS_Store").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"links are not followed \(nsfw, 2 in all\)"):
+        find(tmp_path / "d")
+
+
+def test_heic_is_passed_over_without_its_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    files = {"sfw/a.HEIC": heif(b"heic"), "sfw/b": heif(b"mif1", b"heic")}
+    found = checked(tmp_path, {**files, "sfw/c.png": encoded("PNG")})
+    assert [file.name for file in found.other] == list(files)
+    assert not found.problems
+
+
 def test_a_folder_that_cannot_be_read_is_named(nobodys: Path) -> None:
     (nobodys / "a.jpg").write_bytes(b"x")
     closed = nobodys / "closed"
@@ -147,7 +181,7 @@ def test_unreadable(tmp_path: Path) -> None:
         "cutend.jpg": encoded("JPEG")[:-2],
         "broken.png": encoded("PNG")[:60] + b"?" + encoded("PNG")[61:],
         "large.png": pictures.encoded(Image.new("RGB", (400, 400)), "PNG"),
-        "nosuffix": b"no picture either",
+        "nosuffix": encoded("PNG")[:60] + b"?" + encoded("PNG")[61:],
     }
     found = checked(tmp_path, files, max_pixels=100_000)
     assert kinds(found) == {
@@ -197,6 +231,9 @@ def test_what_is_odd_about_readable_pictures(tmp_path: Path) -> None:
         "lie.jpg": encoded("PNG"),
         "notes.txt": b"no picture, and no name of one",
         "nothing.txt": b"",
+        "README": b"no picture, and no suffix",
+        "nothing": b"",
+        "LICENSE": b"P1 begins a text",
         "hidden.txt": encoded("JPEG"),
         "all.jpg": pictures.encoded(
             blank.resize((9, 9)), "GIF", save_all=True, append_images=[OTHER.copy()]
@@ -215,7 +252,8 @@ def test_what_is_odd_about_readable_pictures(tmp_path: Path) -> None:
         "pages.tif": ("animated",),
         "tiny.png": ("tiny",),
     }
-    assert [file.name for file in found.other] == ["notes.txt", "nothing.txt"]
+    others = ["LICENSE", "README", "notes.txt", "nothing", "nothing.txt"]
+    assert [file.name for file in found.other] == others
     assert found.counts == dict(zip(KINDS, (0, 0, 2, 3, 5, 3), strict=True))
 
 

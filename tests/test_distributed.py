@@ -15,6 +15,8 @@ import numpy as np
 import pictures
 import pytest
 from conftest import SCORE_TOLERANCE
+from test_batch import archive_of
+from test_files import APPLE_DOUBLE
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
@@ -255,6 +257,25 @@ def test_errors_are_one_line(folder: Path, message: str) -> None:
         score_with_ray(sources, "out", address=address)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) -> None:
+    small = Path("photos/00.png").read_bytes()
+    archive_of("a.zip", [("a.png", small), ("a.png", small), ("._a.png", APPLE_DOUBLE)])
+    Path("notes").mkdir()
+    for name in ("notes.md", ".DS_Store"):
+        Path("notes", name).write_text("no picture")
+    sources = ("a.zip", "photos/00.png", "photos/inner", "notes")
+    done = command("batch", "--ray", *sources, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(
+        "; passed over as no pictures: 2 of the operating system, 1 .md\n"
+    )
+    score_batch(classifier, sources, "local.csv")
+    assert_same(read_table("out"), read_table("local.csv"))
+    assert {"a.zip/a.png", "a.zip/a-2.png"} < set(read_table("out").paths)
+    again = command("batch", "--ray", *sources, "-o", "out", "--resume")
+    assert again.stdout.startswith("out: 0 pictures, 0 without a score, 6 skipped")
 
 
 def test_options_without_ray_are_refused(folder: Path) -> None:

@@ -83,6 +83,30 @@ def test_paths_that_are_no_text(tmp_path: Path) -> None:
     assert read_labels(path).paths == ["a\udcff"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".tsv", ".lst", ".list"])
+def test_labels_in_every_encoding(
+    tmp_path: Path, encoding: str, end: str, suffix: str
+) -> None:
+    text = {
+        ".csv": "path,label\n\né/a.jpg,nsfw\n,\nb.jpg,sfw\n\n",
+        ".jsonl": '{"path": "é/a.jpg", "label": "nsfw"}\n\n'
+        '{"path": "b.jpg", "label": "sfw"}\n\n',
+    }.get(suffix, "é/a.jpg nsfw\n\nb.jpg\tsfw\n\n")
+    (tmp_path / f"l{suffix}").write_bytes(text.replace("\n", end).encode(encoding))
+    found = read_labels(tmp_path / f"l{suffix}")
+    assert (found.paths, found.labels) == (["é/a.jpg", "b.jpg"], ["nsfw", "sfw"])
+
+
+def test_links_to_class_folders_are_told_of(tmp_path: Path) -> None:
+    folder(tmp_path / "elsewhere", ["a.jpg"])
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/sfw").symlink_to("../elsewhere")
+    with pytest.raises(ValueError, match="links to folders are not followed"):
+        read_labels(tmp_path / "d")
+
+
 def test_bad_labels(tmp_path: Path) -> None:
     def fails(path: Path, words: str) -> None:
         with pytest.raises((ValueError, OSError), match=words) as caught:

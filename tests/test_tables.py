@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf.tables import LONGEST_FIELD, LONGEST_ROW, rank, read_table
+from open_nsfw_tf.tables import LONGEST_FIELD, LONGEST_ROW, digest, rank, read_table
 
 NAMES = ["a.jpg", "two\nlines.jpg", 'quo"ted,.jpg', "bytes-\udcff.jpg", "é 漢\r.png"]
 
@@ -159,6 +159,41 @@ def test_spreadsheets_csv(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfpath,nsfw\r\na b.jpg,0.25\r\n")
     assert read_table(path).paths == ["a b.jpg"]
     assert read_table(path).columns["nsfw"].tolist() == [0.25]
+
+
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".tsv"])
+def test_tables_in_every_encoding(
+    tmp_path: Path, encoding: str, end: str, suffix: str
+) -> None:
+    text = {
+        ".csv": '\npath,nsfw\n\na 漢.jpg,0.25\n  \n"b, c.jpg",0.5\n,\n\n\n',
+        ".tsv": "path\tnsfw\n\na 漢.jpg\t0.25\n  \nb, c.jpg\t0.5\n\t\n\n",
+        ".jsonl": '\n{"path": "a 漢.jpg", "nsfw": 0.25}\n\n'
+        '{"path": "b, c.jpg", "nsfw": 0.5}\n \n\n',
+    }[suffix]
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(text.replace("\n", end).encode(encoding))
+    table = read_table(path)
+    assert table.paths == ["a 漢.jpg", "b, c.jpg"]
+    assert table.columns["nsfw"].tolist() == [0.25, 0.5]
+
+
+def test_carriage_returns_are_called_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,nsfw\na\rb.jpg,0.5\n")
+    with pytest.raises(ValueError, match="row 1: a carriage return that is neither"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_half_a_character_in_a_path(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"path": "\\ud83d.jpg", "nsfw": 0.5}\n')
+    table = read_table(tmp_path / "t.jsonl")
+    assert table.paths == ["\ud83d.jpg"]
+    assert digest(table.paths[0]) != digest("\ud83e.jpg")
 
 
 def test_the_first_ports_tables(tmp_path: Path) -> None:

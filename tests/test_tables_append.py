@@ -52,6 +52,27 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_blank_lines_are_skipped_and_utf16_is_refused(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row("a.jpg"), row("b.jpg")])
+    text = path.read_text()
+    path.write_text(text + "\n  \r\n")
+    with TableWriter(path, COLUMNS, "resume") as table:
+        assert len(table.done) == 2
+        table.write([row("c.jpg")])
+    assert read_table(path).paths == ["a.jpg", "b.jpg", "c.jpg"]
+    path.write_text(text, encoding="utf-16")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="expected text in UTF-8, got UTF-16"):
+        TableWriter(path, COLUMNS, "resume")
+    assert path.read_bytes() == before
+    assert read_table(path).paths == ["a.jpg", "b.jpg"]
+
+
 @SUFFIXES
 def test_a_table_cut_anywhere_goes_on(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"

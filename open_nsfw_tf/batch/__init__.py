@@ -2,7 +2,7 @@
 
 What is remembered is 16 bytes a picture, and 16 of its file's size and time, so that
 none gets two rows, in one run or in the runs that go on with its table, and that a file
-that has changed is scored again.
+that has changed is scored again; and 16 for each member of the archive at hand.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import IO, Any
 from open_nsfw_tf.batch.item import Item, stamped
 from open_nsfw_tf.batch.sources import STDIN, check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.filetype import open_regular, stamp_of
+from open_nsfw_tf.files import PassedOver, open_regular, stamp_of
 from open_nsfw_tf.image import ImageError, describe
 from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import STAMP, digest, pack_stamp
@@ -36,6 +36,7 @@ class Summary:
         skipped: pictures that had their row before, or came twice.
         seconds: that it took.
         finished: whether the table is complete; False after `stop`.
+        passed_over: files in folders and archives that were no pictures, by kind.
         named: the digests of the paths that its sources name and that have a row, and
             perhaps of some that have none.
     """
@@ -46,6 +47,7 @@ class Summary:
     skipped: int = 0
     seconds: float = 0.0
     finished: bool = False
+    passed_over: PassedOver = field(default_factory=PassedOver)
     named: set[bytes] = field(default_factory=set, repr=False)
 
 
@@ -97,7 +99,7 @@ def score_batch(
     columns = columns_of(classifier.classes, hashes)
     with TableWriter(output, columns, mode) as table:
         run = _Run(table, classifier.classes, hashes, progress, stop)
-        found = items(sources, run.wanted, select, stdin)
+        found = items(sources, run.wanted, select, stdin, run.count.passed_over)
         results = classifier.classify_many(
             run.feed(found), batch_size=batch_size, errors="yield"
         )

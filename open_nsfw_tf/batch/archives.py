@@ -1,7 +1,9 @@
 """Pictures in tar and zip archives, member by member, in bounded memory.
 
-A member is called ARCHIVE/MEMBER. Nothing is unpacked to disk; archives in archives
-are not opened. What is wrong with an archive is one row under its own name.
+A member is called ARCHIVE/MEMBER. An archive may hold several members of one name, of
+which unpacking keeps the last: the second is called MEMBER-2, and none is left out.
+Nothing is unpacked to disk; archives in archives are not opened. What is wrong with an
+archive is one row under its own name.
 """
 
 import lzma
@@ -9,11 +11,12 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Self
 
 from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
-from open_nsfw_tf.filetype import HEAD, by_suffix
+from open_nsfw_tf.files import HEAD, by_suffix, numbered
+from open_nsfw_tf.tables import digest
 
 MAX_MEMBER = 1 << 26  # bytes; some tens of members are held at a time
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile holds
@@ -40,6 +43,43 @@ def is_tar(head: bytes) -> bool:
 def is_zip(head: bytes) -> bool:
     """Whether a file that begins so is a zip; an empty one has only its end."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+
+
+class _Names:
+    """What an archive's members are called in the table, the same in every run.
+
+    Args:
+        archive: the archive's own name.
+        all_members: gives the names of all members, where they can be read in advance;
+            asked once, when the first number is needed.
+    """
+
+    def __init__(self, archive: str, all_members: Callable[[], Iterable[str]]) -> None:
+        self._archive, self._all_members = archive, all_members
+        self._taken: set[bytes] = set()
+        self._reserved: set[bytes] | None = None
+        self._last: dict[bytes, int] = {}
+
+    def path_of(self, member: str) -> str:
+        """The path of the next member; the second of one name gets a number."""
+        name = member
+        if digest(name) in self._taken:
+            name = self._numbered(member)
+        self._taken.add(digest(name))
+        return f"{self._archive}/{name}"
+
+    def _numbered(self, member: str) -> str:
+        """A name that no member has, before or after this one."""
+        if self._reserved is None:
+            self._reserved = set(map(digest, self._all_members()))
+        number = self._last.get(digest(member), 1)
+        free = False
+        while not free:
+            number += 1
+            name = numbered(member, number)
+            free = digest(name) not in self._taken | self._reserved
+        self._last[digest(member)] = number
+        return name
 
 
 class _Member(tarfile.TarInfo):
@@ -81,22 +121,47 @@ def tar_members(
         select: one of `open_nsfw_tf.batch.item.SELECT`.
     """
     count = 0
+    names = _Names(name, lambda: _tar_names(file))
     try:
         with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # or it would remember each
-                path = f"{name}/{member.name}"
+            for member in _tar_walk(archive):
                 count += 1
+                if not (member.isreg() or _is_link(member)):
+                    continue
+                path = names.path_of(member.name)
                 if member.isreg() and wanted(path):
                     yield from _tar_member(path, archive, member, select)
-                elif _link(member) and by_suffix(path) and wanted(path):
+                elif _is_link(member) and by_suffix(path) and wanted(path):
                     yield failed(path, "a link within the archive is not followed")
     except BROKEN as error:
         if wanted(name):
             yield failed(name, f"cut or broken after {count} members ({error})")
 
 
-def _link(member: tarfile.TarInfo) -> bool:
+def _tar_walk(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # or it would remember each
+        yield member
+
+
+def _tar_names(file: IO[bytes]) -> Iterator[str]:
+    """The names of a tar's members, which is read once more; none of a pipe."""
+    if not file.seekable():
+        return
+    position = file.tell()
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
+            for member in _tar_walk(archive):
+                if member.isreg() or _is_link(member):
+                    yield member.name
+    except BROKEN:
+        return  # where the one that is being read breaks off as well
+    finally:
+        file.seek(position)
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
     return member.islnk() or member.issym()
 
 
@@ -114,9 +179,11 @@ def zip_members(
     """The pictures of a zip; the arguments are those of `tar_members`, `file` seeks."""
     try:
         with zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                path = f"{name}/{member.filename}"
-                if not member.is_dir() and wanted(path):
+            members = [found for found in archive.infolist() if not found.is_dir()]
+            names = _Names(name, lambda: (found.filename for found in members))
+            for member in members:
+                path = names.path_of(member.filename)
+                if wanted(path):
                     yield from _zip_member(path, archive, member, select)
     except BROKEN as error:
         if wanted(name):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from open_nsfw_tf.filetype import Stamp, by_content, by_suffix, stamp_of
+from open_nsfw_tf.files import PassedOver, Stamp, by_content, by_suffix, stamp_of
 from open_nsfw_tf.messages import one_line
 
 
@@ -54,3 +54,21 @@ SELECT: dict[str, Select] = {
     "content": lambda name, head: by_content(head()),
     "all": lambda name, head: True,
 }
+
+
+def counting(select: str, passed_over: PassedOver) -> Select:
+    """One of `SELECT` that notes what it does not take."""
+
+    def taken(name: str, head: Callable[[], bytes]) -> bool:
+        read: list[bytes] = []  # at most once, and only if the name has not decided
+
+        def once() -> bytes:
+            read.append(head())
+            return read[-1]
+
+        if SELECT[select](name, once):
+            return True
+        passed_over.note(name, b"".join(read))
+        return False
+
+    return taken

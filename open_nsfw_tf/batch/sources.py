@@ -4,7 +4,6 @@ All are read lazily. A folder's names are held one folder at a time; they are so
 so that two runs meet the pictures in one order.
 """
 
-import codecs
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -16,14 +15,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from open_nsfw_tf.batch.archives import is_tar, is_zip, tar_members, zip_members
-from open_nsfw_tf.batch.item import SELECT, Item, Select, Wanted, failed
-from open_nsfw_tf.filetype import HEAD, by_content, open_regular
+from open_nsfw_tf.batch.item import SELECT, Item, Select, Wanted, counting, failed
+from open_nsfw_tf.files import (
+    HEAD,
+    LISTS,
+    PassedOver,
+    by_content,
+    open_regular,
+    read_head,
+    read_paths,
+    walk,
+)
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import ImageError, read_file
 
 STDIN = "-"
-LISTS = (".txt", ".lst", ".list")  # suffixes of text files of paths
-LONGEST_PATH = 1 << 16  # bytes of a line in a list
 
 
 def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
@@ -62,6 +68,7 @@ def items(
     wanted: Wanted,
     select: str = "either",
     stdin: IO[bytes] | None = None,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[Item]:
     """What there is to score, lazily.
 
@@ -74,11 +81,12 @@ def items(
         wanted: called once for each path, before it is read.
         select: a key of `SELECT`: what to take from folders and archives.
         stdin: binary, where "-" is among the sources.
+        passed_over: counts the files of folders and archives that are not taken.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
     """
-    chosen = SELECT[select]
+    chosen = counting(select, PassedOver() if passed_over is None else passed_over)
     for source in sources:
         if source == STDIN:
             if stdin is None:
@@ -119,11 +127,13 @@ def _matches(pattern: str) -> Iterator[tuple[str, OSError | None]]:
                 yield root, None
             continue
         skip = len(root) + (not root.endswith("/")) if root else 0
-        for path, kind in _tree(root):
-            if isinstance(kind, OSError):
-                yield path, kind
-            elif kind == "file" and _fits(path[skip:].split("/"), parts[at:]):
-                yield path, None
+        for entry in walk(root):
+            if entry.error is not None:
+                yield entry.path, entry.error
+            elif entry.kind == "file" and _fits(
+                entry.path[skip:].split("/"), parts[at:]
+            ):
+                yield entry.path, None
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:
@@ -138,49 +148,17 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     return not hidden and fnmatchcase(names[0], first) and _fits(names[1:], others)
 
 
-def _tree(folder: str) -> Iterator[tuple[str, str | OSError]]:
-    """What is below a folder: files, links to folders, and folders with their error."""
-    # A stack, not recursion: folders may be nested deeper than Python's calls.
-    start: list[tuple[str | None, str]] = [(folder, "folder")]
-    stack = [iter(start)]
-    while stack:
-        path, kind = next(stack[-1], (None, ""))
-        if path is None:
-            stack.pop()
-        elif kind != "folder":
-            yield path, kind
-        else:
-            try:
-                stack.append(_entries(path))
-            except OSError as error:
-                yield path, error
-
-
 def _walk(folder: str, wanted: Wanted, select: Select) -> Iterator[Item]:
-    for path, kind in _tree(folder):
-        if isinstance(kind, OSError):
+    for entry in walk(folder):
+        path = entry.path
+        if entry.error is not None:
             if wanted(path):
-                yield failed(path, kind)
-        elif kind == "link":
+                yield failed(path, entry.error)
+        elif entry.kind == "link":
             if wanted(path):
                 yield failed(path, "a link to a folder is not followed: name it itself")
         elif select(os.path.basename(path), partial(_head, path)) and wanted(path):
             yield Item(path, path)
-
-
-def _entries(folder: str) -> Iterator[tuple[str | None, str]]:
-    with os.scandir(folder or os.curdir) as entries:
-        found = sorted((entry.name, _kind(entry)) for entry in entries)
-    return ((os.path.join(folder, name), kind) for name, kind in found)
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    try:
-        if entry.is_dir(follow_symlinks=False):
-            return "folder"
-        return "link" if entry.is_dir() else "file"
-    except OSError:  # a link that leads to itself
-        return "file"
 
 
 # How a file that cannot be read begins: it is reported, not passed over.
@@ -189,8 +167,7 @@ _UNREADABLE = b"\xff\xd8\xff"
 
 def _head(path: str) -> bytes:
     try:
-        with open_regular(path) as file:
-            return file.read(HEAD)
+        return read_head(path)
     except PermissionError:
         return _UNREADABLE
     except OSError:
@@ -262,34 +239,10 @@ class _Rejoined(RawIOBase):
 
 
 def _list(name: str, file: IO[bytes], wanted: Wanted) -> Iterator[Item]:
-    start = file.peek(LONGEST_PATH)  # type: ignore[attr-defined]
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    try:
+        for path in read_paths(file):
+            if wanted(path):
+                yield Item(path, path)
+    except (OSError, ValueError) as error:
         if wanted(name):
-            yield failed(name, "expected a list in UTF-8, got UTF-16")
-        return
-    split = _at_nulls if b"\0" in start else _at_lines
-    for number, line in enumerate(split(file)):
-        if not number:
-            line = line.removeprefix(codecs.BOM_UTF8)  # of Windows
-        if len(line) > LONGEST_PATH:
-            if wanted(name):
-                yield failed(name, f"a path is longer than {LONGEST_PATH} bytes")
-            return
-        path = os.fsdecode(line)
-        if path and wanted(path):
-            yield Item(path, path)
-
-
-def _at_lines(file: IO[bytes]) -> Iterator[bytes]:
-    while line := file.readline(LONGEST_PATH + 1):
-        yield line.removesuffix(b"\n").removesuffix(b"\r")
-
-
-def _at_nulls(file: IO[bytes]) -> Iterator[bytes]:
-    rest = b""
-    while data := file.read(HEAD):
-        *whole, rest = (rest + data).split(b"\0")
-        yield from whole
-        if len(rest) > LONGEST_PATH:
-            break
-    yield rest
+            yield failed(name, error)

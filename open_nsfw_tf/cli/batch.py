@@ -323,7 +323,10 @@ def _told(summary: Summary) -> str:
         parts.append(f"{summary.again} scored again that had changed")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
-    return f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
+    told = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
+    if summary.passed_over:
+        told += f"; passed over as no pictures: {summary.passed_over}"
+    return told
 
 
 def _bar(sources: list[str], select: str) -> Any:

@@ -10,6 +10,7 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.weights import weights_app
 from open_nsfw_tf.convert import TITLES, convert, inspect
+from open_nsfw_tf.files import refuse_existing
 from open_nsfw_tf.formats import FORMATS
 from open_nsfw_tf.messages import shown
 
@@ -159,9 +160,6 @@ def convert_mmdnn(
     """
     from open_nsfw_tf.mmdnn_route import convert as convert_by_mmdnn
 
-    if destination.exists() and not overwrite:
-        raise FileExistsError(
-            f"{shown(destination)} exists: name another, or --overwrite"
-        )
+    refuse_existing(destination, overwrite)
     _print_layers(convert_by_mmdnn(caffemodel, destination, deploy))
     print(f"MMdnn's .npy: {shown(destination)}")

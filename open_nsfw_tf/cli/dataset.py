@@ -15,6 +15,7 @@ from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset import split as splitting
 from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import File, Found, find
+from open_nsfw_tf.files import PassedOver, read_head
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal, Move, plan
 from open_nsfw_tf.picture import MAX_PIXELS
@@ -104,7 +105,8 @@ def check_command(
     print(f"{checked.good:8} good")
     if checked.other:
         print(
-            f"{len(checked.other):8} other       in no format the loader reads; left alone"
+            f"{len(checked.other):8} other       in no format the loader reads; left "
+            f"alone: {_passed_over(checked.other)}"
         )
     odd = (
         f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
@@ -150,7 +152,7 @@ def dedupe_command(
         result = copies.find_duplicates(
             found, threshold, exact, max_pixels, threads, seen_one
         )
-    _unreadable(result.unreadable)
+    _unreadable(found, result.unreadable)
     for kind, title in copies.KINDS.items():
         groups = result.groups[kind]
         print(f"{kind}: {result.count(kind)} copies in {len(groups)} groups {title}")
@@ -199,7 +201,7 @@ def split_command(
         done = splitting.split(
             found, shares, seed, threshold, max_pixels, threads, seen_one
         )
-    _unreadable(done.unreadable)
+    _unreadable(found, done.unreadable)
     if done.unlabelled:
         print(f"{len(done.unlabelled)} in no class folder are left alone")
     print(
@@ -266,6 +268,8 @@ def find_files(
         print(f"{len(found.left)} names are left out")
         lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
         print_some(lines, show_all)
+    if found.passed_over:
+        print(f"passed over: {found.passed_over}")
     return found
 
 
@@ -328,9 +332,25 @@ def print_some(lines: Iterator[str], show_all: bool) -> None:
         print(line)
 
 
-def _unreadable(names: Mapping[str, str]) -> None:
-    if names:
-        print(f"{len(names)} files are no readable pictures; `dataset check` says why")
+def _unreadable(found: Found, names: Mapping[str, str]) -> None:
+    """Say how many files could not be read, apart from what is no picture at all."""
+    refused = [file for file in found.files if file.name in names]
+    others = [file for file in refused if not checking.looks_like_picture(file)]
+    if others:
+        print(f"passed over as no pictures: {_passed_over(others)}")
+    if count := len(refused) - len(others):
+        print(f"{count} files are no readable pictures; `dataset check` says why")
+
+
+def _passed_over(files: Iterable[File]) -> PassedOver:
+    """The files that are no pictures, by kind."""
+    counted = PassedOver()
+    for file in files:
+        try:
+            counted.note(file.name, read_head(file.path))
+        except OSError:
+            counted.note(file.name)
+    return counted
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from open_nsfw_tf.cli.app import app
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.trained import MAX_CLASSES

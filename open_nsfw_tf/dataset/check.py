@@ -10,6 +10,14 @@ from typing import Any
 from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.dataset.plainness import plainness
 from open_nsfw_tf.dataset.workers import in_order
+from open_nsfw_tf.files import (
+    HEAD,
+    PICTURE_TYPES,
+    by_content,
+    by_suffix,
+    read_head,
+    type_by_content,
+)
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import (
     MAX_PIXELS,
@@ -29,27 +37,6 @@ KINDS = {
     "suffix": "its name says another format",
 }
 MIN_SIDE = 32  # pixels
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),  # a camera's JPEG with others behind it
-    "PNG": (".png", ".apng"),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif", ".avifs"),
-    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
-    "ICO": (".ico",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-}
-_KNOWN = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}
-# How files of a kind begin, and how they end when they are whole.
-_ENDS = {
-    b"\xff\xd8\xff": b"\xff\xd9",
-    b"\x89PNG": b"IEND\xaeB`\x82",
-    b"GIF8": b";",
-}
-_NO_PICTURE = ("not a picture", "empty")  # how the loader's reasons begin
 _CUT = ("truncat", "end of file", "unexpected end", "not enough image data")
 
 
@@ -75,7 +62,8 @@ class Checked:
     Attributes:
         problems: in the order of the files.
         good: how many files have none.
-        other: files that the loader refuses and whose names say so; they are left alone.
+        other: files that are pictures neither by their names nor by their first bytes;
+            they are left alone.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -149,28 +137,34 @@ def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
 
 def _refused(file: File, error: ImageError) -> Problem:
     reason = str(error).removeprefix(f"{shown(file.path)}: ")
-    suffix = os.path.splitext(file.name)[1].lower()
-    if suffix and suffix not in _KNOWN and reason.startswith(_NO_PICTURE):
+    if not looks_like_picture(file):
         return Problem(file, (), reason)
     cut = any(word in reason.lower() for word in _CUT) or _lacks_end(file.path)
     return Problem(file, ("truncated" if cut else "unreadable",), reason)
+
+
+def looks_like_picture(file: File) -> bool:
+    """Whether a file is a picture by its name or content, or cannot be looked at."""
+    try:
+        return by_suffix(file.path) or by_content(read_head(file.path))
+    except OSError:
+        return True
 
 
 def _lacks_end(path: str) -> bool:
     """Whether a file begins as a format whose last bytes are missing."""
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
+            head = file.read(HEAD)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 16))
             tail = file.read()
     except OSError:
         return False  # the loader has said why it cannot be read
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+    kind = type_by_content(head)
+    if kind == "WEBP":
         return int.from_bytes(head[4:8], "little") + 8 > size
-    return any(
-        head.startswith(start) and end not in tail for start, end in _ENDS.items()
-    )
+    return kind is not None and PICTURE_TYPES[kind].end not in tail
 
 
 def _header(file: File, max_pixels: int) -> dict[str, str]:
@@ -187,8 +181,8 @@ def _header(file: File, max_pixels: int) -> dict[str, str]:
     if frames != 1:
         found["animated"] = f"{frames or 'damaged'} frames"
     suffix = os.path.splitext(file.name)[1].lower()
-    expected = SUFFIXES.get(kind)
-    if expected and suffix not in expected:
+    expected = PICTURE_TYPES.get("JPEG" if kind == "MPO" else kind)
+    if expected and suffix not in expected.suffixes:
         found["suffix"] = f"{kind} called {shown(suffix) or 'without suffix'}"
     return found
 

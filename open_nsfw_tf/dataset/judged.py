@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table
 

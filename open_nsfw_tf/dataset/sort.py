@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from open_nsfw_tf.dataset.folder import File
 from open_nsfw_tf.dataset.judged import Judged
 from open_nsfw_tf.dataset.mistakes import as_folder
-from open_nsfw_tf.moves import fitting
+from open_nsfw_tf.files import fitting
 
 THRESHOLD = 0.5
 POSITIVE = "nsfw"

@@ -224,9 +224,10 @@ class _Run:
                 finished = True
         finally:
             self._write()
-        skipped, had_rows = self.ray.get(journal.skipped.remote())
+        skipped, had_rows, others = self.ray.get(journal.skipped.remote())
         self.progress(skipped)
         self.named |= had_rows
+        self.count.passed_over.update(others)
         self.count = replace(self.count, skipped=skipped, finished=finished)
         if finished:
             self.table.finish()

@@ -15,10 +15,11 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from open_nsfw_tf.batch import is_done
-from open_nsfw_tf.batch.item import SELECT, Item, Wanted, failed
+from open_nsfw_tf.batch.item import Item, Wanted, counting, failed
 from open_nsfw_tf.batch.sources import items
 from open_nsfw_tf.distributed import blocks
 from open_nsfw_tf.distributed.remote import RemoteItem, is_remote, remote_items
+from open_nsfw_tf.files import PassedOver
 from open_nsfw_tf.messages import one_line
 from open_nsfw_tf.tables import digest
 
@@ -32,7 +33,8 @@ class Listing(Datasource):  # type: ignore[misc]
         sources: as `open_nsfw_tf.batch.sources.items` takes them, but for "-"; and URIs.
         select: a key of `SELECT`.
         done: a reference to what the table has: see `open_nsfw_tf.batch.is_done`.
-        journal: the actor that is told which were left out, and how many.
+        journal: the actor that is told which were left out, how many, and what was no
+            picture.
     """
 
     def __init__(
@@ -86,20 +88,24 @@ def _listed(
             return False
         return True
 
-    found = _items(sources, select, wanted)
+    passed_over = PassedOver()
+    found = _items(sources, select, wanted, passed_over)
     while some := list(islice(found, ROWS)):
         yield blocks.of_items(some)
-    ray.get(journal.skip.remote(skipped, had_rows))
+    ray.get(journal.skip.remote(skipped, had_rows, dict(passed_over)))
     yield blocks.of_items([])  # Ray wants a table, even of nothing
 
 
-def _items(sources: list[str], select: str, wanted: Wanted) -> Iterator[Item]:
+def _items(
+    sources: list[str], select: str, wanted: Wanted, passed_over: PassedOver
+) -> Iterator[Item]:
     for source in sources:
         try:
             if is_remote(source):
-                yield from remote_items(source, wanted, SELECT[select])
+                chosen = counting(select, passed_over)
+                yield from remote_items(source, wanted, chosen)
             else:
-                for item in items([source], wanted, select):
+                for item in items([source], wanted, select, None, passed_over):
                     yield _named(item)
         except (OSError, ValueError) as error:  # it went away since it was checked
             if wanted(source):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from open_nsfw_tf.batch.archives import MAX_MEMBER
 from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
-from open_nsfw_tf.filetype import HEAD
+from open_nsfw_tf.files import HEAD
 from open_nsfw_tf.messages import one_line, shown
 
 MARK = "://"

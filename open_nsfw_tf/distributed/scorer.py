@@ -46,7 +46,7 @@ class Journal:
         self._open: set[bytes] = set()
         self._alone: dict[bytes, int] = {}
         self._rows: dict[bytes, Row] = {}
-        self._skipped: tuple[int, set[bytes]] = (0, set())
+        self._skipped: tuple[int, set[bytes], dict[str, int]] = (0, set(), {})
 
     def start(self) -> bool:
         """Note that a worker begins to load its network; whether it should."""
@@ -83,11 +83,19 @@ class Journal:
             self._alone.pop(key, None)
             self._rows.pop(key, None)
 
-    def skip(self, count: int, had_rows: set[bytes]) -> None:
-        """Note how many pictures were left out, and the digests of what had rows."""
-        self._skipped = count, had_rows
+    def skip(
+        self, count: int, had_rows: set[bytes], passed_over: dict[str, int]
+    ) -> None:
+        """Note how many pictures were left out, and the digests of what had rows.
 
-    def skipped(self) -> tuple[int, set[bytes]]:
+        Args:
+            count: of pictures.
+            had_rows: digests of their paths.
+            passed_over: how many files were no pictures, by kind.
+        """
+        self._skipped = count, had_rows, passed_over
+
+    def skipped(self) -> tuple[int, set[bytes], dict[str, int]]:
         """What `skip` noted."""
         return self._skipped
 

@@ -587,5 +587,8 @@ def _score(classifier: Classifier, sources: list[str]) -> Table:
         done = score_batch(classifier, sources, output)
         if not done.rows:
             listed = ", ".join(map(shown, sources[:3]))
-            raise ValueError(f"{listed}: expected pictures to score, found none")
+            others = f" ({done.passed_over} passed over)" * bool(done.passed_over)
+            raise ValueError(
+                f"{listed}: expected pictures to score, found none{others}"
+            )
         return read_table(output)

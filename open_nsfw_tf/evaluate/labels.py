@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
-LISTS = (".txt", ".tsv", ".lst")
 Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 
@@ -42,7 +41,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
             and `label`, whose rows without a label are left out; or a list, a .txt with
             a path, a space or tab and a label a line, where a path alone is of the
             class that its folder is named after. See `files_below` for folders, of whose files only
-            pictures count (`open_nsfw_tf.filetype.is_picture`).
+            pictures count (`open_nsfw_tf.files.is_picture`).
 
     Raises:
         OSError: it cannot be read.
@@ -66,8 +65,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     except ValueError as error:
         raise ValueError(f"{shown(path)}: {one_line(error)}") from error
     if not found.paths:
-        what = "pictures in folders named after their class" if root == path else "rows"
-        raise ValueError(f"{shown(path)}: no labels in it: expected {what}")
+        raise ValueError(f"{shown(path)}: no labels in it: expected rows")
     return found
 
 
@@ -79,28 +77,36 @@ def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
     Raises:
         OSError: a folder cannot be read.
     """
-    for folder, folders, files in os.walk(root, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield os.path.normpath(
-                    os.path.join(os.path.relpath(folder, root), name)
-                )
+    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
+        if entry.error is not None:
+            raise entry.error
+        if entry.kind == "file" and not _is_hidden(entry.path):
+            yield os.path.relpath(entry.path, root)
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
 
 
 def _in_folder(root: Path) -> Iterator[Chunk]:
     # What lies beside the classes' folders, such as tables, has no label; what lies in
     # them and is no picture, such as notes, is not one without a score.
-    paths = [
-        path
-        for path in files_below(root)
-        if os.sep in path and is_picture(os.path.join(root, path))
-    ]
+    paths, others = [], PassedOver()
+    for path in files_below(root):
+        if os.sep in path and is_picture(os.path.join(root, path)):
+            paths.append(path)
+        else:
+            others.note(path)
+    if not paths:
+        links = any(
+            entry.kind == "link" for entry in walk(str(root), lambda path: False)
+        )
+        raise ValueError(
+            "no labels in it: expected pictures in folders named after their class"
+            + "; links to folders are not followed" * links
+            + f"; passed over: {others}" * bool(others)
+        )
     yield paths, [path.split(os.sep)[0] for path in paths]
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _from_text(path: Path) -> Iterator[Chunk]:
@@ -131,7 +137,7 @@ def _from_parquet(path: Path) -> Iterator[Chunk]:
 def _from_list(path: Path) -> Iterator[Chunk]:
     paths, labels = [], []
     with path.open("rb") as file:
-        for row, line in enumerate(text.lines(file), 1):
+        for row, line in enumerate(text.lines(as_utf8(file)), 1):
             words = line.decode("utf-8", "surrogateescape").strip()
             if not words or words.startswith("#"):
                 continue
@@ -152,7 +158,7 @@ def _from_list(path: Path) -> Iterator[Chunk]:
 READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
     **dict.fromkeys((".csv", ".jsonl", ".ndjson"), _from_text),
     ".parquet": _from_parquet,
-    **dict.fromkeys(LISTS, _from_list),
+    **dict.fromkeys((*LISTS, ".tsv"), _from_list),
 }
 
 

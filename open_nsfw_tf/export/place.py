@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.files import refuse_existing
 from open_nsfw_tf.messages import shown
 
 
@@ -24,10 +25,7 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
     """
     if not os.path.lexists(target):
         return
-    if not overwrite:
-        raise FileExistsError(
-            f"{shown(target)} exists: name another place, or --overwrite"
-        )
+    refuse_existing(target, overwrite, "another place")
     # Nobody means to lose a folder of something else.
     earlier = (target / marker).is_file() if marker else target.is_file()
     empty = marker and target.is_dir() and not any(target.iterdir())

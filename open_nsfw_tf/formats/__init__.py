@@ -7,8 +7,6 @@ checks it against the network.
 """
 
 import mmap
-import os
-import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.files import replacing as replacing
 from open_nsfw_tf.messages import one_line, shown
 
 
@@ -255,27 +254,3 @@ def float32(array: np.ndarray) -> np.ndarray:
     """The array as contiguous, native float32; what does not fit becomes infinite."""
     with np.errstate(all="ignore"):  # `check_weights` finds what is not finite
         return np.asarray(array, dtype=np.float32, order="C")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, moved onto `path` if all went well.
-
-    Raises:
-        OSError: the folder is missing, read-only or full; or the path is a device or a
-            pipe, which a move would take away from all others.
-    """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(
-            f"{shown(path)}: expected the name of a file, got a device or pipe"
-        )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename == str(temporary):  # which nobody has heard of
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from open_nsfw_tf.evaluate import EvaluationReport
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report.page import THUMBNAILS, html

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from open_nsfw_tf.filetype import Stamp
+from open_nsfw_tf.files import Stamp
 from open_nsfw_tf.messages import one_line, shown
 
 STAMP = ("size", "mtime_ns")  # bytes; nanoseconds since 1970
@@ -76,7 +76,8 @@ class Table:
 
 def digest(path: str) -> bytes:
     """16 bytes that stand for a path, where many are remembered."""
-    return blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    # JSON may hold half a character, which only this way of encoding takes.
+    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> str:

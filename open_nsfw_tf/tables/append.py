@@ -216,6 +216,9 @@ class TableWriter:
         for number, record in enumerate(found, 1):
             if not record.endswith(b"\n") or record.count(b'"') % 2:
                 break
+            if not record.strip():  # a person's: nobody else leaves a blank line
+                end += len(record)
+                continue
             fields = parse_record(record)
             if len(fields) != len(columns):
                 raise ValueError(
@@ -231,6 +234,9 @@ class TableWriter:
         for number, line in enumerate(lines(file), 1):
             if not line.endswith(b"\n"):
                 break
+            if not line.strip():
+                end += len(line)
+                continue
             row = parse_object(line)
             old = set(row) == set(self._old_columns) != set(self.columns)
             self._old = self._old or old

@@ -1,8 +1,9 @@
 """Tables as text: CSV, JSON lines, and the tabs of the first port.
 
 Files are read record by record as bytes, so that whoever goes on with a file that was
-cut off knows where its last whole record ends. UTF-8, with other bytes by
-surrogateescape.
+cut off knows where its last whole record ends. They are written in UTF-8, with other
+bytes by surrogateescape; whatever `open_nsfw_tf.files.as_utf8` takes is read. Blank
+lines, and rows of a spreadsheet in which nothing stands, are skipped.
 """
 
 import csv
@@ -12,24 +13,29 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from open_nsfw_tf.files import as_utf8, encoding_of
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import CHUNK, LONGEST_ROW, Chunk
 
 Row = dict[str, Any]
 # The first port's names, and ours.
 ORIGINAL = {"File": "path", "SFW Score": "sfw", "NSFW Score": "nsfw"}
-BOM = b"\xef\xbb\xbf"
 
 
 def lines(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of a binary file, of bounded length; the last may lack its end.
 
     Raises:
-        ValueError: a line is longer than `LONGEST_ROW` bytes.
+        ValueError: a line is longer than `LONGEST_ROW` bytes, or they are no UTF-8 but
+            UTF-16, which a table that rows are appended to cannot be.
     """
+    first = True
     while line := file.readline(LONGEST_ROW + 1):
+        if first and (encoding := encoding_of(line)[0]) != "utf-8":
+            raise ValueError(f"expected text in UTF-8, got {encoding.upper()}")
         if len(line) > LONGEST_ROW:
             raise ValueError(f"a line is longer than {LONGEST_ROW} bytes")
+        first = False
         yield line
 
 
@@ -67,7 +73,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
     """
     read = {".csv": _csv, ".tsv": _tabs, ".txt": _tabs}.get(path.suffix.lower(), _json)
     with path.open("rb") as file:
-        yield from read(file)
+        yield from read(as_utf8(file))
 
 
 def _csv(file: IO[bytes]) -> Iterator[Chunk]:
@@ -98,11 +104,9 @@ def _delimited(found: Iterator[bytes], **dialect: Any) -> Iterator[Chunk]:
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
     try:
-        names = next(reader, [])
+        names = next(filter(_has_text, reader), [])
     except csv.Error as error:
-        raise ValueError(f"header: {error}") from error
-    if names:
-        names[0] = names[0].removeprefix(BOM.decode())
+        raise ValueError(f"header: {_csv_reason(error)}") from error
     names = [ORIGINAL.get(name, name) for name in names]
     if len(set(names)) != len(names):
         raise ValueError(f"two columns have one name: {shown(', '.join(names))}")
@@ -112,10 +116,22 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
 def _some(reader: Iterator[list[str]], count: int) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
-        rows.extend(islice(reader, CHUNK))
+        rows.extend(islice(filter(_has_text, reader), CHUNK))
     except csv.Error as error:
-        raise ValueError(f"row {count + len(rows) + 1}: {error}") from error
+        reason = _csv_reason(error)
+        raise ValueError(f"row {count + len(rows) + 1}: {reason}") from error
     return rows
+
+
+def _has_text(fields: list[str]) -> bool:
+    return any(map(str.strip, fields))
+
+
+def _csv_reason(error: csv.Error) -> str:
+    """What is wrong with the file, where Python's words are for its programmer."""
+    if "new-line character" in str(error):
+        return "a carriage return that is neither a line's end nor within quotes"
+    return str(error)
 
 
 def _json(file: IO[bytes]) -> Iterator[Chunk]:
@@ -136,6 +152,8 @@ def _json(file: IO[bytes]) -> Iterator[Chunk]:
 
 def _objects(found: Iterable[bytes]) -> Iterator[Row]:
     for number, line in enumerate(found, 1):
+        if not line.strip():
+            continue
         try:
             yield parse_object(line)
         except ValueError as error:
@@ -167,4 +185,4 @@ def parse_record(record: bytes) -> list[str]:
         text = record.decode("utf-8", "surrogateescape")
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_csv_reason(error)) from error

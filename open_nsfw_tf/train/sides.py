@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from open_nsfw_tf.dataset.folder import SIDES
 from open_nsfw_tf.evaluate.labels import files_below
-from open_nsfw_tf.filetype import is_picture
+from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.tables import NOT_SCORES
