@@ -17,7 +17,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 
 # -- which files are pictures
 
@@ -45,7 +45,7 @@ def _starts(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-# By Pillow's name. Of these alone `open_nsfw_tf.picture` decodes pictures.
+# By Pillow's name. Of these alone `open_nsfw_tf.image` decodes pictures.
 PICTURE_TYPES = {
     # A camera's JPEG with others behind it is an .mpo; Pillow calls it MPO.
     "JPEG": PictureType(
@@ -184,7 +184,7 @@ class PassedOver(Counter[str]):
         # What could be read is said, however little of it there is.
         named = known[:_NAMED] + [pair for pair in known[_NAMED:] if _is_heif(pair[0])]
         parts = [
-            f"{count} {shown(kind)}"
+            f"{count} {sanitize(kind)}"
             + f" (to read them: {HEIF_NEEDED})" * _is_heif(kind)
             for kind, count in named
         ]
@@ -461,7 +461,9 @@ def refuse_existing(
         FileExistsError: something is there, and `overwrite` is False.
     """
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"{shown(path)} exists: name {instead}, or --overwrite")
+        raise FileExistsError(
+            f"{sanitize(path)} exists: name {instead}, or --overwrite"
+        )
 
 
 @contextmanager
@@ -474,7 +476,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(
-            f"{shown(path)}: expected the name of a file, got a device or pipe"
+            f"{sanitize(path)}: expected the name of a file, got a device or pipe"
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

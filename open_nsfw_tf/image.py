@@ -14,16 +14,17 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.picture import (
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import (
     MAX_PIXELS,
-    ImageError,
+    YAHOO,
     Picture,
+    Preprocessing,
     check_max_pixels,
     describe,
     load_rgb,
     read_file,
 )
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 
 __all__ = [
     "CROP",

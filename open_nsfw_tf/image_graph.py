@@ -18,16 +18,16 @@ import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
-    ImageError,
+    YAHOO,
     Picture,
+    Preprocessing,
     describe,
     load_rgb,
     read_file,
 )
-from open_nsfw_tf.image_resize import max_side, resize
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.tf_image.resize import max_side, resize
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -169,7 +169,7 @@ def error_reason(error: Any) -> str:
     in_graph = re.search(r"assertion failed: \[(.*?)\]", message)
     eagerly = re.search(r"Summarized data: b'(.*)'", message)
     found = in_graph or eagerly
-    return shown(found[1] if found else message, LONGEST)
+    return sanitize(found[1] if found else message, LONGEST)
 
 
 def _load(
@@ -178,7 +178,7 @@ def _load(
     """Return the blob and the reason why it is only zeros ("" for a good picture)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.image_decode import decode
+    from open_nsfw_tf.tf_image.decode import decode
 
     # On a GPU TensorFloat-32 would round the sums, and decoding is CPU work anyway.
     shape = (preprocessing.crop, preprocessing.crop, 3)
@@ -252,7 +252,7 @@ def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Ten
     """Turn uint8 RGB (H, W, 3) into the network's float32 (crop, crop, 3)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.image_decode import decode_jpeg
+    from open_nsfw_tf.tf_image.decode import decode_jpeg
 
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2

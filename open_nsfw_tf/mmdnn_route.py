@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
+from open_nsfw_tf.architecture import Weights, check_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import mmdnn, prototxt, replacing
 from open_nsfw_tf.published import NO_CACHE, cache_folder
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from open_nsfw_tf.errors import ImageError, one_line, sanitize
 from open_nsfw_tf.forks import fork_waits_for, loading
-from open_nsfw_tf.messages import one_line, shown
 
 # Pillow's own limit, where it raises: twice 2**28 // 3 pixels, as it rounds.
 MAX_PIXELS = 178_956_970
@@ -50,18 +50,14 @@ Picture = (
 )
 
 
-class ImageError(ValueError):
-    """A picture that cannot be read, or is not one."""
-
-
 def describe(picture: object) -> str:
     """How errors call a picture: its path, or what kind of thing it is."""
     if isinstance(picture, str | os.PathLike):
-        return shown(os.fsdecode(picture)) or "''"
+        return sanitize(os.fsdecode(picture)) or "''"
     if isinstance(picture, bytes | bytearray | memoryview):
         return f"<{len(picture)} bytes>"
     name = getattr(picture, "name", None)
-    return shown(name) if isinstance(name, str) else f"<{type(picture).__name__}>"
+    return sanitize(name) if isinstance(name, str) else f"<{type(picture).__name__}>"
 
 
 def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -8,7 +8,7 @@ JPEG round trip, crop the middle, order the channels, take off a mean and multip
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 ORDERS = ("BGR", "RGB")
 LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
@@ -45,7 +45,7 @@ class Preprocessing:
         if not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
             raise ValueError(
                 f"expected a resize and a crop of 1 to {LARGEST} pixels, got "
-                f"{shown(self.resize, 40)} and {shown(self.crop, 40)}"
+                f"{sanitize(self.resize, 40)} and {sanitize(self.crop, 40)}"
             )
         if self.crop > self.resize:
             raise ValueError(f"cannot crop {self.crop} pixels from {self.resize}")

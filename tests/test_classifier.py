@@ -27,7 +27,7 @@ from open_nsfw_tf import (
     classify,
     save_weights,
 )
-from open_nsfw_tf.preprocessing import YAHOO
+from open_nsfw_tf.image import YAHOO
 from open_nsfw_tf.published import cache_folder
 from open_nsfw_tf.trained import TrainedModel, write_trained
 from open_nsfw_tf.weights import fetch_weights, places

@@ -15,7 +15,8 @@ if find_spec("coremltools") is None:
 
 from open_nsfw_tf import WeightsError
 from open_nsfw_tf.architecture import LABELS
-from open_nsfw_tf.export import FORMATS, Export, ExportError, Job, coreml, export
+from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.export import FORMATS, Export, Job, coreml, export
 from open_nsfw_tf.image import MEAN_BGR, load_rgb, yahoo_pixels, yahoo_tensor
 
 NAMES = ("coffee.png", "astronaut.png", "rocket.jpg", "chelsea.png")

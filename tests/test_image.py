@@ -17,9 +17,9 @@ import pytest
 from conftest import GOLDEN
 from PIL import Image
 
-from open_nsfw_tf import picture as picture_room
+from open_nsfw_tf import image as picture_room
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
-    ImageError,
     check_batch,
     create_yahoo_image_loader,
     load_rgb,

@@ -11,16 +11,17 @@ import zlib
 import numpy as np
 import pictures
 import pytest
-from PIL import Image, ImageFile
-
-from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.image import ImageError, create_yahoo_image_loader
-from open_nsfw_tf.image_graph import (
+from open_nsfw_tf.tf_image import (
     create_tensorflow_image_loader,
     load_base64_tensor,
     load_bytes_tensor,
     load_image_tensor,
 )
+from PIL import Image, ImageFile
+
+from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import create_yahoo_image_loader
 
 tf = import_tensorflow()
 
@@ -324,7 +325,7 @@ def test_a_bad_file_is_named(tmp_path):
 
 def test_importing_does_not_load_tensorflow():
     code = (
-        "import sys, open_nsfw_tf.image_graph as graph\n"
+        "import sys, open_nsfw_tf.tf_image as graph\n"
         "graph.create_tensorflow_image_loader()\n"
         "sys.exit('tensorflow' in sys.modules)"
     )

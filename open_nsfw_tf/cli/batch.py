@@ -36,7 +36,7 @@ from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.distributed import score_with_ray
 from open_nsfw_tf.distributed.cluster import LOCAL
 from open_nsfw_tf.distributed.remote import is_remote
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
@@ -210,7 +210,7 @@ def _sort(
         table = read_table(output)
         counts, journal = sort_files(table, named, folder, threshold, link)
     parts = ", ".join(f"{number} {name}" for name, number in counts.items())
-    print(f"{shown(folder)}: {parts or 'no files'}")
+    print(f"{sanitize(folder)}: {parts or 'no files'}")
     if counts.get("changed"):
         print("changed since they were scored, and left: --resume scores them again")
     if journal is not None:
@@ -313,7 +313,7 @@ def _tell(summary: Summary, output: Path) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
-    print(f"{shown(output)}: {_told(summary)}")
+    print(f"{sanitize(output)}: {_told(summary)}")
 
 
 def _told(summary: Summary) -> str:

@@ -15,10 +15,10 @@ from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset import split as splitting
 from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import File, Found, find
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import PassedOver, read_head
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal, Move, plan
-from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
@@ -109,11 +109,11 @@ def check_command(
             f"alone: {_passed_over(checked.other)}"
         )
     odd = (
-        f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
+        f"{', '.join(problem.kinds)}: {sanitize(problem.file.name)}: {problem.detail}"
         for problem in checked.problems
     )
     print_some(odd, show_all)
-    print_some((f"other: {shown(file.name)}" for file in checked.other), show_all)
+    print_some((f"other: {sanitize(file.name)}" for file in checked.other), show_all)
     if quarantine is not None:
         pairs = checking.moves_of(
             checked, str(quarantine), kind or list(checking.KINDS)
@@ -168,10 +168,10 @@ def dedupe_command(
 
 
 def _group(group: copies.Group) -> str:
-    lines = [f"  {shown(group.kept.name)}"]
+    lines = [f"  {sanitize(group.kept.name)}"]
     for copy in group.copies:
         how = copy.how if copy.how != "near" else f"near, {copy.bits} bits"
-        lines.append(f"    {shown(copy.file.name)} ({how})")
+        lines.append(f"    {sanitize(copy.file.name)} ({how})")
     return "\n".join(lines)
 
 
@@ -212,7 +212,7 @@ def split_command(
     print(f"{'class':20}" + "".join(f"{side:>9}" for side in done.sides))
     for label in labels:
         counts = "".join(f"{done.count(side, label):9}" for side in done.sides)
-        print(f"{shown(label):20}{counts}")
+        print(f"{sanitize(label):20}{counts}")
     target = to or folder
     pairs = splitting.moves_of(done, str(target))
     act(pairs, found.files, target, how, "split", apply)
@@ -229,13 +229,13 @@ def undo_command(
     """Take back what a command did, as far as it is still there."""
     done = undo(manifest, apply)
     if done.renamed is not None:
-        before, now = (shown(path, LONGEST_PATH) for path in done.renamed)
+        before, now = (sanitize(path, LONGEST_PATH) for path in done.renamed)
         print(f"{before} was renamed to {now}: the files are looked for there")
     for outcome, count in done.counts.items():
         print(f"{count:8} {outcome}")
     print_some(
         (
-            f"{outcome}: {shown(path)}"
+            f"{outcome}: {sanitize(path)}"
             for path, outcome in done.outcomes
             if outcome not in UNDONE
         ),
@@ -260,13 +260,13 @@ def find_files(
     itself = target is not None and os.path.realpath(target) == os.path.realpath(folder)
     if itself and not into_itself:
         raise ValueError(
-            f"{shown(target)}: what was found would go into the pictures' own folder, "
+            f"{sanitize(target)}: what was found would go into the pictures' own folder, "
             "as if it were classes: give another folder"
         )
     found = find(folder, [str(target)] if target is not None else [])
     if found.left:
         print(f"{len(found.left)} names are left out")
-        lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
+        lines = (f"  {sanitize(name)}: {why}" for name, why in found.left.items())
         print_some(lines, show_all)
     if found.passed_over:
         print(f"passed over: {found.passed_over}")
@@ -295,8 +295,8 @@ def act(
     made = plan((Move(*pair, stamps.get(pair[0])) for pair in pairs), how)
     for step in made.moves:
         source, wanted = (
-            shown(step.source, LONGEST_PATH),
-            shown(step.target, LONGEST_PATH),
+            sanitize(step.source, LONGEST_PATH),
+            sanitize(step.target, LONGEST_PATH),
         )
         print(f"{how} {source} -> {wanted}")
     if not made.moves:

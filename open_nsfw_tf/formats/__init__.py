@@ -18,9 +18,9 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.files import replacing as replacing
-from open_nsfw_tf.messages import one_line, shown
 
 
 class FormatModule(Protocol):
@@ -125,7 +125,7 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".npz":
             raise WeightsError(
-                f"{shown(path)}: this is an .npz archive; expected caffe-tensorflow's "
+                f"{sanitize(path)}: this is an .npz archive; expected caffe-tensorflow's "
                 ".npy, or another known format"
             )
         return "keras"
@@ -139,7 +139,7 @@ def detect(path: Path) -> str:
         if path.name.lower().endswith(known.suffixes):
             return name
     raise WeightsError(
-        f"{shown(path)}: no known weights format; known are "
+        f"{sanitize(path)}: no known weights format; known are "
         + ", ".join(f"{known.title}" for known in FORMATS.values())
     )
 
@@ -159,7 +159,7 @@ def _refuse_impostor(head: bytes) -> None:
             raise WeightsError(f"this is {what}, not weights")
     if len(head) > 8 and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         raise WeightsError(
-            f"this is text that begins {shown(head[:40].decode('latin-1'))!r}, not weights"
+            f"this is text that begins {sanitize(head[:40].decode('latin-1'))!r}, not weights"
         )
 
 
@@ -215,10 +215,10 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         yield
     except WeightsError as error:
         # Names in a file may be long, and hold newlines and worse.
-        raise WeightsError(f"{shown(path)}: {shown(error, LONGEST)}") from error
+        raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
-            f"{shown(path)}: cut or broken {title} ({one_line(error)})"
+            f"{sanitize(path)}: cut or broken {title} ({one_line(error)})"
         ) from error
 
 

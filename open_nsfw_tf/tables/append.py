@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import (
     STAMP,
     WRITTEN,
@@ -141,7 +141,7 @@ class TableWriter:
         file = os.fdopen(handle, "r+b", buffering=0)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ValueError(f"{shown(self.path)}: expected a regular file")
+                raise ValueError(f"{sanitize(self.path)}: expected a regular file")
             self._lock(file)
             if mode == "new":  # another run may have begun, and ended, meanwhile
                 self._refuse(self._target is not None and self._target.exists())
@@ -154,13 +154,13 @@ class TableWriter:
     def _refuse(self, exists: bool) -> None:
         if exists:
             raise FileExistsError(
-                f"{shown(self.path)} exists, or a run that was not finished: go on with "
+                f"{sanitize(self.path)} exists, or a run that was not finished: go on with "
                 "it with --resume, or begin anew with --overwrite"
             )
 
     def _lock(self, file: IO[bytes]) -> None:
         busy = ValueError(
-            f"{shown(self.path)}: another run is writing to it; wait for its end"
+            f"{sanitize(self.path)}: another run is writing to it; wait for its end"
         )
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,7 +186,7 @@ class TableWriter:
                 with self._file_path.open("rb") as file:
                     end = self._read_csv(file) if self._csv else self._read_json(file)
             except ValueError as error:
-                raise ValueError(f"{shown(self.path)}: {one_line(error)}") from error
+                raise ValueError(f"{sanitize(self.path)}: {one_line(error)}") from error
         self._file.truncate(end)
         if self._old:
             end = self._add_columns()
@@ -210,7 +210,7 @@ class TableWriter:
         elif first.rstrip(b"\r\n") != header.rstrip(b"\n"):
             raise ValueError(
                 f"expected the columns {', '.join(self.columns)}, got "
-                f"{shown(first.decode('utf-8', 'replace').strip(), 80)}"
+                f"{sanitize(first.decode('utf-8', 'replace').strip(), 80)}"
             )
         end = len(first)
         for number, record in enumerate(found, 1):
@@ -244,7 +244,7 @@ class TableWriter:
             if not whole or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
-                    f"{shown(', '.join(row), 80)}"
+                    f"{sanitize(', '.join(row), 80)}"
                 )
             self._note(row["path"], *(row.get(name) for name in STAMP))
             end += len(line)
@@ -308,7 +308,7 @@ class TableWriter:
     def _explained(self, error: OSError) -> OSError:
         reason = error.strerror or one_line(error)
         return OSError(
-            f"{shown(self.path)}: {reason}; the rows before are whole: make room, then "
+            f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, then "
             "go on with --resume"
         )
 
