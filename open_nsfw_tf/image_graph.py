@@ -100,6 +100,26 @@ def load_base64_tensor(
     return _load_batch(strings, _load_base64, preprocessing or YAHOO)
 
 
+def require_finite(values: tf.Tensor, of: str) -> tf.Tensor:
+    """Refuse NaN and infinity inside a graph: a batch's, or scores that came of one.
+
+    Args:
+        values: float32 (None, ...), one element a picture; may be empty.
+        of: what the values are, for the message.
+
+    Returns:
+        The values.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run with such an element; the message names
+            the index of every one. TF Serving answers with INVALID_ARGUMENT (400).
+    """
+    tf = import_tensorflow()
+    inner = range(1, values.shape.rank)
+    finite = tf.reduce_all(tf.math.is_finite(values), axis=list(inner))
+    return _require(tf.where(finite, "", f"NaN or infinity in its {of}"), values)
+
+
 def create_tensorflow_image_loader(
     expand_dims: bool = True,
 ) -> Callable[[Picture], np.ndarray]:

@@ -2,10 +2,16 @@
 
 Pillow decodes, from an allow-list of raster formats, below a limit of pixels that is
 checked before anything is allocated. Whatever is wrong with a picture is an
-`ImageError` of one line that names it. Of damaged files libtiff prints a line of its
-own to standard error, and Pillow warns of odd metadata.
+`ImageError` of one line that names it; Pillow and libtiff print nothing of their own
+meanwhile, but Pillow warns of odd metadata.
+
+HEIC and HEIF, which the original could not read, are read where pillow-heif is
+installed. A file's own rotation and mirroring (``irot`` and ``imir``) are part of how
+its pixels are stored, and applied; EXIF orientation is ignored, as in all formats.
 """
 
+import ctypes
+import logging
 import os
 import stat
 import struct
@@ -34,7 +40,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP") + (
     "JPEG2000",
     "ICO",
     "PPM",
+    "HEIF",
 )
+HEIF_NEEDED = "HEIC and HEIF need pillow-heif: pip install 'open_nsfw_tf[heif]'"
+_HEIF_BRANDS = b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
 
 Picture = (
     str
@@ -132,9 +141,10 @@ def _naming(picture: object) -> Iterator[None]:
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever a decoder stumbles over is an `ImageError`."""
+    """Whatever a decoder stumbles over is an `ImageError`, and it prints nothing."""
     try:
-        yield
+        with _quiet():
+            yield
     except ImageError:
         raise
     except MemoryError as error:
@@ -278,11 +288,86 @@ _FILTERS = threading.Lock()
 def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
     with identify(file, max_pixels) as image:
         _check_size(image.size, max_pixels)
-        if image.format == "TIFF":
-            _check_tiles(image, max_pixels)
-            with _without_pillows_limit():
-                image.load_prepare()  # where its plugin checks; decoding comes after
-        return _to_rgb(image)
+        if image.format != "TIFF":
+            return _to_rgb(image)
+        _check_tiles(image, max_pixels)
+        with _without_pillows_limit():
+            image.load_prepare()  # where its plugin checks; decoding comes after
+        with _without_libtiffs_errors:
+            return _to_rgb(image)
+
+
+# -- silence: what a decoder says is in the error, which alone names the picture
+
+_thread = threading.local()
+_LOGGERS = ("Image", "ImageFile", "PngImagePlugin", "TiffImagePlugin")  # of Pillow
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not getattr(_thread, "decoding", False)
+
+
+for _name in _LOGGERS:  # of what they say, only that of our own calls is dropped
+    logging.getLogger(f"PIL.{_name}").addFilter(_is_not_ours)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's loggers silent in this thread."""
+    before = getattr(_thread, "decoding", False)
+    _thread.decoding = True
+    try:
+        yield
+    finally:
+        _thread.decoding = before
+
+
+class _LibtiffErrors:
+    """Keeps libtiff, inside Pillow, from writing errors to standard error.
+
+    Its error handler is one for the whole process: it is taken away while any thread
+    decodes a TIFF here, and then put back. Where Pillow does not show libtiff's
+    functions (it may be linked statically) nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._users = 0
+        self._handler: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self._users += 1
+            if self._users == 1:
+                self._handler = self._set(None)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self._users -= 1
+            if not self._users:
+                self._set(self._handler)
+
+    def _set(self, handler: int | None) -> int | None:
+        try:
+            function = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        except (OSError, AttributeError):
+            return None
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+        found: int | None = function(handler)
+        return found
+
+
+_without_libtiffs_errors = _LibtiffErrors()
+
+# A process forks only while nobody holds these, or a lock would be held for ever in the
+# child, and a setting of Pillow's stay changed. The last is taken first, as above.
+if hasattr(os, "register_at_fork"):
+    for _lock in (_without_libtiffs_errors.lock, _SETTINGS, _FILTERS):
+        os.register_at_fork(
+            before=_lock.acquire,
+            after_in_parent=_lock.release,
+            after_in_child=_lock.release,
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -300,9 +385,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     prefix = file.read(16)
     reasons = []
     for name in FORMATS:
-        if name not in Image.OPEN:
-            Image.init()
-        factory, accept = Image.OPEN.get(name, (None, None))
+        factory, accept = _plugin(name)
         if factory is None:
             reasons.append(f"this Pillow has no decoder for {name}")
             continue
@@ -317,6 +400,30 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     known = ", ".join(FORMATS)
     why = f" ({'; '.join(reasons)})" if reasons else ""
     raise ImageError(f"not a picture this library reads{why}; it reads {known}")
+
+
+def _plugin(name: str) -> Any:
+    """The class that opens a format, None if there is none, and what it accepts."""
+    if name == "HEIF":
+        return _open_heif, is_heif
+    if name not in Image.OPEN:
+        Image.init()
+    return Image.OPEN.get(name, (None, None))
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file that begins so may be HEIC or HEIF; some such files are AVIF."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _open_heif(file: IO[bytes], name: str) -> Any:
+    # The class alone: pillow-heif's `register_heif_opener` would change what
+    # `Image.open` reads in the whole process.
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageError(HEIF_NEEDED) from error
+    return HeifImageFile(file, name)
 
 
 def _open_as(name: str, factory: Any, file: IO[bytes], max_pixels: int) -> Any:
