@@ -14,12 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from open_nsfw_tf.errors import WeightsError
+
 Layer = dict[str, np.ndarray]
 Weights = dict[str, Layer]
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be found, read, trusted or fitted to the network."""
 
 
 INPUT_SIZE = 224  # pixels, height and width

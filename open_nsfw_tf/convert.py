@@ -13,11 +13,11 @@ from open_nsfw_tf.architecture import (
     CHANNELS,
     LAYERS,
     Weights,
-    WeightsError,
     check_weights,
     classes_of,
 )
 from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
     FORMATS,
@@ -29,7 +29,6 @@ from open_nsfw_tf.formats import (
 )
 from open_nsfw_tf.formats.prototxt import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
 from open_nsfw_tf.samples import sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
@@ -132,7 +131,7 @@ def convert(
             bound = HALF_SCORES
         if arrays > ARRAYS or not scores <= bound:
             raise WeightsError(
-                f"{shown(target)}: what was written differs when it is read back: arrays "
+                f"{sanitize(target)}: what was written differs when it is read back: arrays "
                 f"by {arrays:.2g}, scores by {scores:.2g}; nothing was kept"
             )
         temporary.replace(target)
@@ -159,19 +158,19 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     model = read_trained(source)
     if not model.is_open_nsfw:
         raise WeightsError(
-            f"{shown(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
+            f"{sanitize(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
             "preprocessing and without layers before the last one, which alone these "
-            f"formats hold; got one of {shown(model.backbone)}: see `open-nsfw export`"
+            f"formats hold; got one of {sanitize(model.backbone)}: see `open-nsfw export`"
         )
     return Path(source) / ARRAYS_FILE
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{shown(path)} is a folder: name a file")
+        raise IsADirectoryError(f"{sanitize(path)} is a folder: name a file")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(
-            f"{shown(path)} exists: name another file, or --overwrite"
+            f"{sanitize(path)} exists: name another file, or --overwrite"
         )
 
 

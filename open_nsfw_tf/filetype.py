@@ -31,7 +31,7 @@ SUFFIXES = frozenset(
         ".pnm",
     ]
 )
-# How the files of `open_nsfw_tf.picture.FORMATS` begin.
+# How the files of `open_nsfw_tf.image.FORMATS` begin.
 MAGIC = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Criterion, join, read_labels
 from open_nsfw_tf.evaluate.bootstrap import REPLICATES
 from open_nsfw_tf.evaluate.judgement import Judgement, judge_cases
 from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 from open_nsfw_tf.trained import TrainedModel
@@ -123,18 +123,18 @@ def _check_outputs(
             taken.setdefault(real, "a picture")
         if real in taken:
             raise ValueError(
-                f"{shown(name)}: the {title} would overwrite {taken[real]}: "
+                f"{sanitize(name)}: the {title} would overwrite {taken[real]}: "
                 "give it another name"
             )
         if os.path.isdir(real):
             raise IsADirectoryError(
-                f"{shown(name)}: expected the name of a file for the {title}, got a "
+                f"{sanitize(name)}: expected the name of a file for the {title}, got a "
                 "folder"
             )
         if not os.path.isdir(os.path.dirname(real)):
             raise FileNotFoundError(
-                f"{shown(name)}: there is no folder for the {title}: create "
-                f"{shown(os.path.dirname(name))} first"
+                f"{sanitize(name)}: there is no folder for the {title}: create "
+                f"{sanitize(os.path.dirname(name))} first"
             )
         taken[real] = f"the {title}"
 
@@ -145,7 +145,7 @@ def _check_twice(files: Iterable[str]) -> None:
         real = os.path.realpath(name)
         if real in seen:
             raise ValueError(
-                f"{shown(name)}: this table is given twice: leave one of them out"
+                f"{sanitize(name)}: this table is given twice: leave one of them out"
             )
         seen.add(real)
 
@@ -159,7 +159,7 @@ def _score(classifier: Classifier, sources: list[str]) -> Table:
         output = Path(folder) / "scores.csv"
         done = score_batch(classifier, sources, output)
         if not done.rows:
-            listed = ", ".join(map(shown, sources[:3]))
+            listed = ", ".join(map(sanitize, sources[:3]))
             raise ValueError(f"{listed}: expected pictures to score, found none")
         return read_table(output)
 

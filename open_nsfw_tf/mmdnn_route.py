@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
-from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
+from open_nsfw_tf.architecture import Weights, check_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import mmdnn, prototxt, replacing
 
 # Run with Python 3.11, 3.12 and 3.13; MMdnn does not say what it needs.

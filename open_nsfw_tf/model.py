@@ -20,13 +20,9 @@ from open_nsfw_tf.architecture import (
     classes_of,
 )
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.folding import fold_batch_norm
-from open_nsfw_tf.image import ImageError, check_batch
-from open_nsfw_tf.image_graph import (
-    error_reason,
-    load_base64_tensor,
-    load_bytes_tensor,
-)
+from open_nsfw_tf.image import check_batch
 from open_nsfw_tf.network import (
     Tensor,
     conv_block,
@@ -34,6 +30,7 @@ from open_nsfw_tf.network import (
     network,
     predictions_of,
 )
+from open_nsfw_tf.tf_image import error_reason, load_base64_tensor, load_bytes_tensor
 from open_nsfw_tf.weights import load_weights
 
 __all__ = ["STAGES", "InputType", "OpenNsfwModel", "conv_block", "identity_block"]

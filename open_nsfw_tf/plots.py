@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.ranking import thinned
-from open_nsfw_tf.messages import shown
 
 # Stand-in colours and the CSS variables that they become.
 COLOURS = {
@@ -255,7 +255,7 @@ def _for_page(svg: str, prefix: str, title: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]+)"', svg)
     box = view[1] if view else "0 0 1 1"
-    label = escape(shown(title))
+    label = escape(sanitize(title))
     svg = re.sub(
         r"<svg[^>]*>",
         lambda _: f'<svg viewBox="{box}" role="img" aria-label="{label}">',
@@ -302,7 +302,7 @@ LONGEST = 28  # characters of a name in a legend
 
 
 def _cut(name: str) -> str:
-    name = shown(name)
+    name = sanitize(name)
     return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
 
 

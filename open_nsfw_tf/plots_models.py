@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from open_nsfw_tf.backbones.facts import Fact
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.plots import FAINT, INK, SERIES, as_file, figure, import_matplotlib
 
 GIGA = 1e9
@@ -42,7 +42,7 @@ def _point(axes: Any, fact: Fact) -> None:
     x, y = fact.madds / GIGA, 100 * (fact.top1 or 0)
     axes.plot([x], [y], marker=marker, linestyle="none", color=colour)
     axes.annotate(
-        shown(fact.name, 40),
+        sanitize(fact.name, 40),
         (x, y),
         xytext=(6, 3 if fact.built else -9),
         textcoords="offset points",
@@ -56,7 +56,7 @@ def _tick(axes: Any, fact: Fact, left: bool) -> None:
     x = fact.madds / GIGA
     axes.axvline(x, ymax=0.04, color=FAINT, linewidth=1.4)
     axes.annotate(
-        shown(fact.name, 40),
+        sanitize(fact.name, 40),
         (x, axes.get_ylim()[0]),
         xytext=(-4 if left else 4, 4),
         textcoords="offset points",

@@ -8,8 +8,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from open_nsfw_tf.architecture import WeightsError
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 
 TIMEOUT = 30.0  # seconds without an answer before a download is given up
 MAX_BYTES = 1 << 28  # of a download; the largest published file has 24 MB
@@ -136,7 +135,7 @@ def fetch_weights(
         return _download(source, path, copy, timeout)
     except OSError as error:  # requests' errors are OSErrors
         raise WeightsError(
-            f"cannot download {shown(source)}: {_reason(error, timeout)}"
+            f"cannot download {sanitize(source)}: {_reason(error, timeout)}"
         ) from error
 
 

@@ -10,9 +10,9 @@ import base64
 import json
 from typing import Any
 
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.export.savedmodel import DEFAULTS
 from open_nsfw_tf.image import (
-    ImageError,
     Picture,
     create_yahoo_image_loader,
     describe,
@@ -94,6 +94,6 @@ def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
 def _loader(image_loader: str) -> Any:
     if image_loader == "yahoo":
         return create_yahoo_image_loader(expand_dims=False)
-    from open_nsfw_tf.image_graph import create_tensorflow_image_loader
+    from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 
     return create_tensorflow_image_loader(expand_dims=False)

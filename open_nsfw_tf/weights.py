@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from open_nsfw_tf.architecture import (
-    CLASSES,
-    Weights,
-    WeightsError,
-    check_weights,
-)
+from open_nsfw_tf.architecture import CLASSES, Weights, check_weights
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.formats import FORMATS, check_size, detect, module, reading
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.published import (
     PUBLISHED,
     Published,
@@ -135,17 +130,17 @@ def _existing(path: Path, prefix: str) -> Path:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        reason = f"{prefix}{shown(path)}: no such file; name a weights file"
+        reason = f"{prefix}{sanitize(path)}: no such file; name a weights file"
         raise WeightsError(reason) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise WeightsError(f"{prefix}{shown(path)}: {reason}") from error
+        raise WeightsError(f"{prefix}{sanitize(path)}: {reason}") from error
     if stat.S_ISDIR(status.st_mode):
         raise WeightsError(
-            f"{prefix}{shown(path)}: expected a weights file, got a directory"
+            f"{prefix}{sanitize(path)}: expected a weights file, got a directory"
         )
     if not stat.S_ISREG(status.st_mode):
-        raise WeightsError(f"{prefix}{shown(path)}: expected a regular file")
+        raise WeightsError(f"{prefix}{sanitize(path)}: expected a regular file")
     with reading(path, "file", OSError):
         check_size(path)
         path.open("rb").close()  # whether it may be read
@@ -175,7 +170,7 @@ def load_weights(
     try:
         weights = module(detect(found)).read(found)
     except OSError as error:
-        raise WeightsError(f"{shown(found)}: {error.strerror or error}") from error
+        raise WeightsError(f"{sanitize(found)}: {error.strerror or error}") from error
     with reading(found, "file"):
         check_weights(weights, classes)
     return weights

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from open_nsfw_tf.architecture import DENSE, LAYERS, WeightsError
+from open_nsfw_tf.architecture import DENSE, LAYERS
 from open_nsfw_tf.backbones import (
     BACKBONES,
     body_of,
@@ -34,7 +34,8 @@ from open_nsfw_tf.backbones.facts import (
 )
 from open_nsfw_tf.backbones.tables import MaxPool, PyramidPool, walk
 from open_nsfw_tf.cli import app
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.trained import HeadLayer, TrainedModel, read_trained, write_trained
 
 # Trainable values with 1000 classes: of keras.applications (whose totals count running

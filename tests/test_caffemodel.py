@@ -8,12 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from open_nsfw_tf.architecture import (
-    CONVOLUTIONS,
-    DENSE,
-    WeightsError,
-    check_weights,
-)
+from open_nsfw_tf.architecture import CONVOLUTIONS, DENSE, check_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import caffemodel, detect
 from open_nsfw_tf.formats.caffemodel import _blob, _message

@@ -13,9 +13,10 @@ import pytest
 
 from open_nsfw_tf.dataset import moves as moving
 from open_nsfw_tf.dataset import undo as undoing
-from open_nsfw_tf.dataset.moves import Journal, MoveError
+from open_nsfw_tf.dataset.moves import Journal
 from open_nsfw_tf.dataset.plan import Move, plan
 from open_nsfw_tf.dataset.undo import undo
+from open_nsfw_tf.errors import MoveError
 
 HOWS = ("move", "copy", "link")
 

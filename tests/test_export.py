@@ -15,7 +15,8 @@ import pytest
 from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
-from open_nsfw_tf.export import FORMATS, ExportError, export
+from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.export import FORMATS, export
 from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.formats.onnx_graph import METADATA

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from open_nsfw_tf.architecture import WeightsError, check_weights
+from open_nsfw_tf.architecture import check_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import FORMATS, caffemodel, detect, keras, module
 from open_nsfw_tf.formats.caffemodel import _blob, _message
 

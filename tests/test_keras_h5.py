@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from open_nsfw_tf.architecture import BLOCKS, LAYERS, STEM, WeightsError
+from open_nsfw_tf.architecture import BLOCKS, LAYERS, STEM
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import detect, hdf5, keras_h5, module, opennsfw2
 from open_nsfw_tf.formats import keras as keras_archive
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import detect, mmdnn, npy
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from open_nsfw_tf import mmdnn_route
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import caffemodel, mmdnn
 
 

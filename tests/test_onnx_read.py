@@ -11,7 +11,8 @@ import onnx as library
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from open_nsfw_tf.architecture import BLOCKS, DENSE, STEM, WeightsError
+from open_nsfw_tf.architecture import BLOCKS, DENSE, STEM
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import detect, onnx, onnx_graph
 
 
@@ -499,7 +500,7 @@ import sys
 from pathlib import Path
 import onnx
 from onnx import helper, numpy_helper
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import onnx as reader
 
 def peak():

@@ -16,11 +16,8 @@ import pytest
 
 from open_nsfw_tf import architecture, load_weights, published, save_weights
 from open_nsfw_tf import weights as weights_room
-from open_nsfw_tf.architecture import (
-    LAYERS,
-    WeightsError,
-    check_weights,
-)
+from open_nsfw_tf.architecture import LAYERS, check_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.folding import fold_batch_norm, is_folded
 from open_nsfw_tf.published import PUBLISHED, fetch_weights, verify
 from open_nsfw_tf.weights import find_weights

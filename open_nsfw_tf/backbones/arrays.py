@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import SHOWN, Weights, WeightsError
+from open_nsfw_tf.architecture import SHOWN, Weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.trained import OPEN_NSFW
 
 Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {variable: shape}}

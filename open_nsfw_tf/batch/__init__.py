@@ -15,8 +15,9 @@ from typing import IO, Any
 from open_nsfw_tf.batch.item import Item
 from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.filetype import open_regular
-from open_nsfw_tf.image import ImageError, describe
+from open_nsfw_tf.image import describe
 from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode, TableWriter

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import Table, digest
 
 SCORE = "nsfw"  # the column that is held against the threshold
@@ -32,8 +32,8 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
         outer = os.path.realpath(os.path.dirname(tree) if deep else source)
         if os.path.commonpath([inside, outer]) == outer:
             raise ValueError(
-                f"{shown(folder)}: expected a folder that is not within the source "
-                f"{shown(source)}"
+                f"{sanitize(folder)}: expected a folder that is not within the source "
+                f"{sanitize(source)}"
             )
 
 
@@ -45,7 +45,7 @@ def check_sortable(classes: Iterable[str]) -> None:
     """
     if SCORE not in (names := list(classes)):
         raise ValueError(
-            f"expected a class {SCORE} to sort files by, got {shown(', '.join(names))}"
+            f"expected a class {SCORE} to sort files by, got {sanitize(', '.join(names))}"
         )
 
 
@@ -91,7 +91,9 @@ def _place(source: str, folder: Path, link: bool) -> None:
     if os.path.lexists(target):
         if link and _leads_to(target, source):
             return
-        raise FileExistsError(f"{shown(target)} exists: expected a name that is free")
+        raise FileExistsError(
+            f"{sanitize(target)} exists: expected a name that is free"
+        )
     if link:
         target.symlink_to(os.path.abspath(source))
     else:

@@ -14,8 +14,7 @@ import typer
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
-from open_nsfw_tf.image import ImageError
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import ImageError, sanitize
 
 app = typer.Typer(
     name="open-nsfw",
@@ -147,7 +146,7 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except _EXPECTED as error:
         if sys.stderr is not None:
-            print(f"error: {shown(error, LONGEST)}", file=sys.stderr)
+            print(f"error: {sanitize(error, LONGEST)}", file=sys.stderr)
         sys.exit(1)
 
 

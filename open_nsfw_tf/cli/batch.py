@@ -32,7 +32,7 @@ from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.distributed import score_with_ray
 from open_nsfw_tf.distributed.cluster import LOCAL
 from open_nsfw_tf.distributed.remote import is_remote
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
@@ -190,7 +190,7 @@ def batch(
     if move_to is not None and threshold is not None:
         placed = sort_files(read_table(output), move_to, threshold, link)
         counts = ", ".join(f"{number} {name}" for name, number in placed.items())
-        print(f"{shown(move_to)}: {counts or 'no files'}")
+        print(f"{sanitize(move_to)}: {counts or 'no files'}")
 
 
 @original.command()
@@ -289,7 +289,7 @@ def _tell(summary: Summary, output: Path) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
-    print(f"{shown(output)}: {_told(summary)}")
+    print(f"{sanitize(output)}: {_told(summary)}")
 
 
 def _told(summary: Summary) -> str:

@@ -21,22 +21,21 @@ from open_nsfw_tf.cli.app import (
     choice,
     standard_input,
 )
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
     MAX_PIXELS,
-    ImageError,
     Picture,
     create_yahoo_image_loader,
     describe,
     read_file,
 )
-from open_nsfw_tf.image_graph import (
+from open_nsfw_tf.model import InputType
+from open_nsfw_tf.request import LOADERS
+from open_nsfw_tf.tf_image import (
     create_tensorflow_image_loader,
     error_reason,
     load_base64_tensor,
 )
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.model import InputType
-from open_nsfw_tf.request import LOADERS
 
 STDIN = "-"
 INPUT_TYPES = (InputType.TENSOR.value, InputType.BASE64_JPEG.value)
@@ -120,7 +119,7 @@ def _line(row: dict[str, Any], classes: Sequence[str]) -> str:
     names = sorted(classes, key=lambda name: -row[name])
     if tuple(classes) == LABELS:
         names = list(reversed(LABELS))
-    scores = "  ".join(f"{shown(name)} {row[name]:.6f}" for name in names)
+    scores = "  ".join(f"{sanitize(name)} {row[name]:.6f}" for name in names)
     return f"{scores}{label}  {describe(row['path'])}"
 
 

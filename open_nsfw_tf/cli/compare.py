@@ -9,7 +9,7 @@ import typer
 
 from open_nsfw_tf import compare as _compare
 from open_nsfw_tf.cli.app import app
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import in_range, rank, read_table
 
 original = typer.Typer(
@@ -32,7 +32,7 @@ def rank_command(
         if json_lines:
             print(json.dumps({"path": path, column: score}))
         else:
-            print(f"{score:.6f}  {shown(path)}")
+            print(f"{score:.6f}  {sanitize(path)}")
     odd = [
         path
         for path, fit, error in zip(
@@ -43,7 +43,7 @@ def rank_command(
     if odd:
         print(
             f"left out: {len(odd)} rows without a score of 0 to 1, such as "
-            f"{shown(odd[0])}",
+            f"{sanitize(odd[0])}",
             file=sys.stderr,
         )
 
@@ -67,9 +67,9 @@ def compare_command(
     first, second = read_table(original), read_table(other)
     found = _compare.compare(first, second, common=common, top=top)
     for name, difference in found.items():
-        print(f"{shown(name)}: {difference.count} pictures")
+        print(f"{sanitize(name)}: {difference.count} pictures")
         for figure in ("min", "max", "mean", "median", "std", "correlation"):
             print(f"  {figure:<12}{getattr(difference, figure):.9f}")
         print("  largest differences:")
         for path, one, another in difference.largest:
-            print(f"    {one:.6f}  {another:.6f}  {shown(path)}")
+            print(f"    {one:.6f}  {another:.6f}  {sanitize(path)}")

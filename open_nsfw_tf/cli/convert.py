@@ -10,8 +10,8 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.weights import weights_app
 from open_nsfw_tf.convert import TITLES, convert, inspect
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.formats import FORMATS
-from open_nsfw_tf.messages import shown
 
 caffe = typer.Typer(
     name="convert_caffe.py", add_completion=False, pretty_exceptions_enable=False
@@ -84,22 +84,22 @@ def convert_command(
     _print_layers(done.weights)
     for line in done.said:
         print(f"note: {line}")
-    print(f"{TITLES[done.source]} -> {TITLES[done.target]}: {shown(done.path)}")
+    print(f"{TITLES[done.source]} -> {TITLES[done.target]}: {sanitize(done.path)}")
     print(
         f"read back: arrays differ by {done.array_difference:g}, scores of "
         f"{done.compared} pictures by at most {done.score_difference:.1e}"
     )
     if done.network:
-        print(f"its network: {shown(done.network)}")
+        print(f"its network: {sanitize(done.network)}")
 
 
 def _print_layers(weights: Weights) -> None:
     for name, fields in weights.items():
         shapes = ", ".join(
-            f"{shown(field)} {'x'.join(map(str, array.shape))}"
+            f"{sanitize(field)} {'x'.join(map(str, array.shape))}"
             for field, array in fields.items()
         )
-        print(f"{shown(name):36} {shapes}")
+        print(f"{sanitize(name):36} {shapes}")
 
 
 @weights_app.command("inspect")
@@ -161,7 +161,7 @@ def convert_mmdnn(
 
     if destination.exists() and not overwrite:
         raise FileExistsError(
-            f"{shown(destination)} exists: name another, or --overwrite"
+            f"{sanitize(destination)} exists: name another, or --overwrite"
         )
     _print_layers(convert_by_mmdnn(caffemodel, destination, deploy))
-    print(f"MMdnn's .npy: {shown(destination)}")
+    print(f"MMdnn's .npy: {sanitize(destination)}")

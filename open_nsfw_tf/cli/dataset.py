@@ -18,8 +18,8 @@ from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import Found, find
 from open_nsfw_tf.dataset.moves import HOW, Journal
 from open_nsfw_tf.dataset.plan import plan
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import MAX_PIXELS
 
 dataset_app = typer.Typer(
     help="Pictures in class folders: check, clean, split, sort. Nothing is touched "
@@ -108,11 +108,11 @@ def check_command(
             f"{len(checked.other):8} other       in no format the loader reads; left alone"
         )
     odd = (
-        f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
+        f"{', '.join(problem.kinds)}: {sanitize(problem.file.name)}: {problem.detail}"
         for problem in checked.problems
     )
     print_some(odd, show_all)
-    print_some((f"other: {shown(file.name)}" for file in checked.other), show_all)
+    print_some((f"other: {sanitize(file.name)}" for file in checked.other), show_all)
     if quarantine is not None:
         pairs = checking.moves_of(
             checked, str(quarantine), kind or list(checking.KINDS)
@@ -166,10 +166,10 @@ def dedupe_command(
 
 
 def _group(group: copies.Group) -> str:
-    lines = [f"  {shown(group.kept.name)}"]
+    lines = [f"  {sanitize(group.kept.name)}"]
     for copy in group.copies:
         how = copy.how if copy.how != "near" else f"near, {copy.bits} bits"
-        lines.append(f"    {shown(copy.file.name)} ({how})")
+        lines.append(f"    {sanitize(copy.file.name)} ({how})")
     return "\n".join(lines)
 
 
@@ -210,7 +210,7 @@ def split_command(
     print(f"{'class':20}" + "".join(f"{side:>9}" for side in done.sides))
     for label in labels:
         counts = "".join(f"{done.count(side, label):9}" for side in done.sides)
-        print(f"{shown(label):20}{counts}")
+        print(f"{sanitize(label):20}{counts}")
     target = to or folder
     act(splitting.moves_of(done, str(target)), target, how, "split", apply)
 
@@ -231,7 +231,7 @@ def undo_command(
         print(f"{count:8} {outcome}")
     print_some(
         (
-            f"{outcome}: {shown(path)}"
+            f"{outcome}: {sanitize(path)}"
             for path, outcome in done.outcomes
             if outcome not in FINE
         ),
@@ -256,13 +256,13 @@ def find_files(
     itself = target is not None and os.path.realpath(target) == os.path.realpath(folder)
     if itself and not into_itself:
         raise ValueError(
-            f"{shown(target)}: what was found would go into the pictures' own folder, "
+            f"{sanitize(target)}: what was found would go into the pictures' own folder, "
             "as if it were classes: give another folder"
         )
     found = find(folder, [str(target)] if target is not None else [])
     if found.left:
         print(f"{len(found.left)} names are left out")
-        lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
+        lines = (f"  {sanitize(name)}: {why}" for name, why in found.left.items())
         print_some(lines, show_all)
     return found
 
@@ -273,7 +273,9 @@ def act(
     """Say what will be done, and do it if that is wanted."""
     made = plan(pairs)
     for step in made.moves:
-        print(f"{how} {shown(step.source, LONGEST)} -> {shown(step.target, LONGEST)}")
+        print(
+            f"{how} {sanitize(step.source, LONGEST)} -> {sanitize(step.target, LONGEST)}"
+        )
     if not made.moves:
         print(f"nothing to {how}")
         return None
@@ -281,7 +283,7 @@ def act(
         print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
         return None
     journal = Journal(made.moves, str(target), how, command)
-    path = shlex.quote(shown(journal.path, LONGEST))
+    path = shlex.quote(sanitize(journal.path, LONGEST))
     print(f"undo with: open-nsfw dataset undo --apply {path}", flush=True)
     journal.run()
     gone = len(made.missing) + len(journal.missing)

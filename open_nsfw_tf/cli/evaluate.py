@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.cli.app import EngineOption, ModelOption, WeightsOption, app
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 ScoresArgument = Annotated[
     list[Path],
@@ -177,4 +177,4 @@ def evaluate_command(
         print(line)
     for written in (report, json_file):
         if written is not None:
-            print(f"written: {shown(written)}")
+            print(f"written: {sanitize(written)}")

@@ -22,8 +22,8 @@ from open_nsfw_tf.dataset import mistakes
 from open_nsfw_tf.dataset import sort as sorting
 from open_nsfw_tf.dataset.judged import Judged, judge, trouble_lines
 from open_nsfw_tf.dataset.sheets import write_sheets
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.tables import read_table
 
 ScoresOption = Annotated[
@@ -71,14 +71,14 @@ def clean_command(
     found = mistakes.find_mistakes(judged)
     print(
         f"{'label, then prediction':24}"
-        + "".join(f"{shown(c):>12}" for c in judged.classes)
+        + "".join(f"{sanitize(c):>12}" for c in judged.classes)
     )
     for label, row in zip(judged.classes, mistakes.confusion(judged), strict=True):
-        print(f"{shown(label):24}" + "".join(f"{count:12}" for count in row))
+        print(f"{sanitize(label):24}" + "".join(f"{count:12}" for count in row))
     likely = sum(mistake.likely for mistake in found)
     print(f"{len(found)} labels are not what was predicted, {likely} are likely wrong")
     for (label, other), count in Counter((m.label, m.predicted) for m in found).items():
-        print(f"true class {shown(label)}, predicted {shown(other)}: {count}")
+        print(f"true class {sanitize(label)}, predicted {sanitize(other)}: {count}")
         of_pair = (m for m in found if (m.label, m.predicted) == (label, other))
         print_some((_mistake(mistake) for mistake in of_pair), show_all)
     act(mistakes.moves_of(found, str(to), every), to, "move", "clean", apply)
@@ -86,7 +86,7 @@ def clean_command(
 
 def _mistake(mistake: mistakes.Mistake) -> str:
     mark = "likely wrong" if mistake.likely else "            "
-    return f"  {mark} {mistake.predicted_score:.4f} {shown(mistake.file.name)}"
+    return f"  {mark} {mistake.predicted_score:.4f} {sanitize(mistake.file.name)}"
 
 
 @dataset_app.command("sort")
@@ -123,17 +123,17 @@ def sort_command(
     judged = _judged(folder, to, scores, called, strict)
     places = sorting.sort(judged, threshold, positive, by)
     for name, count in Counter(place.folder for place in places).items():
-        print(f"{count:8} {shown(name)}")
+        print(f"{count:8} {sanitize(name)}")
     journal = act(sorting.moves_of(places, str(to)), to, how, "sort", apply)
     if not sheets:
         return
     if journal is None:
-        print(f"contact sheets would be written to {shown(to / 'sheets')}")
+        print(f"contact sheets would be written to {sanitize(to / 'sheets')}")
         return
     where = {step.source: step.target for step in journal.moves}
     for path in write_sheets(places, where, to / "sheets", sheets, blur, max_pixels):
         journal.wrote(path)
-        print(f"sheet {shown(path)}")
+        print(f"sheet {sanitize(path)}")
 
 
 def _judged(
@@ -143,7 +143,7 @@ def _judged(
     for pair in called or ():
         name, equals, column = pair.partition("=")
         if not equals:
-            raise ValueError(f"expected --called FOLDER=CLASS, got {shown(pair)}")
+            raise ValueError(f"expected --called FOLDER=CLASS, got {sanitize(pair)}")
         names[name] = column
     table = read_table(scores, any_number=True)
     judged = judge(find_files(folder, to), table, names, strict)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.trained import MAX_CLASSES
 
 if TYPE_CHECKING:
@@ -105,17 +105,17 @@ def _check_outputs(outputs: dict[str, Path | None]) -> None:
         real = os.path.realpath(path)
         if os.path.isdir(real):
             raise IsADirectoryError(
-                f"{shown(path)}: expected the name of a file for the {title}, got a "
+                f"{sanitize(path)}: expected the name of a file for the {title}, got a "
                 "folder"
             )
         if not os.path.isdir(os.path.dirname(real)):
             raise FileNotFoundError(
-                f"{shown(path)}: there is no folder for the {title}: create it first"
+                f"{sanitize(path)}: there is no folder for the {title}: create it first"
             )
         if real in taken or is_picture(real):
             what = f"the {taken[real]}" if real in taken else "a picture"
             raise ValueError(
-                f"{shown(path)}: the {title} would overwrite {what}: give it another name"
+                f"{sanitize(path)}: the {title} would overwrite {what}: give it another name"
             )
         taken[real] = title
 
@@ -123,4 +123,4 @@ def _check_outputs(outputs: dict[str, Path | None]) -> None:
 def _write(path: Path, text: str) -> None:
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    print(f"written: {shown(path)}")
+    print(f"written: {sanitize(path)}")

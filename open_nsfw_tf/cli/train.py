@@ -12,8 +12,8 @@ import typer
 from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.train import Told, TrainingResult, train
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.plan import PRECISIONS, Plan
@@ -294,11 +294,13 @@ def _found(data: Data, plan: Plan) -> Iterator[str]:
         ("test", data.test),
     ):
         if split is not None:
-            counts = ", ".join(f"{shown(c)} {n}" for c, n in data.count(split).items())
+            counts = ", ".join(
+                f"{sanitize(c)} {n}" for c, n in data.count(split).items()
+            )
             yield f"{name}: {len(split)} pictures: {counts}"
     if data.broken:
         reason = data.broken[0][1]
-        yield f"left out: {len(data.broken)} broken pictures, the first is {shown(reason)}"
+        yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
     if data.ignored:
         yield f"left out: {data.ignored} files that are no pictures"
     size = plan.preprocessing.crop
@@ -321,16 +323,18 @@ def _tell(result: TrainingResult) -> None:
     if not result.finished:
         print(
             f"stopped: {_epochs_done(result.history)} and the steps since are safe in "
-            f"{shown(result.run)}; go on with the same command and --resume (without "
+            f"{sanitize(result.run)}; go on with the same command and --resume (without "
             "--overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
     if result.best is not None:
-        print(f"best: epoch {result.best['epoch']}, the model in {shown(result.run)}")
+        print(
+            f"best: epoch {result.best['epoch']}, the model in {sanitize(result.run)}"
+        )
     if result.accuracy is not None:
         print(f"accuracy of the test: {100 * result.accuracy:.2f} %")
-    print(f"score with it: open-nsfw classify --model {shown(result.run)} PICTURE")
+    print(f"score with it: open-nsfw classify --model {sanitize(result.run)} PICTURE")
 
 
 def _epochs_done(history: Sequence[Row]) -> str:

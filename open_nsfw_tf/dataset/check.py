@@ -10,14 +10,8 @@ from typing import Any
 from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.dataset.plainness import plainness
 from open_nsfw_tf.dataset.workers import in_order
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import (
-    MAX_PIXELS,
-    ImageError,
-    decoding,
-    identify,
-    load_rgb,
-)
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.image import MAX_PIXELS, decoding, identify, load_rgb
 
 # Worst first: a file with several is put with the first one.
 KINDS = {
@@ -148,7 +142,7 @@ def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
 
 
 def _refused(file: File, error: ImageError) -> Problem:
-    reason = str(error).removeprefix(f"{shown(file.path)}: ")
+    reason = str(error).removeprefix(f"{sanitize(file.path)}: ")
     suffix = os.path.splitext(file.name)[1].lower()
     if suffix and suffix not in _KNOWN and reason.startswith(_NO_PICTURE):
         return Problem(file, (), reason)
@@ -189,7 +183,7 @@ def _header(file: File, max_pixels: int) -> dict[str, str]:
     suffix = os.path.splitext(file.name)[1].lower()
     expected = SUFFIXES.get(kind)
     if expected and suffix not in expected:
-        found["suffix"] = f"{kind} called {shown(suffix) or 'without suffix'}"
+        found["suffix"] = f"{kind} called {sanitize(suffix) or 'without suffix'}"
     return found
 
 

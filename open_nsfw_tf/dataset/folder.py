@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 SIDES = {  # names of folders that hold class folders, and what they stand for
     "train": "train",
@@ -95,7 +95,7 @@ def find(folder: str | os.PathLike[str], without: Iterable[str] = ()) -> Found:
     found.files.sort(key=lambda file: file.name)
     if not found.files:
         raise ValueError(
-            f"{shown(root)}: expected a folder of pictures, found no file in it"
+            f"{sanitize(root)}: expected a folder of pictures, found no file in it"
         )
     return found
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from open_nsfw_tf.dataset.folder import MANIFEST, MANIFEST_SUFFIX
 from open_nsfw_tf.dataset.plan import Move, Names
+from open_nsfw_tf.errors import MoveError, sanitize
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
 
 VERSION = 1
 LONGEST_PATH = 1000  # characters in an error
@@ -36,10 +36,6 @@ _NO_LINKS = {
     errno.EMLINK,
     errno.EACCES,
 }
-
-
-class MoveError(OSError):
-    """Moving stopped; the message names the manifest that undoes what was moved."""
 
 
 # -- one file
@@ -239,9 +235,9 @@ class Journal:
         os.fsync(log.fileno())
 
     def _stopped(self, step: Move, error: OSError) -> MoveError:
-        path = shlex.quote(shown(self.path, LONGEST_PATH))
+        path = shlex.quote(sanitize(self.path, LONGEST_PATH))
         return MoveError(
-            f"{shown(step.source)} -> {shown(step.target)}: "
+            f"{sanitize(step.source)} -> {sanitize(step.target)}: "
             f"{error.strerror or error}; {self.done} of {len(self.moves)} were done: "
             f"`open-nsfw dataset undo --apply {path}` takes them back"
         )

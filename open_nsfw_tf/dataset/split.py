@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from open_nsfw_tf.dataset.cells import THRESHOLD, cells, clusters
 from open_nsfw_tf.dataset.fingerprints import fingerprints
 from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.image import MAX_PIXELS
 
 ROUNDING = 1e-6  # of the sum of the shares
 ROUNDED = 0.5  # pictures of a class that a side may get above its share

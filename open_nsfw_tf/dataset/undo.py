@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.dataset.moves import HOW, VERSION, move, part_of
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 
 # What undoing finds, in the words that people read.
 BACK = "taken back"
@@ -92,7 +92,7 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(parsed[0], parsed[1:])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{shown(path)}: expected a manifest that a dataset command wrote "
+            f"{sanitize(path)}: expected a manifest that a dataset command wrote "
             f"({one_line(error)})"
         ) from error
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.published import cache_folder, sha256
 from open_nsfw_tf.trained import TrainedModel

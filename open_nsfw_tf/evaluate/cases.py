@@ -11,8 +11,8 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import Labels
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table
 
 MAX_CLASSES = 200  # what a page can show, each against each
@@ -49,10 +49,10 @@ class Problem:
     table: str = ""
 
     def __str__(self) -> str:
-        where = f"{shown(self.table)}: " if self.table else ""
+        where = f"{sanitize(self.table)}: " if self.table else ""
         return (
             f"{where}{PROBLEMS[self.kind]}: {self.count:,}, "
-            f"such as {shown(self.examples[0])}"
+            f"such as {sanitize(self.examples[0])}"
         )
 
 
@@ -164,7 +164,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
     found = {name: tuple(table.columns) for name, table in tables.items()}
     classes = [("sfw", "nsfw") if c == ("nsfw",) else c for c in found.values()]
     if any(set(other) != set(classes[0]) for other in classes):
-        columns = (f"{shown(name)}: {', '.join(c)}" for name, c in found.items())
+        columns = (f"{sanitize(name)}: {', '.join(c)}" for name, c in found.items())
         raise ValueError(
             f"expected tables with the same classes, got {'; '.join(columns)}"
         )
@@ -176,7 +176,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
         raise ValueError("two classes differ only in upper and lower case: rename one")
     if len(classes[0]) == 1:
         raise ValueError(
-            f"expected a column nsfw, or one for each class, got {shown(classes[0][0])}"
+            f"expected a column nsfw, or one for each class, got {sanitize(classes[0][0])}"
         )
     return classes[0]
 
@@ -193,16 +193,18 @@ def _indices(
         found[label] = by_name.get(meant.get(plain, plain).casefold(), -1)
     unknown = [label for label, index in found.items() if index < 0]
     if unknown:
-        listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])
+        listed = ", ".join(repr(sanitize(label, 40)) for label in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         part = next((label for label in unknown if label.casefold() in PARTS), None)
         hint = "say what a label stands for, such as --map porn=nsfw"
         if part and os.path.isdir(os.path.join(labels.source, part)):
             folder = os.path.join(labels.source, part)
-            hint = f"{part} is a part of the pictures, no class: name {shown(folder)}"
+            hint = (
+                f"{part} is a part of the pictures, no class: name {sanitize(folder)}"
+            )
         raise ValueError(
-            f"{shown(labels.source)}: {listed}{more}: no such class in the scores, "
-            f"which have {', '.join(shown(name, 40) for name in classes)}; {hint}"
+            f"{sanitize(labels.source)}: {listed}{more}: no such class in the scores, "
+            f"which have {', '.join(sanitize(name, 40) for name in classes)}; {hint}"
         )
     return found
 
@@ -331,7 +333,7 @@ def _add(
         found = list(found)
         count = len(found)
     if count:
-        examples = tuple(shown(item) for item in islice(found, NAMED))
+        examples = tuple(sanitize(item) for item in islice(found, NAMED))
         problems.append(Problem(kind, count, examples))
 
 
@@ -339,10 +341,10 @@ def _nothing(
     labels: Labels, tables: Mapping[str, Table], problems: list[Problem]
 ) -> str:
     name, table = next(iter(tables.items()))
-    score = shown(table.paths[0]) if table.paths else "no rows at all"
+    score = sanitize(table.paths[0]) if table.paths else "no rows at all"
     said = "; ".join(str(p) for p in problems if p.kind not in ("unscored",))
     return (
-        f"no picture has both a score and a label: {shown(name)} has paths such as "
-        f"{score}, {shown(labels.source)} such as {shown(labels.paths[0])}; "
+        f"no picture has both a score and a label: {sanitize(name)} has paths such as "
+        f"{score}, {sanitize(labels.source)} such as {sanitize(labels.paths[0])}; "
         f"score the pictures that are labelled{f' ({said})' if said else ''}"
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.judgement import Judgement
-from open_nsfw_tf.messages import shown
 
 FIGURES = {
     "roc_auc": "ROC AUC",
@@ -28,7 +28,7 @@ def lines(judgement: Judgement) -> Iterator[str]:
     """The summary: data, figures, threshold, band, comparison, problems."""
     first = judgement.evaluations[0]
     yield (
-        f"{first.rows:,} pictures: {first.positives:,} {shown(first.positive)}, "
+        f"{first.rows:,} pictures: {first.positives:,} {sanitize(first.positive)}, "
         f"{first.negatives:,} not"
     )
     for problem in judgement.cases.problems:
@@ -36,11 +36,11 @@ def lines(judgement: Judgement) -> Iterator[str]:
     for one in judgement.evaluations:
         yield ""
         if len(judgement.evaluations) > 1:
-            yield shown(one.name)
+            yield sanitize(one.name)
         yield from _figures(one)
     for comparison in judgement.comparisons:
         yield ""
-        yield f"{shown(comparison.second)} against {shown(comparison.first)}"
+        yield f"{sanitize(comparison.second)} against {sanitize(comparison.first)}"
         for name, difference in comparison.differences.items():
             ends = comparison.intervals.get(name)
             among = f" ({ends[0]:+.4f} to {ends[1]:+.4f})" if ends else ""

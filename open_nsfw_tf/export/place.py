@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 
 def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
@@ -26,14 +26,14 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
         return
     if not overwrite:
         raise FileExistsError(
-            f"{shown(target)} exists: name another place, or --overwrite"
+            f"{sanitize(target)} exists: name another place, or --overwrite"
         )
     # Nobody means to lose a folder of something else.
     earlier = (target / marker).is_file() if marker else target.is_file()
     empty = marker and target.is_dir() and not any(target.iterdir())
     if not (earlier or empty or target.is_symlink()):
         raise FileExistsError(
-            f"{shown(target)} is no earlier export of this format: --overwrite would "
+            f"{sanitize(target)} is no earlier export of this format: --overwrite would "
             "delete it; name another place"
         )
 

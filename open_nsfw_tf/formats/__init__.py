@@ -20,8 +20,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 
 
 class FormatModule(Protocol):
@@ -126,7 +126,7 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".npz":
             raise WeightsError(
-                f"{shown(path)}: this is an .npz archive; expected caffe-tensorflow's "
+                f"{sanitize(path)}: this is an .npz archive; expected caffe-tensorflow's "
                 ".npy, or another known format"
             )
         return "keras"
@@ -140,7 +140,7 @@ def detect(path: Path) -> str:
         if path.name.lower().endswith(known.suffixes):
             return name
     raise WeightsError(
-        f"{shown(path)}: no known weights format; known are "
+        f"{sanitize(path)}: no known weights format; known are "
         + ", ".join(f"{known.title}" for known in FORMATS.values())
     )
 
@@ -160,7 +160,7 @@ def _refuse_impostor(head: bytes) -> None:
             raise WeightsError(f"this is {what}, not weights")
     if len(head) > 8 and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         raise WeightsError(
-            f"this is text that begins {shown(head[:40].decode('latin-1'))!r}, not weights"
+            f"this is text that begins {sanitize(head[:40].decode('latin-1'))!r}, not weights"
         )
 
 
@@ -216,10 +216,10 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         yield
     except WeightsError as error:
         # Names in a file may be long, and hold newlines and worse.
-        raise WeightsError(f"{shown(path)}: {shown(error, LONGEST)}") from error
+        raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
-            f"{shown(path)}: cut or broken {title} ({one_line(error)})"
+            f"{sanitize(path)}: cut or broken {title} ({one_line(error)})"
         ) from error
 
 
@@ -267,7 +267,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(
-            f"{shown(path)}: expected the name of a file, got a device or pipe"
+            f"{sanitize(path)}: expected the name of a file, got a device or pipe"
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

@@ -21,10 +21,10 @@ from open_nsfw_tf.architecture import (
     CONVOLUTIONS,
     DENSE,
     Weights,
-    WeightsError,
     check_weights,
     classes_of,
 )
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.folding import identity_batch_norm
 from open_nsfw_tf.formats import (
     BROKEN,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import from_file
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

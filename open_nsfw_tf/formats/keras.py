@@ -23,9 +23,9 @@ from open_nsfw_tf.architecture import (
     STEM,
     Convolution,
     Weights,
-    WeightsError,
     classes_of,
 )
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import BROKEN, reading, replacing, whole
 from open_nsfw_tf.formats.keras_h5 import file_of, weights_of
 

@@ -23,8 +23,8 @@ from open_nsfw_tf.architecture import (
     Convolution,
     Layer,
     Weights,
-    WeightsError,
 )
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import BROKEN, hdf5, reading, replacing, whole
 
 if TYPE_CHECKING:

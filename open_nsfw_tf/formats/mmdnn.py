@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import DENSE, Layer, Weights, WeightsError
+from open_nsfw_tf.architecture import DENSE, Layer, Weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import npy, reading
 
 GRAPHS = (".json", ".pb")  # what MMdnn writes beside the .npy

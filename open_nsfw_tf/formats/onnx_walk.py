@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, WeightsError
+from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import from_file
 
 # Of onnx.TensorProto.DataType.

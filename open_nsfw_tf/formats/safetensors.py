@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"

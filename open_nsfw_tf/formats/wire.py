@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FIXED = {FIXED64: 8, FIXED32: 4}  # bytes

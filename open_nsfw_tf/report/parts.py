@@ -8,12 +8,12 @@ from html import escape
 
 import numpy as np
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Classes, Evaluation, OperatingPoint, Problem
 from open_nsfw_tf.evaluate.cases import PROBLEMS
 from open_nsfw_tf.evaluate.compare import Comparison
 from open_nsfw_tf.evaluate.text import FIGURES, RATES
 from open_nsfw_tf.evaluate.thresholds import Band
-from open_nsfw_tf.messages import shown
 
 UNDEFINED = "–"
 HEADS = {  # of columns, which have little room
@@ -35,7 +35,7 @@ POINTS = {
 
 def text(words: object, longest: int = 200) -> str:
     """Words from outside as HTML: escaped, printable, and cut if long."""
-    return escape(shown(words, longest))
+    return escape(sanitize(words, longest))
 
 
 def percent(share: float | None) -> str:

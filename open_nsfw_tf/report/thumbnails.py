@@ -5,8 +5,8 @@ import os
 from html import escape
 from io import BytesIO
 
-from open_nsfw_tf.image import ImageError, load_rgb
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.image import load_rgb
 
 SIDE = 176  # pixels, of the longer side
 QUALITY = 60  # of the JPEG: about 5 kB
@@ -27,8 +27,8 @@ def thumbnail(path: str, root: str) -> str:
     try:
         picture = load_rgb(place, MAX_PIXELS)
     except ImageError as error:
-        reason = str(error).removeprefix(f"{shown(place)}: ")
-        return f'<span class="none">no preview: {escape(shown(reason, 80))}</span>'
+        reason = str(error).removeprefix(f"{sanitize(place)}: ")
+        return f'<span class="none">no preview: {escape(sanitize(reason, 80))}</span>'
     picture.thumbnail((SIDE, SIDE))
     file = BytesIO()
     picture.save(file, format="JPEG", quality=QUALITY)
@@ -42,10 +42,10 @@ def thumbnail(path: str, root: str) -> str:
 
 def card(path: str, root: str, *words: str) -> str:
     """A thumbnail with words and the path below it, blurred until hovered or focused."""
-    lines = "".join(f"<div>{escape(shown(line, 60))}</div>" for line in words)
-    name = escape(shown(path, LONGEST_PATH))
+    lines = "".join(f"<div>{escape(sanitize(line, 60))}</div>" for line in words)
+    name = escape(sanitize(path, LONGEST_PATH))
     end = path if len(path) <= END_OF_PATH else f"…{path[-END_OF_PATH:]}"
     return (
         f'<div class="thumb"><div class="shade" tabindex="0">{thumbnail(path, root)}'
-        f'</div>{lines}<code title="{name}">{escape(shown(end))}</code></div>'
+        f'</div>{lines}<code title="{name}">{escape(sanitize(end))}</code></div>'
     )

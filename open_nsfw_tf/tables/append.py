@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import WRITTEN, digest, parquet, suffix_of
 from open_nsfw_tf.tables.text import Row, lines, parse_object, parse_record, records
 
@@ -117,7 +117,7 @@ class TableWriter:
         file = os.fdopen(handle, "r+b", buffering=0)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ValueError(f"{shown(self.path)}: expected a regular file")
+                raise ValueError(f"{sanitize(self.path)}: expected a regular file")
             self._lock(file)
             if mode == "new":  # another run may have begun, and ended, meanwhile
                 self._refuse(self._target is not None and self._target.exists())
@@ -130,13 +130,13 @@ class TableWriter:
     def _refuse(self, exists: bool) -> None:
         if exists:
             raise FileExistsError(
-                f"{shown(self.path)} exists, or a run that was not finished: go on with "
+                f"{sanitize(self.path)} exists, or a run that was not finished: go on with "
                 "it with --resume, or begin anew with --overwrite"
             )
 
     def _lock(self, file: IO[bytes]) -> None:
         busy = ValueError(
-            f"{shown(self.path)}: another run is writing to it; wait for its end"
+            f"{sanitize(self.path)}: another run is writing to it; wait for its end"
         )
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +162,7 @@ class TableWriter:
                 with self._file_path.open("rb") as file:
                     end = self._read_csv(file) if self._csv else self._read_json(file)
             except ValueError as error:
-                raise ValueError(f"{shown(self.path)}: {one_line(error)}") from error
+                raise ValueError(f"{sanitize(self.path)}: {one_line(error)}") from error
         self._file.truncate(end)
         self._file.seek(end)
         if self._csv and not end:
@@ -180,7 +180,7 @@ class TableWriter:
         if first.rstrip(b"\r\n") != header.rstrip(b"\n"):
             raise ValueError(
                 f"expected the columns {', '.join(self.columns)}, got "
-                f"{shown(first.decode('utf-8', 'replace').strip(), 80)}"
+                f"{sanitize(first.decode('utf-8', 'replace').strip(), 80)}"
             )
         end = len(first)
         for number, record in enumerate(found, 1):
@@ -205,7 +205,7 @@ class TableWriter:
             if set(row) != set(self.columns) or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
-                    f"{shown(', '.join(row), 80)}"
+                    f"{sanitize(', '.join(row), 80)}"
                 )
             self._note(row["path"])
             end += len(line)
@@ -229,7 +229,7 @@ class TableWriter:
     def _explained(self, error: OSError) -> OSError:
         reason = error.strerror or one_line(error)
         return OSError(
-            f"{shown(self.path)}: {reason}; the rows before are whole: make room, then "
+            f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, then "
             "go on with --resume"
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import Chunk, digest, parquet
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.text import Row
@@ -52,7 +52,9 @@ class PartsWriter:
         self.columns = list(columns)
         self.done: set[bytes] = set()
         if self.folder.suffix in (".csv", ".jsonl") or self.folder.is_file():
-            raise ValueError(f"{shown(self.folder)}: expected a folder for the parts")
+            raise ValueError(
+                f"{sanitize(self.folder)}: expected a folder for the parts"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self.folder, os.O_RDONLY)
         try:
@@ -89,7 +91,7 @@ class PartsWriter:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"{shown(self.folder)}: another run is writing to it; wait for its end"
+                f"{sanitize(self.folder)}: another run is writing to it; wait for its end"
             ) from error
 
     def _start(self, mode: Mode) -> int:
@@ -97,7 +99,7 @@ class PartsWriter:
         parts = files(self.folder)
         if parts and mode == "new":
             raise FileExistsError(
-                f"{shown(self.folder)} has a table in it: go on with it with --resume, "
+                f"{sanitize(self.folder)} has a table in it: go on with it with --resume, "
                 "or begin anew with --overwrite"
             )
         for torn in self.folder.glob(TORN):
@@ -110,7 +112,7 @@ class PartsWriter:
                 try:
                     self.done.update(map(digest, parquet.paths(part, self.columns)))
                 except ValueError as error:
-                    raise ValueError(f"{shown(part)}: {one_line(error)}") from error
+                    raise ValueError(f"{sanitize(part)}: {one_line(error)}") from error
         names = [part.stem.removeprefix("part-") for part in files(self.folder)]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
@@ -138,7 +140,7 @@ def chunks(folder: Path) -> Iterator[Chunk]:
             names = names or set(chunk)
             if set(chunk) != names:
                 raise ValueError(
-                    f"{shown(part.name)}: expected the columns of the other parts, "
-                    f"{', '.join(sorted(names))}, got {shown(', '.join(chunk), 80)}"
+                    f"{sanitize(part.name)}: expected the columns of the other parts, "
+                    f"{', '.join(sorted(names))}, got {sanitize(', '.join(chunk), 80)}"
                 )
             yield chunk

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import CHUNK, LONGEST_ROW, Chunk
 
 Row = dict[str, Any]
@@ -105,7 +105,7 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
         names[0] = names[0].removeprefix(BOM.decode())
     names = [ORIGINAL.get(name, name) for name in names]
     if len(set(names)) != len(names):
-        raise ValueError(f"two columns have one name: {shown(', '.join(names))}")
+        raise ValueError(f"two columns have one name: {sanitize(', '.join(names))}")
     return names
 
 
@@ -128,7 +128,7 @@ def _json(file: IO[bytes]) -> Iterator[Chunk]:
             if row.keys() != first.keys():
                 raise ValueError(
                     f"row {count + index + 1}: expected the columns "
-                    f"{shown(', '.join(first))}, got {shown(', '.join(row))}"
+                    f"{sanitize(', '.join(first))}, got {sanitize(', '.join(row))}"
                 )
         yield {name: [row[name] for row in some] for name in first}
         count += len(some)
@@ -154,7 +154,7 @@ def parse_object(line: bytes) -> Row:
         raise ValueError("JSON that is nested too deeply") from error
     if isinstance(row, dict):
         return row
-    raise ValueError(f"expected a JSON object, got {shown(row, 40)}")
+    raise ValueError(f"expected a JSON object, got {sanitize(row, 40)}")
 
 
 def parse_record(record: bytes) -> list[str]:

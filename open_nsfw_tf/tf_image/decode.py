@@ -80,6 +80,11 @@ def decode(data: tf.Tensor, max_side: int) -> tuple[tf.Tensor, tf.Tensor]:
     def unknown() -> tuple[tf.Tensor, tf.Tensor]:
         reason = _refuse(
             (tf.equal(tf.strings.length(data), 0), "empty: it has no bytes"),
+            (
+                _starts(b"ftyp", at=4)(raw),
+                "a HEIC, HEIF or AVIF picture, which TensorFlow cannot decode: "
+                + "use create_yahoo_image_loader",
+            ),
             (True, f"not a {', '.join(names[:-1])} or {names[-1]} picture"),
         )
         return _no_picture(), reason
@@ -276,7 +281,9 @@ def _is_broken(raw: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
         broken |= begins(code, name) & (sizes < least)
     # A block of Photoshop's that ends with its number, before its name.
     last = tf.cast(segments, tf.int64) + 4 + sizes
-    tails = tf.gather(raw, tf.maximum(last - 6, 0)[:, None] + tf.range(4, dtype="int64"))
+    tails = tf.gather(
+        raw, tf.maximum(last - 6, 0)[:, None] + tf.range(4, dtype="int64")
+    )
     tails = tf.reduce_all(tf.equal(tails, list(RESOURCE)), axis=1)
     broken |= begins(0xED, PHOTOSHOP) & (sizes >= len(PHOTOSHOP) + 6) & tails
     exif = tf.boolean_mask(last - sizes + 6, begins(0xE1, b"Exif\0\0"))
@@ -449,7 +456,9 @@ def _has_checksums(
     rows = tf.repeat(tf.range(tf.size(counts)), counts)
     numbers = tf.cast(tf.ragged.range(counts).values, tf.int64)
     lengths = tf.minimum(tf.gather(sizes, rows) - numbers * STORED, STORED)
-    last = tf.cast(tf.equal(numbers + 1, tf.gather(tf.cast(counts, tf.int64), rows)), tf.int64)
+    last = tf.cast(
+        tf.equal(numbers + 1, tf.gather(tf.cast(counts, tf.int64), rows)), tf.int64
+    )
     low, high = lengths % 256, lengths // 256
     starts = tf.gather(chunks, rows) + 4 + numbers * STORED
     # One by one, as the operation would copy the whole file for each of many.
@@ -535,12 +544,14 @@ def _still_webp(
         A reason to refuse it, or "", and a WebP with the picture's chunks alone.
     """
     size = tf.cast(tf.size(raw) - PADDING, tf.int64)
-    end = tf.minimum(8 + _number(raw, 4, 4), size)
+    end = 8 + _number(raw, 4, 4)
 
     def length(at: Any) -> tf.Tensor:
         return _number(raw, at + 4, 4)
 
-    chunks, last = _walk_chunks(end, 12, lambda at: at + 8 + (length(at) + 1) // 2 * 2)
+    chunks, last = _walk_chunks(
+        tf.minimum(end, size), 12, lambda at: at + 8 + (length(at) + 1) // 2 * 2
+    )
     heads = tf.ensure_shape(tf.gather(raw, chunks[:, None] + np.arange(18)), (None, 18))
     names, sizes = _numbers(heads[:, :4], "big"), (_numbers(heads[:, 4:8]) + 1) // 2 * 2
     extended, alpha, lossy, lossless, frame, animation = (
@@ -552,7 +563,8 @@ def _still_webp(
         tf.reduce_sum(tf.cast(kind, tf.int32)) for kind in (extended, alpha, picture)
     ]
     is_extended = tf.reduce_any(extended[:1])
-    broken = tf.not_equal(last, 8 + _number(raw, 4, 4)) | tf.not_equal(count[2], 1)
+    broken = tf.not_equal(last, end) | tf.not_equal(count[2], 1)
+    broken |= end > size
     broken |= (count[0] > 1) | (tf.equal(count[0], 1) & ~is_extended) | (count[1] > 1)
     broken |= tf.reduce_any(frame | animation)
     # Alpha is followed by the lossy picture that it belongs to.
@@ -563,7 +575,9 @@ def _still_webp(
         | (length(tf.constant(12, tf.int64)) < 10)
         | tf.reduce_any(_webp_sides(heads, picture) != tf.stack([width, height]))
     )
-    kept = tf.boolean_mask(tf.stack([chunks, sizes + 8], axis=1), extended | alpha | picture)
+    kept = tf.boolean_mask(
+        tf.stack([chunks, sizes + 8], axis=1), extended | alpha | picture
+    )
     parts = tf.map_fn(
         lambda part: tf.strings.substr(data, part[0], part[1]),
         kept,
@@ -573,13 +587,17 @@ def _still_webp(
     steps = tf.constant([256**step for step in range(4)], tf.int64)
     total = tf.cast(tf.strings.length(body), tf.int64) // steps % 256
     total = tf.strings.reduce_join(tf.gather(BYTES, total))
-    reason = tf.where(broken, "truncated or damaged WebP: its chunks do not fit together", "")
+    reason = tf.where(
+        broken, "truncated or damaged WebP: its chunks do not fit together", ""
+    )
     return reason, tf.strings.join([b"RIFF", total, body])
 
 
 def _webp_sides(heads: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
     """Width and height in the picture's own chunk: int64 (2,)."""
-    head = tf.concat([tf.boolean_mask(heads, picture), tf.zeros((1, 18), tf.uint8)], 0)[0]
+    head = tf.concat([tf.boolean_mask(heads, picture), tf.zeros((1, 18), tf.uint8)], 0)[
+        0
+    ]
     packed = _numbers(head[9:13])
     lossless = tf.stack([packed % 2**14 + 1, packed // 2**14 % 2**14 + 1])
     lossy = tf.stack([_numbers(head[14:16]), _numbers(head[16:18])]) % 2**14
@@ -590,6 +608,10 @@ def _decode_first(data: tf.Tensor) -> tf.Tensor:
     """Decode the first frame of a WebP or a GIF; drop alpha."""
     frame = tf.io.decode_image(data, expand_animations=False)
     return tf.ensure_shape(frame[..., :3], (None, None, 3))
+
+
+def _is_webp(raw: tf.Tensor) -> tf.Tensor:
+    return _starts(b"RIFF")(raw) & _starts(b"WEBP", at=8)(raw)
 
 
 def _is_gif(raw: tf.Tensor) -> tf.Tensor:
@@ -670,7 +692,7 @@ def _decode_bmp(data: tf.Tensor) -> tf.Tensor:
 FORMATS = {
     "JPEG": (_starts(b"\xff\xd8\xff"), _jpeg_header, decode_jpeg),
     "PNG": (_starts(b"\x89PNG\r\n\x1a\n"), _png_header, _decode_png),
-    "WebP": (_starts(b"WEBP", at=8), _webp_header, _decode_first),
+    "WebP": (_is_webp, _webp_header, _decode_first),
     "GIF": (_is_gif, _gif_header, _decode_first),
     "BMP": (_starts(b"BM"), _bmp_header, _decode_bmp),
 }
