@@ -377,7 +377,7 @@ def _png_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
     frames = names, contents, header
     refusal = _refuse(
         (tf.size(chunks) >= MAX_BLOCKS, f"a PNG of more than {MAX_BLOCKS} chunks"),
-        (tf.reduce_any(broken), "damaged PNG: a broken chunk of metadata"),
+        (tf.reduce_any(broken), "truncated or damaged PNG: a broken chunk"),
         (_has_broken_frames(*frames, width, height), "damaged PNG: broken animation"),
         (
             ~_has_checksums(data, raw, chunks, sizes, header),
