@@ -377,7 +377,8 @@ def test_heics_of_other_kinds() -> None:
     assert np.abs(seen - plain).max() <= 3
     deep = (np.asarray(PHOTO, np.uint16) << 8).astype(np.uint16)
     file = io.BytesIO()
-    pillow_heif.encode("RGB;16", PHOTO.size, deep.tobytes(), file, quality=-1)
+    options: dict[str, Any] = {"quality": -1, "chroma": 444}
+    pillow_heif.encode("RGB;16", PHOTO.size, deep.tobytes(), file, **options)
     seen = np.asarray(load_rgb(file.getvalue()), int)
     assert np.abs(seen - plain).max() <= 4
     several = pillow_heif.from_pillow(PHOTO)
