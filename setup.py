@@ -20,6 +20,7 @@ DATASET = [
 ]
 COREML = ["coremltools>=9"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]
+HEIF = ["pillow-heif>=1"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
@@ -62,6 +63,7 @@ setup(
         "evaluate": [*EVALUATE, *PARQUET],
         "train": TRAIN,
         "dataset": DATASET,
+        "heif": HEIF,
         "parquet": PARQUET,
         "ray": RAY,
         "serving": SERVING,
@@ -72,6 +74,7 @@ setup(
             *COREML,
             *EVALUATE,
             *DATASET,
+            *HEIF,
             *PARQUET,
             *RAY,
             *SERVING,

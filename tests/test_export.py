@@ -134,7 +134,22 @@ def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
     assert "Rsqrt" in kinds["frozen_open_nsfw.pb"]  # of the batch norms
     assert "Rsqrt" not in kinds["optimized_open_nsfw.pb"]
     assert (path / "open_nsfw.pb").stat().st_size < 3e6  # the weights are beside it
+    if input_type == "tensor":
+        _check_that_nan_is_refused(path / "frozen_open_nsfw.pb")
     assert import_tensorflow().__version__
+
+
+def _check_that_nan_is_refused(path: Path) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.export.graph import read_graph
+
+    tf = import_tensorflow()
+    batch = np.zeros((2, 224, 224, 3), np.float32)
+    batch[1, 0, 0, 0] = np.nan
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.graph_util.import_graph_def(read_graph(path), name="")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: NaN"):
+            session.run("predictions:0", {"input:0": batch})
 
 
 def test_graphs_as_text_and_fewer(weights: Any, tmp_path: Path) -> None:

@@ -140,9 +140,8 @@ def test_a_resize_to_the_pictures_own_size() -> None:
     ids=lambda steps: str(steps.resize),
 )
 def test_the_graph_loads_the_same_to_the_bit(steps: Preprocessing) -> None:
-    from open_nsfw_tf.tf_image import load_bytes_tensor
-
     from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.tf_image import load_bytes_tensor
 
     tf = import_tensorflow()
     files = [Path(path).read_bytes() for path in PICTURES]

@@ -3,7 +3,8 @@
 The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR, 0..255
 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2), columns SFW, NSFW. What a
 caller must know stands in a JSON file beside the network. int8 is approximate: weights
-and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says.
+and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says. No operation of
+TensorFlow Lite refuses a value: NaN in the input gives NaN, as in ONNX and Core ML.
 """
 
 import tempfile

@@ -76,7 +76,7 @@ def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
         percent=percent,
         thousands=lambda number: f"{number:,}",
         wanted_points=lambda one: list(_wanted_points(one)),
-        words=shown,
+        words=sanitize,
     )
     folder = files(__package__)
     missed, wrong = report.mistakes()

@@ -43,7 +43,7 @@ def resized(
 
     Returns:
         uint8 (resize, resize, 3), RGB, 0..255; with Yahoo's preprocessing those of
-        `open_nsfw_tf.image.yahoo_pixels` before its crop, bit for bit.
+        `open_nsfw_tf.image.pixels` before its crop, bit for bit.
 
     Raises:
         ImageError: the picture cannot be read.
