@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf import architecture, load_weights, published, save_weights
+from open_nsfw_tf import architecture, load_weights, save_weights
 from open_nsfw_tf import weights as weights_room
 from open_nsfw_tf.architecture import (
     LAYERS,
     WeightsError,
     check_weights,
+    fold_batch_norm,
+    is_folded,
 )
-from open_nsfw_tf.folding import fold_batch_norm, is_folded
-from open_nsfw_tf.published import PUBLISHED, fetch_weights, verify
-from open_nsfw_tf.weights import find_weights
+from open_nsfw_tf.formats import git_blob
+from open_nsfw_tf.weights import PUBLISHED, fetch_weights, find_weights, verify
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -175,7 +176,7 @@ def test_places_come_in_their_order(
 def test_a_damaged_copy_in_the_cache_is_not_used(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = published.cache_folder()
+    folder = weights_room.cache_folder()
     folder.mkdir(parents=True)
     (folder / PUBLISHED["npy"].file).write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="expected git_blob fd83911b"):
@@ -296,7 +297,7 @@ def test_the_last_resort_is_a_download(
 ) -> None:
     npy = replace(PUBLISHED["npy"], url=f"{server}/weights")
     monkeypatch.setitem(PUBLISHED, "npy", npy)
-    assert find_weights() == published.cache_folder() / npy.file
+    assert find_weights() == weights_room.cache_folder() / npy.file
     assert find_weights(download=False).is_file()
 
 
@@ -321,7 +322,7 @@ def test_downloads_that_fail_leave_nothing(
     monkeypatch.setattr(Server, "content", b"another file")
     monkeypatch.setattr(Server, "announced", 12)
     refused("expected git_blob")
-    monkeypatch.setattr(published, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(weights_room, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(Server, "content", served["content"])
     monkeypatch.setattr(Server, "announced", len(served["content"]))
     refused("more than 1 MiB")
@@ -346,7 +347,7 @@ def test_the_package_s_copy_has_its_checksum(
 def test_git_blob_is_gits_own_name(tmp_path: Path) -> None:
     path = tmp_path / "hello"
     path.write_bytes(b"hello\n")  # `git hash-object` says so
-    assert published.git_blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert git_blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(

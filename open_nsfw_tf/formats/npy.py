@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Layer, Weights, WeightsError
-from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
 from open_nsfw_tf.messages import shown
 
@@ -46,7 +46,7 @@ def read_dict(path: Path) -> Weights:
         OSError, WeightsError: as `read`.
     """
     with reading(path, ".npy file", *BROKEN):
-        data = whole(path)
+        data = read_bytes(path)
         return _weights(unpickle(_pickle_of(data)), limit=2 * len(data))
 
 

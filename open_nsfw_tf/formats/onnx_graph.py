@@ -22,9 +22,9 @@ from open_nsfw_tf.architecture import (
     Convolution,
     Weights,
     classes_of,
+    fold_batch_norm,
     lean_blocks,
 )
-from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.image import MEAN_BGR
 
 if TYPE_CHECKING:
