@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import http.server
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from open_nsfw_tf.architecture import (
     fold_batch_norm,
     is_folded,
 )
-from open_nsfw_tf.formats import git_blob
+from open_nsfw_tf.formats import git_blob, sha256
 from open_nsfw_tf.weights import PUBLISHED, fetch_weights, find_weights, verify
 
 
@@ -356,3 +357,16 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot download"):
         fetch_weights(folder=tmp_path / "file" / "below", url=f"{server}/weights")
+
+
+def test_a_changed_file_has_another_checksum(tmp_path: Path) -> None:
+    """Also where it is changed at once, or its time is old and its size the same."""
+    path = tmp_path / "hello"
+    for number in range(20):
+        path.write_text(f"{number:04}")
+        assert sha256(path) == hashlib.sha256(f"{number:04}".encode()).hexdigest()
+    for seconds, content in ((1000, b"one"), (2000, b"two")):
+        path.write_bytes(content)
+        os.utime(path, (seconds, seconds))
+        for _ in range(2):
+            assert sha256(path) == hashlib.sha256(content).hexdigest()

@@ -11,10 +11,12 @@ import mmap
 import os
 import secrets
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -60,7 +62,7 @@ FORMATS = {  # a name goes to the first whose suffix fits: the longer ones stand
 }
 
 # Checksums of the published copies, which hold no surprises: git's name for the content
-# (SHA-1 of ``blob <size>\\0`` and it), of the ONNX graph SHA-256.
+# (SHA-1 of ``blob <size>\0`` and it), of the ONNX graph SHA-256.
 PUBLISHED = {
     "npy": "fd83911bd7a2e5ab7f691485de90885827ad6431",
     "caffemodel": "c4f31059fcc1433112eefd3d100e4410a704d6a7",
@@ -68,6 +70,7 @@ PUBLISHED = {
 }
 
 CHUNK = 1 << 16  # bytes
+RECENT = 2_000_000_000  # nanoseconds; times of files are that coarse on FAT
 LONGEST = 1000  # characters of an error about what is in a file
 HEAD = 512  # bytes that `detect` looks at
 MAX_BYTES = 1 << 29  # of a file; the real ones have 24 MB
@@ -218,7 +221,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, hexadecimal."""
+    """The SHA-256 of a file's content, hexadecimal.
+
+    A start asks for it several times: it is remembered while the file looks unchanged,
+    unless the file is so new that another change may not show in its time.
+    """
+    status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < RECENT:
+        return _sha256.__wrapped__(path)
+    return _sha256(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, *_version: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
