@@ -1,4 +1,4 @@
-"""ResNet-50-thin as a table, and what the table alone can say of its weights.
+"""ResNet-50-thin as a table, and what follows from the table for its weights.
 
 Checking weights against the table is here, and so is folding their batch norms.
 
@@ -210,7 +210,7 @@ def classes_of(weights: Weights) -> int:
 
 
 def check_weights(weights: Weights, classes: int | None = None) -> None:
-    """Hold names, shapes and values against the network's 107 layers.
+    """Check names, shapes and values of the network's 107 layers.
 
     Args:
         weights: the canonical dict.
@@ -218,7 +218,7 @@ def check_weights(weights: Weights, classes: int | None = None) -> None:
 
     Raises:
         WeightsError: layers or fields are missing or surplus, shapes differ, or values
-            are not finite numbers of dtype float32; all of it is said in one line.
+            are not finite numbers of dtype float32; one line lists all of it.
     """
     complaints = _complaints(weights, layers_of(classes or _classes_or_two(weights)))
     if complaints:

@@ -207,7 +207,7 @@ def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class Inspection:
-    """What can be said of a file of weights.
+    """The description of a file of weights.
 
     Attributes:
         path: of the file.

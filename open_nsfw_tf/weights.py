@@ -215,7 +215,7 @@ def cache_folder() -> Path:
 
 
 def verify(path: Path, copy: Published) -> None:
-    """Hold a file against the checksum of a published copy.
+    """Check a file by the checksum of a published copy.
 
     Raises:
         WeightsError: the checksum differs.

@@ -321,7 +321,7 @@ def scores_of_file(path: Path, batch: Path) -> dict[str, np.ndarray]:
 
 
 def prove(theirs: _Graph, weights: Weights) -> None:
-    """Hold a graph's scores against those of this network with the same weights.
+    """Compare a graph's scores with those of this network with the same weights.
 
     Raises:
         WeightsError: they differ; the first layer with other outputs is named.
