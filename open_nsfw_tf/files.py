@@ -483,8 +483,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename == str(temporary):  # which nobody has heard of
-            error.filename = str(path)
+        if error.filename in (None, str(temporary)):  # which nobody has heard of
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)

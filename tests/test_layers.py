@@ -29,12 +29,11 @@ ROWS = [
 OWNERS = {
     "tensorflow": {"backend", "export/graph", "train/augment", "train/inputs"}
     | {"tf_image/decode", "tf_image/loader", "tf_image/resize"},
-    "keras": {"backend", "model", "network", "backbones/__init__", "backbones/head"}
+    "keras": {"backend", "model", "backbones/__init__", "backbones/head"}
     | {"backbones/keras_apps", "backbones/tables", "train/learner"},
     "onnx": {
         "formats/onnx",
         "formats/onnx_graph",
-        "formats/onnx_walk",
         "export/onnx",
         "export/keras_onnx",
         "quantize/qdq",
@@ -56,7 +55,7 @@ OWNERS = {
     "h5py": {"formats/keras_h5", "formats/opennsfw2"},
     "matplotlib": {"plots"},
     "pillow_heif": {"image"},
-    "pooch": {"published"},
+    "pooch": {"weights"},
     "sklearn": {"evaluate/figures"},
     "faiss": {"dataset/neighbours"},
     "imagehash": {"dataset/fingerprints"},
@@ -64,7 +63,7 @@ OWNERS = {
     "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
     | {"distributed/listing", "distributed/remote"},
     "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
-    "rich": {"cli/dataset", "cli/progress", "published"},
+    "rich": {"cli/dataset", "cli/progress", "weights"},
     "typer": {
         "cli/__init__",
         "cli/app",

@@ -67,11 +67,6 @@ def convert_caffe() -> None:
     _run(_convert.caffe)
 
 
-def convert_mmdnn() -> None:
-    """Run `convert_mmdnn.py`."""
-    _run(_convert.mmdnn)
-
-
 def batch_classify() -> None:
     """Run `batch_classify.py`."""
     _run(_batch.original)

@@ -1,4 +1,4 @@
-"""`open-nsfw convert` and `weights inspect`, and the scripts for Caffe and MMdnn."""
+"""`open-nsfw convert` and `weights inspect`, and the script for Caffe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,10 @@ from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.weights import weights_app
 from open_nsfw_tf.convert import TITLES, convert, inspect
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import refuse_existing
 from open_nsfw_tf.formats import FORMATS
 
 caffe = typer.Typer(
     name="convert_caffe.py", add_completion=False, pretty_exceptions_enable=False
-)
-mmdnn = typer.Typer(
-    name="convert_mmdnn.py", add_completion=False, pretty_exceptions_enable=False
 )
 
 FORMAT_HELP = "Without it, the format is told by the content, then by the suffix."
@@ -83,7 +79,7 @@ def convert_command(
         overwrite=overwrite,
     )
     _print_layers(done.weights)
-    for line in done.said:
+    for line in done.notes:
         print(f"note: {line}")
     print(f"{TITLES[done.source]} -> {TITLES[done.target]}: {sanitize(done.path)}")
     print(
@@ -113,7 +109,7 @@ def inspect_command(
     dtype = np.dtype(np.float32).name
     print(f"format       {TITLES[found.format]}")
     print(f"layers       {len(found.weights)}, {found.parameters:,} numbers, {dtype}")
-    for line in found.said:
+    for line in found.notes:
         print(f"note         {line}")
     print(f"sha256       {found.sha256}")
     print(f"git blob     {found.git_blob}")
@@ -138,28 +134,3 @@ def convert_caffe(
     convert_command(
         caffemodel, destination, source_format="caffemodel", overwrite=overwrite
     )
-
-
-@mmdnn.command()
-def convert_mmdnn(
-    caffemodel: Annotated[Path, typer.Argument(help="Caffe's binary .caffemodel.")],
-    destination: Annotated[
-        Path, typer.Argument(help="MMdnn's .npy, to be written by MMdnn itself.")
-    ],
-    deploy: Annotated[
-        Path | None,
-        typer.Option(
-            "--prototxt", "-n", help="The network's prototxt. Without it: ours."
-        ),
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Convert a caffemodel with MMdnn, in a virtual environment of its own.
-
-    The environment is made when it is first needed, in the user's cache.
-    """
-    from open_nsfw_tf.mmdnn_route import convert as convert_by_mmdnn
-
-    refuse_existing(destination, overwrite)
-    _print_layers(convert_by_mmdnn(caffemodel, destination, deploy))
-    print(f"MMdnn's .npy: {sanitize(destination)}")

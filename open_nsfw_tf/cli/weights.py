@@ -7,8 +7,7 @@ import typer
 
 from open_nsfw_tf.cli.app import app, one_of
 from open_nsfw_tf.image import describe
-from open_nsfw_tf.published import PUBLISHED, fetch_weights
-from open_nsfw_tf.weights import find_weights, places
+from open_nsfw_tf.weights import PUBLISHED, fetch_weights, find_weights, locations
 
 weights_app = typer.Typer(
     help="The trained weights: where they are, and fetching them.",
@@ -25,15 +24,15 @@ def weights_where() -> None:
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """Print every place that is looked at, best first, and what is there."""
+    """Print every location that is tried, best first, and what is there."""
     chosen = False
-    for place in places():
+    for location in locations():
         mark = "-"
-        if place.path is not None:
-            mark = "+" if chosen else "*" if place.path.is_file() else "!"
+        if location.path is not None:
+            mark = "+" if chosen else "*" if location.path.is_file() else "!"
             chosen = True
-        at = f": {describe(place.path)}" if place.path is not None else ""
-        print(f"{mark} {place.title}{at}")
+        at = f": {describe(location.path)}" if location.path is not None else ""
+        print(f"{mark} {location.title}{at}")
     for name, copy in PUBLISHED.items():
         if copy.url:
             print(f"  to fetch: {name} ({copy.title}; {copy.licence})")

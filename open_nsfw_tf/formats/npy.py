@@ -12,7 +12,7 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Layer, Weights
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
 
 MAX_HEADER = 4096  # bytes; such a file's header has about 110
@@ -46,7 +46,7 @@ def read_dict(path: Path) -> Weights:
         OSError, WeightsError: as `read`.
     """
     with reading(path, ".npy file", *BROKEN):
-        data = whole(path)
+        data = read_bytes(path)
         return _weights(unpickle(_pickle_of(data)), limit=2 * len(data))
 
 
