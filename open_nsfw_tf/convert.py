@@ -31,7 +31,7 @@ from open_nsfw_tf.formats.prototxt import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import find_weights, format_of
@@ -118,7 +118,9 @@ def convert(
             said.append(f"batch norms were unfolded with random statistics, {unfold}")
         if target_format in FOLDING and not is_folded(weights):
             said.append("batch norms were folded into the convolutions")
-    named = list(pictures) or sample_pictures(COMPARED)
+    images, notes = readable_pictures(pictures)
+    said += notes
+    named = images or sample_pictures(COMPARED)
     batch = np.stack([yahoo_tensor(picture) for picture in named])
     with _beside(target) as temporary:
         module(target_format).write(temporary, weights)
@@ -182,7 +184,8 @@ def _beside(target: Path) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         if not isinstance(error, FileExistsError):
-            error.filename, error.filename2 = str(target), None  # not a hidden name
+            error.filename = str(target)  # not a hidden name
+            del error.filename2  # None would be printed
         raise
     finally:
         temporary.unlink(missing_ok=True)

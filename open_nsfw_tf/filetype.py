@@ -2,7 +2,12 @@
 
 import os
 import stat
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import IO
+
+from open_nsfw_tf.messages import shown
 
 HEAD = 512  # bytes that tell what a file is; the mark of a tar stands at 257
 SUFFIXES = frozenset(
@@ -76,6 +81,70 @@ def is_picture(path: str) -> bool:
             return by_content(file.read(HEAD))
     except OSError:
         return False
+
+
+def name_key(name: str) -> str:
+    """What two names share that some disks hold for one: case, and Unicode's forms."""
+    plain = unicodedata.normalize("NFD", name).casefold()
+    return unicodedata.normalize("NFC", plain)
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Refuse classes whose folders would be one on some disks.
+
+    Raises:
+        ValueError: two differ only in case, or in how Unicode writes their accents.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(name_key(name), name)
+        if other != name:
+            how = "how Unicode writes the same letters"
+            if unicodedata.normalize("NFC", name) != unicodedata.normalize(
+                "NFC", other
+            ):
+                how = "upper and lower case"
+            raise ValueError(
+                f"two classes differ only in {how}: rename one of "
+                f"{shown(other)} and {shown(name)}"
+            )
+
+
+def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
+    """Keep other runs out of a file or a folder, until this one ends, even by a kill.
+
+    Args:
+        path: of the lock file, which goes in the end; a kill leaves it, and it locks no
+            one out.
+        meant: what it guards, for the error.
+
+    Returns:
+        What frees the lock.
+
+    Raises:
+        ValueError: another run holds it.
+        OSError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path, thread_local=False)
+    try:
+        os.stat(os.path.dirname(path) or os.curdir)  # or it would be made
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"{shown(meant)}: another run is writing to it; wait for its end"
+        ) from error
+    except OSError as error:
+        error.filename = str(meant)  # not a hidden name
+        raise
+
+    def free() -> None:
+        with suppress(OSError):  # Windows removes no open file; filelock does it then
+            os.unlink(path)
+        held.release()
+
+    return free
 
 
 def open_regular(path: str) -> IO[bytes]:

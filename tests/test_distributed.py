@@ -254,6 +254,7 @@ def test_errors_are_one_line(folder: Path, message: str) -> None:
         score_with_ray(sources, "out", address=address)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (folder / "out").exists()
 
 
 def test_options_without_ray_are_refused(folder: Path) -> None:

@@ -21,7 +21,7 @@ from open_nsfw_tf.cli import models as _models  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import request as _request
 from open_nsfw_tf.cli import train as _train  # noqa: F401 - adds its command
 from open_nsfw_tf.cli import weights as _weights  # noqa: F401 - adds its commands
-from open_nsfw_tf.cli.app import app, errors_in_one_line, standard_output_is_open
+from open_nsfw_tf.cli.app import app, errors_in_one_line, open_standard_output
 
 _loading.loaded()
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 def _run(script: typer.Typer) -> None:
     with errors_in_one_line():
-        standard_output_is_open()
+        open_standard_output()
         script(prog_name=script.info.name)
 
 

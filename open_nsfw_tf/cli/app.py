@@ -1,5 +1,7 @@
 """The command `open-nsfw` itself, and what its commands share."""
 
+import codecs
+import io
 import logging
 import os
 import signal
@@ -193,11 +195,27 @@ def standard_input() -> IO[bytes]:
     return sys.stdin.buffer
 
 
-def standard_output_is_open() -> None:
-    """Refuse to work for nobody.
+ESCAPING = "open_nsfw_tf.escaping"  # how characters are printed that cannot be
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a name that are no text, as they are; what an encoding lacks, as \\u."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(ESCAPING, _escape)
+
+
+def open_standard_output() -> None:
+    """Print any name, whatever standard output's encoding; refuse to work for nobody.
 
     Raises:
         OSError: standard output is closed.
     """
     if sys.stdout is None:
         raise OSError("standard output is closed: there is nowhere to print to")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPING)

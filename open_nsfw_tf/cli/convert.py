@@ -8,6 +8,7 @@ import typer
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.cli.app import app, choice
+from open_nsfw_tf.cli.export import named_pictures
 from open_nsfw_tf.cli.weights import weights_app
 from open_nsfw_tf.convert import TITLES, convert, inspect
 from open_nsfw_tf.formats import FORMATS
@@ -50,10 +51,10 @@ def convert_command(
         str | None, choice(FORMATS, "--to", help="Without it, the suffix says it.")
     ] = None,
     pictures: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="A picture to score with both files; may be given many times. Without "
-            "it: sample pictures."
+            help="To score with both files: a picture, a folder of them or a glob in "
+            "quotes; may be given many times. Without it: sample pictures."
         ),
     ] = None,
     unfold: Annotated[
@@ -77,7 +78,7 @@ def convert_command(
         destination,
         source_format,
         target_format,
-        pictures=pictures or (),
+        pictures=named_pictures(pictures),
         unfold=unfold,
         overwrite=overwrite,
     )

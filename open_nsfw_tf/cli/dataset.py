@@ -1,7 +1,6 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from open_nsfw_tf.dataset.cells import THRESHOLD
 from open_nsfw_tf.dataset.folder import Found, find
 from open_nsfw_tf.dataset.moves import HOW, Journal
 from open_nsfw_tf.dataset.plan import plan
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.messages import shell_word, shown
 from open_nsfw_tf.picture import MAX_PIXELS
 
 dataset_app = typer.Typer(
@@ -281,7 +280,7 @@ def act(
         print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
         return None
     journal = Journal(made.moves, str(target), how, command)
-    path = shlex.quote(shown(journal.path, LONGEST))
+    path = shell_word(journal.path)
     print(f"undo with: open-nsfw dataset undo --apply {path}", flush=True)
     journal.run()
     gone = len(made.missing) + len(journal.missing)

@@ -7,6 +7,8 @@ import typer
 
 from open_nsfw_tf.cli.app import ModelOption, WeightsOption, app, choice
 from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.image import Picture
+from open_nsfw_tf.messages import shown
 
 PRECISIONS = tuple(dict.fromkeys(p for f in FORMATS.values() for p in f.tolerances))
 INPUT_TYPES = FORMATS["savedmodel"].input_types
@@ -78,10 +80,11 @@ def export_command(
         bool, typer.Option("--text", help="Write graphs as text (graph only).")
     ] = False,
     pictures: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="A picture to compare with, and to calibrate int8 with; may be given "
-            "many times. Without it: sample pictures."
+            help="To compare with, and to calibrate int8 with: a picture, a folder of "
+            "them or a glob in quotes; may be given many times. Without it: sample "
+            "pictures."
         ),
     ] = None,
     overwrite: OverwriteOption = False,
@@ -101,9 +104,26 @@ def export_command(
         layout=layout,
         version=version,
         text=text,
-        pictures=pictures or (),
+        pictures=named_pictures(pictures),
         overwrite=overwrite,
     )
+
+
+def named_pictures(sources: list[str] | None) -> list[Picture]:
+    """The pictures of files, folders, globs, lists and archives.
+
+    Raises:
+        ValueError: a source does not exist, or there is no picture in them.
+    """
+    if not sources:
+        return []
+    from open_nsfw_tf.batch.sources import check_sources, items
+
+    found = items(check_sources(sources), lambda path: True)
+    pictures: list[Picture] = [item.picture or item.path for item in found]
+    if not pictures:
+        raise ValueError(f"no picture in {shown(', '.join(sources))}")
+    return pictures
 
 
 def _export(format: str, destination: Path, **options: Any) -> None:

@@ -12,7 +12,7 @@ import typer
 from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.messages import shell_word, shown
 from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train import Told, TrainingResult, train
 from open_nsfw_tf.train.data import Data
@@ -330,7 +330,8 @@ def _tell(result: TrainingResult) -> None:
         print(f"best: epoch {result.best['epoch']}, the model in {shown(result.run)}")
     if result.accuracy is not None:
         print(f"accuracy of the test: {100 * result.accuracy:.2f} %")
-    print(f"score with it: open-nsfw classify --model {shown(result.run)} PICTURE")
+    model = shell_word(result.run)
+    print(f"score with it: open-nsfw classify --model {model} PICTURE")
 
 
 def _epochs_done(history: Sequence[Row]) -> str:

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import secrets
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -22,10 +21,9 @@ from typing import Any
 from open_nsfw_tf.dataset.folder import MANIFEST, MANIFEST_SUFFIX
 from open_nsfw_tf.dataset.plan import Move, Names
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.messages import shell_word, shown
 
 VERSION = 1
-LONGEST_PATH = 1000  # characters in an error
 # What os.link says where hard links are not to be had: FAT, some network disks, a file
 # of somebody else's, a file with too many links.
 _NO_LINKS = {
@@ -239,7 +237,7 @@ class Journal:
         os.fsync(log.fileno())
 
     def _stopped(self, step: Move, error: OSError) -> MoveError:
-        path = shlex.quote(shown(self.path, LONGEST_PATH))
+        path = shell_word(self.path)
         return MoveError(
             f"{shown(step.source)} -> {shown(step.target)}: "
             f"{error.strerror or error}; {self.done} of {len(self.moves)} were done: "

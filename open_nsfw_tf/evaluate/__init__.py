@@ -33,6 +33,7 @@ from open_nsfw_tf.evaluate.figures import (
 from open_nsfw_tf.evaluate.labels import Labels, read_labels
 from open_nsfw_tf.evaluate.ranking import Ranking, rank
 from open_nsfw_tf.evaluate.thresholds import YAHOO, Band, OperatingPoint
+from open_nsfw_tf.filetype import name_key
 
 __all__ = [
     "Calibration",
@@ -197,8 +198,8 @@ def positive_columns(
     Raises:
         ValueError: a name is no class, or all classes are named.
     """
-    wanted = {name.casefold() for name in positive}
-    columns = [i for i, name in enumerate(classes) if name.casefold() in wanted]
+    wanted = {name_key(name) for name in positive}
+    columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
     if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
         raise ValueError(
             f"expected as positive some of the classes {', '.join(classes)}, got "

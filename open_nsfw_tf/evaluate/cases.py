@@ -12,6 +12,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.filetype import check_distinct, name_key
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table
 
@@ -172,8 +173,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
         raise ValueError(
             f"expected at most {MAX_CLASSES} classes, got {len(classes[0])}"
         )
-    if len({name.casefold() for name in classes[0]}) < len(classes[0]):
-        raise ValueError("two classes differ only in upper and lower case: rename one")
+    check_distinct(classes[0])
     if len(classes[0]) == 1:
         raise ValueError(
             f"expected a column nsfw, or one for each class, got {shown(classes[0][0])}"
@@ -185,12 +185,12 @@ def _indices(
     labels: Labels, classes: tuple[str, ...], names: Mapping[str, str]
 ) -> dict[str, int]:
     """The class's index of every label that occurs."""
-    by_name = {name.casefold(): index for index, name in enumerate(classes)}
-    meant = {label.casefold(): name for label, name in names.items()}
+    by_name = {name_key(name): index for index, name in enumerate(classes)}
+    meant = {name_key(label): name for label, name in names.items()}
     found = {}
     for label in Counter(labels.labels):
-        plain = label.strip().casefold()
-        found[label] = by_name.get(meant.get(plain, plain).casefold(), -1)
+        plain = name_key(label.strip())
+        found[label] = by_name.get(name_key(meant.get(plain, plain)), -1)
     unknown = [label for label, index in found.items() if index < 0]
     if unknown:
         listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])

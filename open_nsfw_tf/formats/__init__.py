@@ -112,7 +112,7 @@ def detect(path: Path) -> str:
         WeightsError: it is empty, or no format that is known.
     """
     if path.suffix.lower() in (".json", ".pb"):
-        return "mmdnn"  # its reader says that these are graphs without weights
+        return "mmdnn"  # its reader says what these are, and that they are no weights
     with path.open("rb") as file, reading(path, "file"):
         head = file.read(HEAD)
         _refuse_impostor(head)
@@ -276,6 +276,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename == str(temporary):  # which nobody has heard of
             error.filename = str(path)
+            del error.filename2  # the same name once more
         raise
     finally:
         temporary.unlink(missing_ok=True)
