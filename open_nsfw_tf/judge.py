@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +38,7 @@ def judge(
     engine: str = "auto",
     weights: str | os.PathLike[str] | Weights | None = None,
     model: str | os.PathLike[str] | TrainedModel | None = None,
+    make_classifier: Callable[[], Classifier] | None = None,
 ) -> Judgement:
     """Evaluate scores against labels.
 
@@ -56,6 +58,7 @@ def judge(
         engine: of the classifier, where pictures are to be scored.
         weights: of the classifier.
         model: a trained model that scores the pictures, instead of weights.
+        make_classifier: makes the classifier, instead of the last three.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -66,7 +69,7 @@ def judge(
     outputs = {"report": report, "JSON file": json_file}
     _check_outputs(outputs, [labels, *scores])
     known = read_labels(labels)
-    tables = read_scores(scores, engine, weights, model)
+    tables = read_scores(scores, engine, weights, model, make_classifier)
     cases = join(tables, known, names, strict)
     found = judge_cases(cases, criterion, positive=positive, bootstrap=bootstrap)
     if json_file is not None:
@@ -81,6 +84,7 @@ def read_scores(
     engine: str = "auto",
     weights: str | os.PathLike[str] | Weights | None = None,
     model: str | os.PathLike[str] | TrainedModel | None = None,
+    make_classifier: Callable[[], Classifier] | None = None,
 ) -> dict[str, Table]:
     """Read tables of scores, and score all other sources, as `score_batch` would.
 
@@ -103,7 +107,8 @@ def read_scores(
         tables[name if alike else stem] = read_table(name, any_number=True)
     pictures = [name for name in names if name not in files]
     if pictures:
-        made = Classifier(engine, weights, model=model)
+        make = make_classifier or partial(Classifier, engine, weights, model=model)
+        made = make()
         tables[ON_THE_FLY] = _score(made, pictures)
     return tables
 

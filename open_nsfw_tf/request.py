@@ -11,7 +11,6 @@ import json
 from io import BytesIO
 from typing import Any
 
-from open_nsfw_tf.export.savedmodel import DEFAULTS
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     ImageError,
@@ -25,7 +24,7 @@ from open_nsfw_tf.image_graph import MAX_SIDE, create_tensorflow_image_loader
 from open_nsfw_tf.picture import decoding, identify
 
 TARGETS = ("tf-serving", "ml-engine")
-INPUT_TYPES = tuple(DEFAULTS)
+INPUT_TYPES = ("tensor", "bytes", "base64_jpeg")
 LOADERS = ("yahoo", "tensorflow")
 # What exported networks decode, and the modes of Pillow's in which they surely do.
 SERVED = {
@@ -80,8 +79,11 @@ def predict_request(
     instance = _instance(picture, input_type, image_loader)
     if target == "ml-engine":
         return json.dumps({"inputs": instance})
-    name = signature_name or DEFAULTS[input_type]
-    return json.dumps({"signature_name": name, "instances": [instance]})
+    if signature_name is None:
+        from open_nsfw_tf.export.savedmodel import DEFAULTS
+
+        signature_name = DEFAULTS[input_type]
+    return json.dumps({"signature_name": signature_name, "instances": [instance]})
 
 
 def _check(what: str, value: str, choices: tuple[str, ...]) -> None:

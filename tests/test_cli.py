@@ -196,7 +196,7 @@ def test_weights_where_list_and_fetch(weights_path: Path, tmp_path: Path) -> Non
     listed = open_nsfw("weights", "list", env=environment).stdout
     assert f"* $OPEN_NSFW_TF_WEIGHTS: {weights_path}" in listed
     assert "+ the installed package" in listed
-    fetch = ("weights", "fetch", "--folder", tmp_path, "--url", "http://127.0.0.1:9/x")
+    fetch = ("weights", "fetch", "--output", tmp_path, "--url", "http://127.0.0.1:9/x")
     done = open_nsfw(*fetch)
     assert done.returncode == 1
     assert "cannot download" in done.stderr
