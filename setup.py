@@ -42,6 +42,7 @@ setup(
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
     package_data={"open_nsfw_tf": ["py.typed", "report/page.html", "report/style.css"]},
     install_requires=[
+        "filelock>=3.24",
         "h5py>=3.11",
         "numpy>=1.26",
         "onnx>=1.16",

@@ -31,7 +31,7 @@ from open_nsfw_tf.formats import (
 )
 from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
@@ -118,7 +118,9 @@ def convert(
             notes.append(f"batch norms were unfolded with random statistics, {unfold}")
         if target_format in FOLDING and not is_folded(weights):
             notes.append("batch norms were folded into the convolutions")
-    named = list(pictures) or sample_pictures(COMPARED)
+    images, left_out = readable_pictures(pictures)
+    notes += left_out
+    named = images or sample_pictures(COMPARED)
     batch = np.stack([yahoo_tensor(picture) for picture in named])
     with replacing(target) as temporary:
         module(target_format).write(temporary, weights)

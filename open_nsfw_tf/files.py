@@ -8,9 +8,10 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BufferedReader, RawIOBase
@@ -488,6 +489,73 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# -- names that are one on some disks, and locks
+
+
+def name_key(name: str) -> str:
+    """What two names share that some disks hold for one: case, and Unicode's forms."""
+    plain = unicodedata.normalize("NFD", name).casefold()
+    return unicodedata.normalize("NFC", plain)
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Refuse classes whose folders would be one on some disks.
+
+    Raises:
+        ValueError: two differ only in case, or in how Unicode writes their accents.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(name_key(name), name)
+        if other != name:
+            how = "how Unicode writes the same letters"
+            if unicodedata.normalize("NFC", name) != unicodedata.normalize(
+                "NFC", other
+            ):
+                how = "upper and lower case"
+            raise ValueError(
+                f"two classes differ only in {how}: rename one of "
+                f"{sanitize(other)} and {sanitize(name)}"
+            )
+
+
+def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
+    """Keep other runs out of a file or a folder, until this one ends, even by a kill.
+
+    Args:
+        path: of the lock file, which goes in the end; a kill leaves it, and it locks no
+            one out.
+        meant: what it guards, for the error.
+
+    Returns:
+        What frees the lock.
+
+    Raises:
+        ValueError: another run holds it.
+        OSError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path, thread_local=False)
+    try:
+        os.stat(os.path.dirname(path) or os.curdir)  # or it would be made
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"{sanitize(meant)}: another run is writing to it; wait for its end"
+        ) from error
+    except OSError as error:
+        error.filename = str(meant)  # not a hidden name
+        raise
+
+    def free() -> None:
+        with suppress(OSError):  # Windows removes no open file; filelock does it then
+            os.unlink(path)
+        held.release()
+
+    return free
 
 
 # -- free names

@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import secrets
-import shlex
 import shutil
 import stat
 import time
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.errors import MoveError, sanitize
+from open_nsfw_tf.errors import MoveError, sanitize, shell_word
 from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
 
 MANIFEST = "undo-"  # how the names of manifests begin
@@ -364,7 +363,7 @@ class Journal:
     @property
     def undo_command(self) -> str:
         """The command line that takes the moves back."""
-        path = shlex.quote(sanitize(self.path, LONGEST_PATH))
+        path = shell_word(self.path)
         return f"open-nsfw dataset undo --apply {path}"
 
     def run(self) -> None:

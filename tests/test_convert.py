@@ -133,6 +133,7 @@ def test_a_missing_or_full_folder_is_an_oserror(
     with pytest.raises(OSError, match="No such file") as caught:
         convert(weights_path, tmp_path / "none" / f"x{suffix}", pictures=PHOTOS[:1])
     assert str(tmp_path / "none" / f"x{suffix}") in str(caught.value)
+    assert "None" not in str(caught.value) and "->" not in str(caught.value)
     code = (
         "import resource, signal, sys\n"
         "from open_nsfw_tf.convert import convert\n"
@@ -261,3 +262,16 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
         file.write_text("what nobody reads")
     assert path.is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_pictures_that_cannot_be_read_are_left_out(
+    weights_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    command = [Path(sys.executable).parent / "open-nsfw", "convert"]
+    options = ["--pictures", tmp_path, "--pictures", PHOTOS[0]]
+    done = run(*command, weights_path, tmp_path / "x.npy", *options)
+    assert done.returncode == 0, done.stderr
+    assert "scores of 1 pictures" in done.stdout
+    assert "note: 1 pictures were left out, as " in done.stdout
+    assert "broken.jpg: " in done.stdout

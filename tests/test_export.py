@@ -15,11 +15,12 @@ import pytest
 from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
-from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.errors import ExportError, ImageError
 from open_nsfw_tf.export import FORMATS, export
 from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.formats.onnx_graph import METADATA
+from open_nsfw_tf.samples import readable_pictures
 
 SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -313,3 +314,36 @@ def test_generated_pictures_are_always_the_same() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert len(sample_pictures(20)) == 20
     assert shutil.which("sh")
+
+
+def test_pictures_come_from_folders_and_globs(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for photo in PHOTOS[:2]:
+        shutil.copy(photo, folder / "deep" / photo.name)
+    shutil.copy(PHOTOS[2], tmp_path / "one.jpg")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "notes.txt").write_text("none")
+    command = (SCRIPTS / "open-nsfw", "export", "onnx", tmp_path / "nsfw.onnx")
+    done = run(*command, "--pictures", folder, "--pictures", tmp_path / "*.jpg")
+    assert done.returncode == 0, done.stderr
+    assert "over 3 pictures" in done.stdout
+    notes = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: 1 pictures were left out, as ")
+    assert "broken.png: " in notes[0]
+    for wrong, reason in [("none", "no such file or folder"), ("*.tif", "no glob")]:
+        done = run(*command, "--overwrite", "--pictures", tmp_path / wrong)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_of_many_pictures_some_are_taken() -> None:
+    many = [np.full((9, 9, 3), number, np.uint8) for number in range(200)]
+    images, notes = readable_pictures(many, 8)
+    assert [np.asarray(image)[0, 0, 0] for image in images] == list(range(0, 200, 25))
+    assert notes == ["8 pictures were taken of 200, spread over them"]
+    assert readable_pictures([]) == ([], [])
+    with pytest.raises(ImageError, match=r"^cannot compare with .* nor with 1 others$"):
+        readable_pictures([b"x", b"y"])

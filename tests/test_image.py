@@ -439,7 +439,8 @@ def test_decoders_are_silent(tmp_path: Path) -> None:
     code = """
 import sys, threading
 from PIL import Image
-from open_nsfw_tf.image import ImageError, load_rgb
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import load_rgb
 def work():
     for path in sys.argv[1:] * 5:
         try:

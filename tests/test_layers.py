@@ -65,21 +65,21 @@ OWNERS = {
     "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
     "rich": {"cli/dataset", "cli/progress", "weights"},
     "typer": {
-        "cli/__init__",
         "cli/app",
         "cli/batch",
         "cli/classify",
         "cli/compare",
-        "cli/convert",
-        "cli/evaluate",
         "cli/dataset",
+        "cli/evaluate",
         "cli/export",
-        "cli/mistakes",
+        "cli/legacy",
         "cli/models",
+        "cli/options",
         "cli/request",
         "cli/train",
         "cli/weights",
     },
+    "filelock": {"filetype"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

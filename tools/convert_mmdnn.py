@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.architecture import Weights, check_weights
-from open_nsfw_tf.cli.app import errors_in_one_line, standard_output_is_open
+from open_nsfw_tf.cli.app import errors_in_one_line, open_standard_output
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats import caffemodel, mmdnn, replacing
 from open_nsfw_tf.weights import NO_CACHE, cache_folder
@@ -182,7 +182,7 @@ def main() -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     with errors_in_one_line():
-        standard_output_is_open()
+        open_standard_output()
         app(prog_name="convert_mmdnn.py")
 
 

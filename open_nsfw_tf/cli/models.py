@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.cli.options import JsonOption
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
@@ -17,10 +17,12 @@ from open_nsfw_tf.trained import MAX_CLASSES
 if TYPE_CHECKING:
     from open_nsfw_tf.backbones.facts import Fact
 
+commands = typer.Typer()
+
 HEADINGS = ("network", "input", "parameters", "multiply-adds", "MB", "ms", "top-1", "")
 
 
-@app.command("models")
+@commands.command("models")
 def models_command(
     classes: Annotated[
         int,
@@ -33,8 +35,9 @@ def models_command(
             help="Build every network and measure one picture on this machine.",
         ),
     ] = True,
+    json_lines: JsonOption = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the table as JSON.")
+        Path | None, typer.Option(help="Write the table as JSON.")
     ] = None,
     svg: Annotated[
         Path | None,
@@ -53,10 +56,11 @@ def models_command(
 
         import_matplotlib()  # before the work
     rows = facts(classes, measure=measure)
-    for line in _lines(rows):
+    records = [row.record() for row in rows]
+    for line in map(json.dumps, records) if json_lines else _lines(rows):
         print(line)
     if json_file is not None:
-        _write(json_file, json.dumps([row.record() for row in rows], indent=1) + "\n")
+        _write(json_file, json.dumps(records, indent=1) + "\n")
     if svg is not None:
         from open_nsfw_tf.report.plots import trade_off
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import is_picture
+from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.tables import Table
 
 SUM_TOLERANCE = 1e-3  # of a row's probabilities
@@ -144,19 +144,18 @@ def _indices(
     found: Found, classes: list[str], names: Mapping[str, str]
 ) -> dict[str | None, int]:
     """The class's index of every class folder that stands for one."""
-    plain = {name.casefold(): index for index, name in enumerate(classes)}
-    if len(plain) < len(classes):
-        raise ValueError("two classes differ only in upper and lower case: rename one")
+    check_distinct(classes)
+    plain = {name_key(name): index for index, name in enumerate(classes)}
     for folder, column in names.items():
-        if column.casefold() not in plain:
+        if name_key(column) not in plain:
             raise ValueError(
                 f"{sanitize(folder)} = {sanitize(column)}: the table's classes are "
                 f"{', '.join(map(sanitize, classes))}"
             )
-    meant = {folder.casefold(): name.casefold() for folder, name in names.items()}
+    meant = {name_key(folder): name_key(name) for folder, name in names.items()}
     indices: dict[str | None, int] = {}
     for label in {file.label for file in found.files if file.label is not None}:
-        name = meant.get(label.casefold(), label.casefold())
+        name = meant.get(name_key(label), name_key(label))
         if name in plain:
             indices[label] = plain[name]
     return indices

@@ -48,6 +48,7 @@ from open_nsfw_tf.evaluate.thresholds import (
     rank,
     thinned,
 )
+from open_nsfw_tf.files import name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 
 MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
@@ -196,8 +197,8 @@ def positive_columns(
     Raises:
         ValueError: a name is no class, or all classes are named.
     """
-    wanted = {name.casefold() for name in positive}
-    columns = [i for i, name in enumerate(classes) if name.casefold() in wanted]
+    wanted = {name_key(name) for name in positive}
+    columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
     if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
         raise ValueError(
             f"expected as positive some of the classes {', '.join(classes)}, got "

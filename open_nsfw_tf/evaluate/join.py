@@ -13,6 +13,7 @@ import numpy as np
 
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.files import check_distinct, name_key
 from open_nsfw_tf.tables import Table
 
 MAX_CLASSES = 200  # what a page can show, each against each
@@ -192,8 +193,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
         raise ValueError(
             f"expected at most {MAX_CLASSES} classes, got {len(classes[0])}"
         )
-    if len({name.casefold() for name in classes[0]}) < len(classes[0]):
-        raise ValueError("two classes differ only in upper and lower case: rename one")
+    check_distinct(classes[0])
     if len(classes[0]) == 1:
         raise ValueError(
             f"expected a column nsfw, or one for each class, got {sanitize(classes[0][0])}"
@@ -208,18 +208,18 @@ def _indices(
     leave_out_unknown: bool,
 ) -> dict[str, int]:
     """The class's index of every label that occurs."""
-    by_name = {name.casefold(): index for index, name in enumerate(classes)}
+    by_name = {name_key(name): index for index, name in enumerate(classes)}
     for label, name in names.items():
-        if leave_out_unknown and name.casefold() not in by_name:
+        if leave_out_unknown and name_key(name) not in by_name:
             raise ValueError(
                 f"{sanitize(label)} = {sanitize(name)}: the table's classes are "
                 f"{', '.join(map(sanitize, classes))}"
             )
-    meant = {label.casefold(): name for label, name in names.items()}
+    meant = {name_key(label): name for label, name in names.items()}
     found = {}
     for label in Counter(labels.labels):
-        plain = label.strip().casefold()
-        found[label] = by_name.get(meant.get(plain, plain).casefold(), NO_CLASS)
+        plain = name_key(label.strip())
+        found[label] = by_name.get(name_key(meant.get(plain, plain)), NO_CLASS)
     if leave_out_unknown:
         return {label: index if label else NO_LABEL for label, index in found.items()}
     unknown = [label for label, index in found.items() if index < 0]

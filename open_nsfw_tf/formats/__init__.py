@@ -124,7 +124,7 @@ def detect(path: Path) -> str:
         WeightsError: it is empty, or no format that is known.
     """
     if path.suffix.lower() in (".json", ".pb"):
-        return "mmdnn"  # its reader says that these are graphs without weights
+        return "mmdnn"  # its reader says what these are, and that they are no weights
     with path.open("rb") as file, reading(path, "file"):
         head = file.read(HEAD)
         _refuse_impostor(head)

@@ -5,17 +5,18 @@ that have a later one: a run that was killed at any moment has left whole parts,
 temporary files that nobody reads.
 """
 
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import lock
 from open_nsfw_tf.tables import Chunk, digest, pack_stamp, parquet, read_stamp
-from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.tables.append import LOCK, Mode
 from open_nsfw_tf.tables.text import Row
 
 NAME = "part-{:06}.parquet"
@@ -58,13 +59,13 @@ class PartsWriter:
             raise ValueError(
                 f"{sanitize(self.folder)}: expected a folder for the parts"
             )
+        self._made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self.folder, os.O_RDONLY)
+        self._free = lock(self.folder / LOCK, self.folder)
         try:
-            self._lock()
             self._next = self._start(mode)
         except BaseException:
-            os.close(self._handle)
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -76,7 +77,14 @@ class PartsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._handle)  # which frees the lock
+        self._close()
+
+    def _close(self) -> None:
+        """Free the lock; a folder that was made for nothing goes."""
+        self._free()
+        with suppress(OSError):  # it has parts, or others use it
+            for folder in self._made:
+                folder.rmdir()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add a part: after it returns, no kill can lose its rows.
@@ -105,14 +113,6 @@ class PartsWriter:
         if key in self.done:
             self._stale[key] += 1
         self.done[key] = pack_stamp(read_stamp(*stamp))
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{sanitize(self.folder)}: another run is writing to it; wait for its end"
-            ) from error
 
     def _start(self, mode: Mode) -> int:
         """Read what is there, or remove it; the number of the next part."""

@@ -7,17 +7,17 @@
 """
 
 import csv
-import fcntl
 import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import lock
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.checkpoints import CHECKPOINT
@@ -59,6 +59,7 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
         ValueError: another run writes to it now.
         OSError: it cannot be written to.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -72,13 +73,8 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
             f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
             "that is empty or not there yet"
         )
-    with open(folder / LOCK, "ab") as lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{sanitize(folder)}: another run is writing to it; wait for its end"
-            ) from error
+    free = lock(folder / LOCK, folder)
+    try:
         if mode == "new" and (folder / CONFIG).exists():
             raise FileExistsError(
                 f"{sanitize(folder)} has a run in it: go on with it with --resume, or begin "
@@ -86,6 +82,11 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
             )
         _sweep(folder)
         yield
+    finally:
+        free()
+        with suppress(OSError):  # it is in use; else nothing came of it
+            for path in made:
+                path.rmdir()
 
 
 def check_apart(folder: Path, data: str) -> None:

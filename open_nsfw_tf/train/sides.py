@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from open_nsfw_tf.dataset.folder import SIDES
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import files_below
-from open_nsfw_tf.files import is_picture
+from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.tables import NOT_SCORES
 from open_nsfw_tf.trained import MAX_CLASSES
@@ -149,14 +149,18 @@ def find_classes(sides: dict[str, Side]) -> tuple[str, ...]:
         )
     for name in sorted(found):
         _check_name(name)
+    check_distinct(sorted(found))
     for side in sides.values():
         strange = sorted(found ^ set(side.classes))
         if strange:
+            key = name_key(strange[0])
             which = "no" if strange[0] in found else "a"
+            twins = [name for name in strange[1:] if name_key(name) == key]
             raise ValueError(
                 f"{sanitize(side.folder)}: expected the classes of "
                 f"{sanitize(sides['train'].folder)}, it has {which} folder "
                 f"{sanitize(strange[0])!r}"
+                + (f", but for {twins[0]!a}: rename one" if twins else "")
             )
     for order in ORDERS:
         if {name.lower() for name in found} == set(order) and len(found) == len(order):
