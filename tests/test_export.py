@@ -79,7 +79,7 @@ def test_int8_drifts_as_little_as_said(
 ) -> None:
     made = export(format, tmp_path / f"int8.{format}", weights, precision="int8")
     assert made.size <= INT8_BYTES[format]
-    assert "calibrated on samples" in made.said[0]
+    assert "calibrated on samples" in made.notes[0]
     # Also on pictures that it was not calibrated with.
     names = list(GOLDEN["samples"])
     job = export_room.Job(weights, "int8")

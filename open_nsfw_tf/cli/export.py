@@ -108,7 +108,7 @@ def export_command(
 
 def _export(format: str, destination: Path, **options: Any) -> None:
     made = export(format, destination, **options)
-    for line in made.said:
+    for line in made.notes:
         print(f"note: {line}")
     print(
         f"{made.path}: {made.size / 1e6:.1f} MB; scores differ by at most "

@@ -29,13 +29,14 @@ class Job:
         precision: of the computation.
         input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
         layout: ``nhwc`` or ``nchw``, of the ONNX input.
+        version: of the SavedModel.
         text: whether graphs are written as text.
         freeze: whether the frozen graph is written.
         optimize: whether the optimised graph is written.
         pictures: to compare and to calibrate with, RGB.
         batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
         calibration: what int8 is calibrated with, of the same form.
-        said: lines for the user.
+        notes: what the user should know, a line each.
         trained: the model whose weights these are; None: Yahoo's.
     """
 
@@ -43,13 +44,14 @@ class Job:
     precision: str = "float32"
     input_type: str = "tensor"
     layout: str = "nhwc"
+    version: int = 1
     text: bool = False
     freeze: bool = True
     optimize: bool = True
     pictures: list[Image.Image] = field(default_factory=list)
     batch: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
     calibration: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     trained: TrainedModel | None = None
 
     @property
@@ -92,7 +94,7 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     count = min(len(named), MAX_CALIBRATED)
     job.calibration = job.batch[np.arange(count) * len(named) // max(count, 1)]
     if len(named) < MIN_CALIBRATED:
-        job.said.append(
+        job.notes.append(
             f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
             f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
             "scores that fit them"
