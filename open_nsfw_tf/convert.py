@@ -31,7 +31,7 @@ from open_nsfw_tf.formats.prototxt import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.quantize.samples import sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import find_weights, format_of

@@ -291,7 +291,7 @@ def test_the_first_ports_scripts(
 
 
 def test_generated_pictures_are_always_the_same() -> None:
-    from open_nsfw_tf.samples import generated_pictures, sample_pictures
+    from open_nsfw_tf.quantize.samples import generated_pictures, sample_pictures
 
     one, other = generated_pictures(3), generated_pictures(3)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -18,7 +18,7 @@ from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 
-GRAPH_VERSION = 8  # raise it when a builder below makes another graph
+GRAPH_VERSION = 9  # raise it when a builder below makes another graph
 
 
 @dataclass(frozen=True)

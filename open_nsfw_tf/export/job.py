@@ -12,7 +12,7 @@ from open_nsfw_tf.image import ImageError, Picture, load_rgb, tensor
 from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 from open_nsfw_tf.quantize import sample_batch
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.quantize.samples import sample_pictures
 from open_nsfw_tf.trained import OPEN_NSFW, TrainedModel
 
 COMPARED = 8  # pictures, where the user names none

@@ -24,7 +24,7 @@ from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
 from open_nsfw_tf.network import predictions_of
-from open_nsfw_tf.samples import generated_pictures
+from open_nsfw_tf.quantize.samples import generated_pictures
 
 DEFAULTS = {
     "tensor": "predict_images",
