@@ -216,7 +216,9 @@ def main() -> None:
     for name in arguments.only or NAMES:
         rows[name] = benchmark.row(name)
         if len(rows) == 1:
-            print("| largest, mean change of a score |", *rows[name], "", sep=" | ")
+            print(
+                "|", " | ".join(["largest, mean change of a score", *rows[name]]), "|"
+            )
             print("|---" * (len(rows[name]) + 1) + "|")
         cells = [f"{most:.4f}, {mean:.4f}" for most, mean in rows[name].values()]
         print("|", " | ".join([name, *cells]), "|", flush=True)
