@@ -32,21 +32,10 @@ class Range:
         rounded: np.ndarray = np.clip(codes, 0, 255).astype(np.uint8)
         return rounded
 
-    def values(self, codes: np.ndarray) -> np.ndarray:
-        """What the codes stand for, float32."""
-        centred: np.ndarray = codes.astype(np.float32) - np.float32(self.zero)
-        scaled: np.ndarray = centred * np.float32(self.scale)
-        return scaled
-
     @property
     def extremes(self) -> tuple[float, float]:
         """The lowest and the highest value that a code can stand for."""
         return -self.zero * self.scale, (255 - self.zero) * self.scale
-
-    def through(self, values: np.ndarray) -> np.ndarray:
-        """The values after rounding, float32."""
-        codes = self.round(values)
-        return self.values(codes)
 
 
 @dataclass(frozen=True)
