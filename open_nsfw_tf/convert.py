@@ -31,7 +31,7 @@ from open_nsfw_tf.formats import (
 )
 from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.samples import readable_pictures, sample_pictures
+from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of

@@ -20,7 +20,7 @@ from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import OneProcess, loading
 
-GRAPH_VERSION = 8  # raise it when a builder below makes another graph
+GRAPH_VERSION = 9  # raise it when a builder below makes another graph
 
 
 @dataclass(frozen=True)

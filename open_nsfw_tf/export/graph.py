@@ -32,7 +32,7 @@ def write(path: Path, job: Job) -> None:
     if job.freeze:
         graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job)
     if job.optimize and not job.model.is_open_nsfw:
-        job.said.append("no optimised graph: only Yahoo's network has one")
+        job.notes.append("no optimised graph: only Yahoo's network has one")
     elif job.optimize:
         folded = _network(job, fold=True)
         graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job)

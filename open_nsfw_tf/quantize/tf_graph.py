@@ -9,8 +9,8 @@ from typing import Any
 from open_nsfw_tf.architecture import BLOCKS, POOL_SIZE, POOL_STRIDE, STEM, Block
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.quantize import Quantized, Range
-from open_nsfw_tf.quantize.walk import MEAN
-from open_nsfw_tf.quantize.walk import PIXELS as LEVELS
+from open_nsfw_tf.quantize.calibrate import MEAN
+from open_nsfw_tf.quantize.calibrate import PIXELS as LEVELS
 
 PIXELS = "pixels"  # the scope of what comes before the first rounding
 POOL = "pool1"
@@ -83,7 +83,7 @@ def ranges(network: Quantized) -> dict[str, Range]:
     found = {place: made.output for place, made in network.convolutions.items()}
     found |= network.streams | {PIXELS: LEVELS, POOL: found[STEM.place]}
     for stage in BLOCKS:
-        # Both inputs of a concatenation have the range of branch2b: see `walk`.
+        # Both inputs of a concatenation have the range of branch2b: see `calibrate`.
         block = stage[0]
         for inputs in (STRIDED, CONCAT):
             found[f"{block.place}_{inputs}"] = found[block.main[1].place]
