@@ -17,6 +17,8 @@ from open_nsfw_tf.architecture import (
     check_weights,
     classes_of,
 )
+from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
@@ -32,8 +34,6 @@ from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
 from open_nsfw_tf.samples import sample_pictures
-from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
-from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32

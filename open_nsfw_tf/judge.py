@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import Criterion, join, read_labels
@@ -17,7 +18,6 @@ from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report import THUMBNAILS, write_report
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
-from open_nsfw_tf.trained import TrainedModel
 
 ON_THE_FLY = "open_nsfw"  # the name of the scores that are made here
 

@@ -10,6 +10,7 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.preprocessing import YAHOO
 from open_nsfw_tf.train import schedule
 from open_nsfw_tf.train.augment import Augmentation
@@ -19,7 +20,6 @@ from open_nsfw_tf.train.plan import make_plan
 from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage
 from open_nsfw_tf.train.session import Session
 from open_nsfw_tf.train.settings import changed
-from open_nsfw_tf.trained import HeadLayer
 
 DENSE = {"kind": "dense", "activation": "relu"}
 TUTORIALS = Augmentation(True, False, (1, 1), 30, 0.2, 0.2, 0.2, 20)

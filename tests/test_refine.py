@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from open_nsfw_tf.backbones.trained import read_trained
 from open_nsfw_tf.dataset.undo import undo
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import read_trained
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import refine

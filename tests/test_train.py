@@ -21,6 +21,7 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf import Classifier, WeightsError
+from open_nsfw_tf.backbones.trained import ARRAYS, MODEL, read_trained
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.picture import MAX_PIXELS
@@ -33,7 +34,6 @@ from open_nsfw_tf.train.fit import Fit, Watch
 from open_nsfw_tf.train.plan import make_plan
 from open_nsfw_tf.train.recipes import RECIPES, Stage
 from open_nsfw_tf.train.workers import Workers
-from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 6

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from open_nsfw_tf.backbones.trained import read_trained
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.item import SELECT
 from open_nsfw_tf.batch.sorting import check_destination, check_sortable, sort_files
@@ -36,7 +37,6 @@ from open_nsfw_tf.messages import shown
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
-from open_nsfw_tf.trained import read_trained
 
 original = typer.Typer(
     name="batch_classify.py", add_completion=False, pretty_exceptions_enable=False

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.messages import shown
@@ -17,7 +18,7 @@ from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train import Told, TrainingResult, train
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.plan import PRECISIONS, Plan
-from open_nsfw_tf.train.recipes import INITS, RECIPES, Recipe
+from open_nsfw_tf.train.recipes import RECIPES, Recipe
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.workers import DEVICES
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.published import cache_folder, sha256
-from open_nsfw_tf.trained import TrainedModel
 from open_nsfw_tf.weights import load_weights
 
 MAX_KEPT = 8  # networks, of 6 to 24 MB each

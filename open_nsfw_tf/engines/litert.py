@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.kept import kept
 from open_nsfw_tf.engines.pool import Pool
 from open_nsfw_tf.engines.tensorflow import keras_network
-from open_nsfw_tf.trained import TrainedModel
 
 SIGNATURE = "serving_default"
 NETWORK_VERSION = 1  # raise it when `convert` makes another network

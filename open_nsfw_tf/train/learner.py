@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.backbones import POOL
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.train.checkpoints import TrainingError
 from open_nsfw_tf.train.optimizer import Momentum
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
-from open_nsfw_tf.trained import HeadLayer
 
 PREDICTIONS = "predictions"  # the softmax of every network here
 _GONE = "another worker is gone: start all of them again, with --resume"

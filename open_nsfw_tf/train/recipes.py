@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from open_nsfw_tf.backbones.builder import INITS
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation
-from open_nsfw_tf.trained import HeadLayer
 
 ALL, HEAD = "all", "head"  # values of `Stage.trainable_from`, beside a layer's name
 CONSTANT, STEP, EXPONENTIAL, PLATEAU = "constant", "step", "exponential", "plateau"
 SCHEDULES = (CONSTANT, STEP, EXPONENTIAL, PLATEAU)
-INITS = ("pretrained", "random")
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.checkpoints import CHECKPOINT
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.sides import find_sides
-from open_nsfw_tf.trained import ARRAYS, MODEL
 
 CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
 HISTORY, CURVES, BROKEN = "history.csv", "curves.svg", "broken.csv"

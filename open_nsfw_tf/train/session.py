@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from open_nsfw_tf.backbones import body_of, build, weights_of
+from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.train import checkpoints, schedule
@@ -23,7 +24,6 @@ from open_nsfw_tf.train.learner import (
 from open_nsfw_tf.train.plan import Plan
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.workers import workers
-from open_nsfw_tf.trained import TrainedModel, write_trained
 
 
 class Session:

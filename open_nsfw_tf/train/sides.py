@@ -10,12 +10,12 @@ not, but for those of the classes themselves.
 import os
 from dataclasses import dataclass, field
 
+from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.dataset.folder import SIDES, is_manifest
 from open_nsfw_tf.evaluate.labels import files_below
 from open_nsfw_tf.filetype import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import NOT_SCORES
-from open_nsfw_tf.trained import MAX_CLASSES
 
 ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
 EXPECTED = (
