@@ -15,14 +15,13 @@ from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import MAX_PIXELS
-from open_nsfw_tf.train import Told, TrainingResult, train
+from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
+from open_nsfw_tf.train.config import PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.plan import PRECISIONS, Plan
-from open_nsfw_tf.train.recipes import RECIPES, Recipe
-from open_nsfw_tf.train.schedule import Row
-from open_nsfw_tf.train.workers import DEVICES
+from open_nsfw_tf.train.devices import DEVICES
+from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
 
-_Begin = Callable[[Data, Plan, int], None]
+_Begin = Callable[[Data, TrainingConfig, int], None]
 
 
 def _list_recipes(wanted: bool) -> None:
@@ -219,22 +218,24 @@ def train_command(
         result = train(
             data,
             run,
-            recipe=recipe,
-            backbone=backbone,
-            settings=changes,
-            epochs=_epochs(epochs),
-            learning_rate=learning_rate,
-            size=size,
-            weights=weights,
-            freeze_body=freeze_body,
-            precision=mixed_precision,
-            validation=validation,
-            seed=seed,
-            positive=positive,
-            devices=devices,
+            TrainingOptions(
+                recipe=recipe,
+                backbone=backbone,
+                overrides=changes,
+                epochs=_epochs(epochs),
+                learning_rate=learning_rate,
+                size=size,
+                weights=weights,
+                freeze_body=freeze_body,
+                precision=mixed_precision,
+                validation=validation,
+                seed=seed,
+                max_pixels=max_pixels,
+                positive=positive,
+            ),
             mode="resume" if resume else "overwrite" if overwrite else "new",
-            max_pixels=max_pixels,
-            told=Told(
+            devices=devices,
+            callbacks=Callbacks(
                 begin, step, _tell_epoch, lambda text: print(f"note: {text}"), stop
             ),
         )
@@ -269,8 +270,8 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
     total: list[int] = []
     known = threading.Event()
 
-    def begin(data: Data, plan: Plan, steps: int) -> None:
-        for line in _found(data, plan):
+    def begin(data: Data, config: TrainingConfig, steps: int) -> None:
+        for line in _found(data, config):
             print(line)
         total.append(steps)
         known.set()
@@ -288,7 +289,7 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
         yield begin, step
 
 
-def _found(data: Data, plan: Plan) -> Iterator[str]:
+def _found(data: Data, config: TrainingConfig) -> Iterator[str]:
     for name, split in (
         ("train", data.train),
         ("validation", data.validation),
@@ -302,10 +303,10 @@ def _found(data: Data, plan: Plan) -> Iterator[str]:
         yield f"left out: {len(data.broken)} broken pictures, the first is {shown(reason)}"
     if data.ignored:
         yield f"left out: {data.ignored} files that are no pictures"
-    size = plan.preprocessing.crop
-    yield f"recipe {plan.name} on {plan.backbone}, {size}x{size} pixels"
-    if plan.precision != "float32":
-        yield f"computing in {plan.precision}: less exact than float32"
+    size = config.preprocessing.crop
+    yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
+    if config.precision != "float32":
+        yield f"computing in {config.precision}: less exact than float32"
 
 
 def _tell_epoch(row: Row) -> None:
