@@ -1,5 +1,7 @@
 """One step of training: what it does to which variable, and what it tells."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,20 +98,23 @@ def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
 class Small:
     """A network of one weight that is multiplied by its input, and a fixed loss."""
 
-    def __init__(self, recipe: Recipe, scaled: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, scaled: bool = False, strategy: Any = None
+    ) -> None:
         import keras
 
         from open_nsfw_tf.backend import import_tensorflow
         from open_nsfw_tf.train.learner import Learner, LearnerOptions
 
-        tf = import_tensorflow()
-        pool = keras.Input((1,), name="pool")
-        last = keras.layers.Dense(2, name="logits", kernel_initializer="ones")
-        softmax = keras.layers.Softmax(name="predictions")
-        model = keras.Model(pool, softmax(last(pool)))
+        strategy = strategy or import_tensorflow().distribute.get_strategy()
+        with strategy.scope():
+            pool = keras.Input((1,), name="pool")
+            last = keras.layers.Dense(2, name="logits", kernel_initializer="ones")
+            softmax = keras.layers.Softmax(name="predictions")
+            model = keras.Model(pool, softmax(last(pool)))
         network = keras.Model(pool, last.output)
         options = LearnerOptions(recipe, scaled=scaled)
-        self.learner = Learner(model, network, options, tf.distribute.get_strategy())
+        self.learner = Learner(model, network, options, strategy)
         self.kernel = last.kernel
 
     def step(self, value: float, rate: float = 0.5) -> None:
@@ -145,6 +150,34 @@ def test_a_step_that_overflows_is_left_out() -> None:
     # Half of the gradient of the first class is (1 - 1/2), five times as fast.
     np.testing.assert_allclose(small.kernel.numpy(), before + [[1.25, -1.25]])
     assert scale.numpy() == largest / 2
+
+
+OVERFLOW = """
+import sys
+import numpy as np
+from open_nsfw_tf.backend import import_tensorflow
+tf = import_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+sys.path.insert(0, sys.argv[1])
+from test_learner import RECIPES, Small
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+small = Small(RECIPES["yahoo"], True, strategy)
+scale = small.learner.optimizer.dynamic_scale
+small.learner.optimizer.learning_rate.assign(0.5)
+pictures = np.array([[1.0], [np.inf]], np.float32)  # one for each device
+data = tf.data.Dataset.from_tensors((pictures, np.array([0, 0]))).unbatch().batch(2)
+for batch in strategy.experimental_distribute_dataset(data):
+    small.learner.train(*batch)
+assert (small.kernel.numpy() == 1).all(), small.kernel.numpy()
+assert scale.numpy() == 2.0**14
+"""
+
+
+def test_a_step_that_overflows_on_one_device_is_left_out_on_all() -> None:
+    tests = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", OVERFLOW, tests], check=True)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -120,7 +120,7 @@ def _array_mismatches(
 
 
 def initialise(model: Any, seed: int | None) -> None:
-    """Draw every kernel anew: He et al., arXiv 1502.01852, normal, by the inputs.
+    """Initialise every kernel: normal, scaled by the inputs (He et al., arXiv 1502.01852).
 
     Biases and batch norms stay as they are.
     """

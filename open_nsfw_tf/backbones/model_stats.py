@@ -10,7 +10,7 @@ from open_nsfw_tf.backbones.registry import BACKBONES
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.backend import import_tensorflow
 
-RUNS = 5  # of which the median counts
+RUNS = 5  # timed; the median counts
 FLOAT32 = 4  # bytes
 IMAGENET_CLASSES = 1000
 

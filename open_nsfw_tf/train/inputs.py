@@ -45,7 +45,7 @@ UNKNOWN_MEMORY = 1 << 34  # bytes, where the system does not say
 def resized(
     picture: Picture, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """A picture up to the crop: decoded, resized, and through JPEG where that is asked.
+    """A picture before the crop: decoded, resized, and through JPEG if `jpeg` is set.
 
     Args:
         picture: as for `open_nsfw_tf.picture.load_rgb`.
@@ -79,7 +79,7 @@ class Pixels:
         cached: whether they are.
 
     Raises:
-        ValueError: `max_pixels` is none.
+        ValueError: `max_pixels` is not a number of pixels.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class Inputs:
     """The pictures of a split as batches.
 
     A picture that breaks after it was checked stops nothing. In training (`shuffle`) the
-    next one of its class stands in for it, so that all epochs and all workers have
-    as many steps as they should; otherwise it is left out. `broken` names it.
+    next one of its class replaces it, so that all epochs and all workers have the same
+    number of steps; otherwise it is left out. `broken` names it.
 
     Attributes:
         split: the pictures; at least one.

@@ -137,7 +137,7 @@ def score_test_set(
 
     Args:
         folder: of the run, with its model.
-        data: whose test set is scored; where there is none, the validation pictures.
+        data: with the test set; the validation pictures are scored if there is none.
         positive: the classes that the report looks for.
         options: of the run; its `max_pixels` and `bootstrap` hold here too.
         note: called with what the user should know.
