@@ -19,7 +19,7 @@ DATASET = [
     "scikit-learn>=1.5",
 ]
 COREML = ["coremltools>=9"]
-EVALUATE = ["matplotlib>=3.9", "scikit-learn>=1.5"]
+EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
@@ -39,7 +39,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
-    package_data={"open_nsfw_tf": ["py.typed", "report/style.css"]},
+    package_data={"open_nsfw_tf": ["py.typed", "report/page.html", "report/style.css"]},
     install_requires=[
         "h5py>=3.11",
         "numpy>=1.26",

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.evaluate import Criterion
-from open_nsfw_tf.judge import judge
+from open_nsfw_tf.evaluate import Criterion, evaluate_files
+from open_nsfw_tf.report import write_json, write_report
 
 SIDE = 64  # pixels
 MAX_FNR = 0.05
@@ -69,13 +69,13 @@ def main() -> None:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     pictures = folder / "pictures"
     write_scores(folder / "scores.csv", make_pictures(pictures, count))
-    found = judge(
+    found = evaluate_files(
         [folder / "scores.csv"],
         labels=pictures,
         criterion=Criterion(max_fnr=MAX_FNR),
-        report=folder / "report.html",
-        json_file=folder / "figures.json",
     )
+    write_report(folder / "report.html", found)
+    write_json(folder / "figures.json", found)
     one = found.evaluations[0]
     print(f"ROC AUC   {one.figures['roc_auc']:.4f}, known: {5 / 6:.4f}")
     print(f"threshold {one.threshold:.4f}, known: {MAX_FNR**0.5:.4f}")

@@ -29,8 +29,9 @@ from open_nsfw_tf.dataset.judged import judge as join
 from open_nsfw_tf.dataset.mistakes import find_mistakes, moves_of
 from open_nsfw_tf.dataset.moves import Journal
 from open_nsfw_tf.dataset.plan import plan
-from open_nsfw_tf.judge import judge
-from open_nsfw_tf.plots import import_matplotlib
+from open_nsfw_tf.evaluate import evaluate_files
+from open_nsfw_tf.report import write_report
+from open_nsfw_tf.report.plots import import_matplotlib
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import TrainingOptions, train
 
@@ -135,14 +136,14 @@ def report_planted(options: Options, moved: set[str]) -> None:
 
 
 def compare(options: Options) -> None:
-    """Judge both models' scores of the test pictures side by side."""
-    found = judge(
+    """Evaluate both models' scores of the test pictures side by side."""
+    found = evaluate_files(
         [options.out / run / "scores.csv" for run in ("first", "second")],
         labels=options.out / "pictures" / "test",
         positive=[list(PATTERNS)[options.classes - 1]],
         bootstrap=0,
-        report=options.out / "comparison.html",
     )
+    write_report(options.out / "comparison.html", found)
     first, second = (one.figures["roc_auc"] for one in found.evaluations)
     chance = found.comparisons[0].mcnemar
     print(

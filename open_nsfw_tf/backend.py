@@ -5,11 +5,11 @@ import os
 import re
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from open_nsfw_tf.forks import OneProcess, loading
 from open_nsfw_tf.messages import one_line, shown
 
 # What TensorFlow's C++ writes before its own settings for logging take effect, such as
@@ -22,7 +22,18 @@ _NOISE = re.compile(
 
 _GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 _TELEMETRY = "openvino_telemetry"
-_importing = threading.RLock()  # standard error is one for all threads
+CPU_PROVIDER = "CPUExecutionProvider"  # of ONNX Runtime
+
+
+def _tensorflow_runs() -> bool:
+    """Whether anybody in this process has begun to compute with TensorFlow."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(eager, "_context", None)
+    return getattr(context, "_context_handle", None) is not None
+
+
+_tensorflow = OneProcess("TensorFlow", _tensorflow_runs)
+openvino_use = OneProcess("OpenVINO")
 
 
 def import_tensorflow() -> Any:
@@ -30,8 +41,10 @@ def import_tensorflow() -> Any:
 
     Raises:
         ImportError: TensorFlow is not installed, or Keras runs on another backend.
+        RuntimeError: this process was forked from one that has used TensorFlow.
     """
-    with _importing:
+    _tensorflow.use()
+    with loading:
         # Or it takes the whole card. Read when the first GPU is used, so that it comes in
         # time even where the caller has imported TensorFlow; a user's "false" stays.
         # No `setdefault`: TensorFlow tries to compile that, where it traces this.
@@ -82,9 +95,38 @@ def import_onnxruntime() -> Any:
     imported, and sends them to Microsoft; its own switch has to be set before.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
+    with loading:
+        import onnxruntime
 
     return onnxruntime
+
+
+def open_session(
+    model: bytes,
+    threads: int = 0,
+    providers: Sequence[Any] = (CPU_PROVIDER,),
+    plan_memory: bool = True,
+) -> Any:
+    """An ONNX Runtime session that reports nothing but errors.
+
+    Args:
+        model: a serialized ONNX graph.
+        threads: for the operations of one batch; 0: one for each core.
+        providers: of execution, each a name, or a name and its options.
+        plan_memory: whether memory is planned ahead for batches of a known shape.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = plan_memory
+    with loading:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=list(providers)
+        )
+    # It holds the serialized graph for changes of its providers: 24 MB for nothing.
+    session._model_bytes = None
+    return session
 
 
 def import_openvino() -> Any:
@@ -93,7 +135,7 @@ def import_openvino() -> Any:
     Importing it makes a folder ``intel`` in the user's home and tells Google Analytics.
     Where its package for that is not installed, it does without: so it is made to seem.
     """
-    with _importing:
+    with loading:
         if "openvino" not in sys.modules:
             hidden = sys.modules.get(_TELEMETRY)
             sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
@@ -113,7 +155,7 @@ def without_noise() -> Iterator[None]:
 
     No setting silences that log: it is written before TensorFlow reads its settings.
     """
-    with _importing, ExitStack() as stack:
+    with loading, ExitStack() as stack:
         try:
             held = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)

@@ -3,17 +3,18 @@
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from threading import Event, Lock
-from typing import Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights, WeightsError
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
+from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     ImageError,
@@ -46,6 +47,11 @@ NO_SCORES = Scores(float("nan"), float("nan"))  # the place of scores to come
 class Classifier:
     """Scores pictures as Yahoo's Caffe pipeline did. Safe to share between threads.
 
+    A classifier is a value: once it is made, no file, folder, setting or array changes
+    what it answers. It can be pickled, with its network (24 MB), and used in forked
+    processes: there it gives the same scores, or a RuntimeError at once where the
+    engine's library works in one process only (tensorflow, openvino, graphics cards).
+
     With `model` it scores with a network that `open-nsfw train` has made, with that
     one's classes and its preprocessing.
 
@@ -67,8 +73,8 @@ class Classifier:
         classes: of the scores, in their order: sfw and nsfw, or the model's.
         preprocessing: from a picture to the network's input.
         engine: that is in use; it may be called with batches.
-        engine_name, source, precision, threads, device: what it was made of, so that
-            others like it can be made; the name is never "auto".
+        engine_name, precision, threads, device: how it computes; the name is never
+            "auto".
 
     Raises:
         WeightsError: the weights are not found, not readable or do not fit.
@@ -90,12 +96,12 @@ class Classifier:
         workers: int | None = None,
         model: str | os.PathLike[str] | TrainedModel | None = None,
     ) -> None:
-        self.source = network_source(weights, model)
-        trained = self.source if isinstance(self.source, TrainedModel) else None
+        source = network_source(weights, model)
+        trained = source if isinstance(source, TrainedModel) else None
         self.classes = trained.classes if trained else LABELS
         self.preprocessing = trained.preprocessing if trained else YAHOO
         self._scores = scores_of(self.classes)
-        self.engine_name = engines.choose(engine, precision, self.source)
+        self.engine_name = engines.choose(engine, precision, source)
         self.precision = precision
         self.threads = threads
         self.device = device
@@ -105,10 +111,24 @@ class Classifier:
             cores() if workers is None else workers, "worker"
         )
         self.engine = engines.create(
-            self.engine_name, self.source, precision, threads, device
+            self.engine_name, source, precision, threads, device
         )
-        self._workers_engine: engines.Engine | None = None
-        self._making, self._decoding = Lock(), Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        """What belongs to one process, and is made when it is needed."""
+        divided = partial(self.engine.divided, self.threads or 1, self.workers)
+        self._shared = PerProcess(divided)
+        self._decoding = PerProcess(Lock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_shared"], state["_decoding"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Score a preprocessed batch.
@@ -272,7 +292,7 @@ class Classifier:
         if isinstance(picture, ImageError):
             raise picture
         if hasattr(picture, "getbands"):  # a PIL image
-            with self._decoding:  # a lazy image may come twice, and decodes once
+            with self._decoding.get():  # a lazy image may come twice, and decodes once
                 picture = load_rgb(picture, self.max_pixels)
         return tensor(picture, self.preprocessing, self.max_pixels)
 
@@ -285,17 +305,7 @@ class Classifier:
         alone = self.device not in (None, "cpu") or self.workers == 1
         if alone or not engines.ENGINES[self.engine_name].divisible:
             return self.engine
-        with self._making:
-            if self._workers_engine is None:
-                self._workers_engine = engines.create(
-                    self.engine_name,
-                    self.source,
-                    self.precision,
-                    self.threads or 1,
-                    self.device,
-                    self.workers,
-                )
-            return self._workers_engine
+        return self._shared.get()
 
 
 def _is_whole(number: object) -> bool:
@@ -323,7 +333,7 @@ def network_source(
     return model if isinstance(model, TrainedModel) else read_trained(model)
 
 
-_default_lock = Lock()
+_default_lock = PerProcess(Lock)
 
 
 @cache
@@ -341,6 +351,6 @@ def classify(picture: Picture) -> Scores:
         ImageError: the picture cannot be read.
         WeightsError: no weights are found.
     """
-    with _default_lock:  # or threads that come together would each make one
+    with _default_lock.get():  # or threads that come together would each make one
         classifier = _default()
     return cast(Scores, classifier.classify(picture))

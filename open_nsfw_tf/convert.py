@@ -19,7 +19,7 @@ from open_nsfw_tf.architecture import (
 )
 from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
-from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.backend import open_session
 from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
     FORMATS,
@@ -213,13 +213,8 @@ def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.
 
     if format != "onnx":
         return engines.create("onnxruntime", weights)(batch)
-    runtime = import_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
     # Its reader has held every node of it against the network before.
-    session = runtime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(path.read_bytes())
     taken = session.get_inputs()[0]
     inputs = batch if taken.shape[-1] == CHANNELS else batch.transpose(0, 3, 1, 2)
     rows = [

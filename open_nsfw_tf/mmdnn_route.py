@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from platformdirs import user_cache_path
-
 from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
 from open_nsfw_tf.formats import mmdnn, prototxt, replacing
+from open_nsfw_tf.published import NO_CACHE, cache_folder
 
 # Run with Python 3.11, 3.12 and 3.13; MMdnn does not say what it needs.
 REQUIREMENTS = ("mmdnn==0.3.1", "protobuf==3.20.3", "six", "numpy")
@@ -86,7 +85,13 @@ def make_environment(folder: Path | None = None, say: Say = print) -> Path:
             else in it.
     """
     named = folder is not None
-    folder = folder or user_cache_path("open_nsfw_tf") / "mmdnn-0.3.1"
+    if folder is None:
+        cache = cache_folder()
+        if cache is None:
+            raise WeightsError(
+                f"cannot install MMdnn into {NO_CACHE}, or name a folder"
+            )
+        folder = cache / "mmdnn-0.3.1"
     bin_folder = "Scripts" if os.name == "nt" else "bin"
     python = folder / bin_folder / ("python.exe" if os.name == "nt" else "python")
     content = "\n".join((sys.version, *REQUIREMENTS))

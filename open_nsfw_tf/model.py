@@ -142,12 +142,13 @@ class OpenNsfwModel:
             float32 (N, 2), softmax, columns SFW, NSFW.
 
         Raises:
-            RuntimeError: `build` was not called.
+            RuntimeError: `build` was not called, or not after this process was forked.
             ValueError: the batch has another shape or dtype, or NaN in it.
             ImageError: a string is no picture; the message gives its number.
         """
         if self.keras_model is None:
             raise RuntimeError("the network is not built: call build() first")
+        import_tensorflow()  # raises in a forked process, where it would hang
         if self.input_type is not InputType.TENSOR:
             return self._predict_strings(batch)
         batch = check_batch(batch)

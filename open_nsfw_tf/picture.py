@@ -13,12 +13,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from open_nsfw_tf.forks import fork_waits_for, loading
 from open_nsfw_tf.messages import one_line, shown
 
 # Pillow's own limit, where it raises: twice 2**28 // 3 pixels, as it rounds.
@@ -127,6 +129,9 @@ def _naming(picture: object) -> Iterator[None]:
         raise ImageError(f"{describe(picture)}: {error}") from error
     except OSError as error:
         reason = error.strerror or one_line(error)
+        raise ImageError(f"{describe(picture)}: {reason}") from error
+    except UnicodeEncodeError as error:  # such as half of a pair of surrogates
+        reason = "expected a path, got characters that no file name can have"
         raise ImageError(f"{describe(picture)}: {reason}") from error
 
 
@@ -249,6 +254,7 @@ _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 _SETTINGS = threading.Lock()
 _CHECKING = ("TIFF", "GIF", "ICO")
+fork_waits_for(_SETTINGS)
 
 
 @contextmanager
@@ -273,6 +279,7 @@ def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 
 _FILTERS = threading.Lock()
+fork_waits_for(_FILTERS)
 
 
 def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
@@ -295,13 +302,13 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
 
     Raises ImageError, or what Pillow does: for use under `decoding`.
     """
-    Image.preinit()
+    _import_plugins()
     file.seek(0)
     prefix = file.read(16)
     reasons = []
     for name in FORMATS:
         if name not in Image.OPEN:
-            Image.init()
+            _import_plugins(every=True)
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory is None:
             reasons.append(f"this Pillow has no decoder for {name}")
@@ -317,6 +324,12 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     known = ", ".join(FORMATS)
     why = f" ({'; '.join(reasons)})" if reasons else ""
     raise ImageError(f"not a picture this library reads{why}; it reads {known}")
+
+
+@cache
+def _import_plugins(every: bool = False) -> None:
+    with loading:
+        Image.init() if every else Image.preinit()
 
 
 def _open_as(name: str, factory: Any, file: IO[bytes], max_pixels: int) -> Any:

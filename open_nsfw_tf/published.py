@@ -63,9 +63,18 @@ PUBLISHED = {
 }
 
 
-def cache_folder() -> Path:
-    """The folder of downloaded weights and built graphs; it may not exist yet."""
-    return user_cache_path("open_nsfw_tf")
+NO_CACHE = "the user's cache: no home folder is known; set HOME or XDG_CACHE_HOME"
+
+
+def cache_folder() -> Path | None:
+    """The folder of downloaded weights and built graphs; it may not exist yet.
+
+    None where there is none: the user is unknown, and HOME is not set.
+    """
+    try:
+        return user_cache_path("open_nsfw_tf")
+    except RuntimeError:
+        return None
 
 
 def verify(path: Path, copy: Published) -> None:
@@ -126,6 +135,8 @@ def fetch_weights(
         names = ", ".join(key for key, known in PUBLISHED.items() if known.url)
         raise WeightsError(f"no copy to download is called {name!r}: choose of {names}")
     target = Path(folder) if folder is not None else cache_folder()
+    if target is None:
+        raise WeightsError(f"cannot download into {NO_CACHE}, or name a folder")
     path = target / copy.file
     if path.is_file() and git_blob(path) == copy.git_blob:
         return path

@@ -20,6 +20,7 @@ from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.formats import FORMATS, check_size, detect, module, reading
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.published import (
+    NO_CACHE,
     PUBLISHED,
     Published,
     cache_folder,
@@ -67,9 +68,12 @@ def places() -> list[Place]:
     found = [Place(f"${ENVIRONMENT}", Path(named) if named else None)]
     here = Path("weights")
     found.append(Place(f"./{here}/ ({', '.join(FILES)})", _first(here)))
+    folder = cache_folder()
+    if folder is None:
+        found.append(Place(NO_CACHE, None))
     for key, copy in PUBLISHED.items():
-        if copy.url:
-            path = cache_folder() / copy.file
+        if copy.url and folder:
+            path = folder / copy.file
             found.append(Place(str(path), path if path.is_file() else None, key))
     for key, copy in PUBLISHED.items():
         if copy.package:
@@ -124,7 +128,7 @@ def find_weights(
             try:
                 return fetch_weights(key)
             except WeightsError as error:
-                tried.append(str(error))
+                tried += [str(error)] if str(error) not in tried else []
     raise WeightsError(
         f"no weights found; looked at: {'; '.join(tried)}. Install them with {INSTALL}, "
         f"or name a file with {ENVIRONMENT} or an argument"

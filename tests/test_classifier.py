@@ -2,6 +2,9 @@
 
 import gc
 import json
+import pickle
+import pwd
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,7 +19,18 @@ import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 from PIL import Image
 
-from open_nsfw_tf import Classifier, ImageError, Scores, classify
+from open_nsfw_tf import (
+    Classifier,
+    ImageError,
+    Scores,
+    WeightsError,
+    classify,
+    save_weights,
+)
+from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
+from open_nsfw_tf.preprocessing import YAHOO
+from open_nsfw_tf.published import cache_folder
+from open_nsfw_tf.weights import fetch_weights, places
 
 NAMES = list(GOLDEN["samples"])
 
@@ -249,3 +263,89 @@ def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
     )
     early, late = map(int, done.stdout.split())
     assert late <= 1.05 * early, (early, late)
+
+
+@pytest.mark.parametrize("kind", ["file", "dict", "model"])
+@pytest.mark.parametrize("engine", installed_engines())
+def test_a_classifier_is_a_value(
+    engine: str,
+    kind: str,
+    weights: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing that becomes of what it was made of changes what it answers."""
+    own = {
+        layer: {n: a.copy() for n, a in fields.items()}
+        for layer, fields in weights.items()
+    }
+    trained = TrainedModel("resnet50_thin", ("sfw", "nsfw"), YAHOO, (), own)
+    cache = tmp_path / "cache" / "open_nsfw_tf"
+    if (found := cache_folder()) and found.exists():
+        shutil.copytree(found, cache)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    monkeypatch.chdir(tmp_path)
+    save_weights(own, "w.npy")
+    Path("model").mkdir()
+    write_trained(Path("model"), trained)
+    monkeypatch.setenv("OPEN_NSFW_TF_WEIGHTS", "w.npy")
+    made = [
+        Classifier(engine)
+        if kind == "file"
+        else Classifier(engine, own)
+        if kind == "dict"
+        else Classifier(engine, model="model")
+    ]
+    made += [Classifier(engine, model=trained)] if kind == "model" else []
+    own["fc_nsfw"]["biases"][:] = [9, 0]
+    own["conv_1"]["weights"] = own["conv_1"]["weights"] * 2
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"another")  # in its place: who has it open sees it
+    save_weights(own, "w.npy")
+    shutil.rmtree(cache.parent, ignore_errors=True)  # of a dict there is none
+    shutil.rmtree("model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    path, golden = pictures.path("coffee.png"), GOLDEN["samples"]["coffee.png"]["nsfw"]
+    for classifier in made:
+        for one in (classifier, pickle.loads(pickle.dumps(classifier))):
+            scores = [one.classify(path), *one.classify_many([path] * 9)]
+            assert len(scores) == 10
+            assert all(abs(s.nsfw - golden) <= SCORE_TOLERANCE for s in scores)
+            assert one.classes == ("sfw", "nsfw")
+
+
+def test_a_name_that_no_file_can_have_is_a_row(classifier: Classifier) -> None:
+    good = pictures.path("coffee.png")
+    names = ["\ud83d.jpg", good, Path("a\udfff"), "\0", good]
+    found = list(classifier.classify_many(names, errors="yield"))
+    assert [type(one) for one in found] == [
+        ImageError,
+        Scores,
+        ImageError,
+        ImageError,
+        Scores,
+    ]
+    assert "\\ud83d.jpg: expected a path" in str(found[0])
+
+
+def test_a_user_without_a_home_has_no_cache_and_gets_scores(
+    weights_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cache_folder() is None
+    golden = GOLDEN["samples"]["coffee.png"]["nsfw"]
+    for weights in (weights_path, None):
+        found = Classifier("onnxruntime", weights).classify(pictures.path("coffee.png"))
+        assert abs(found.nsfw - golden) <= SCORE_TOLERANCE
+    with pytest.raises(WeightsError, match="no home folder is known; set HOME or XDG"):
+        fetch_weights()
+    assert sum("no home folder" in place.title for place in places()) == 1

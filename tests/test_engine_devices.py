@@ -16,8 +16,8 @@ from conftest import SCORE_TOLERANCE, installed_engines
 from open_nsfw_tf import Classifier, engines
 from open_nsfw_tf.backend import import_onnxruntime, import_tensorflow
 from open_nsfw_tf.engines import onnxruntime, openvino
+from open_nsfw_tf.engines.base import Pool
 from open_nsfw_tf.engines.device import Device, choose
-from open_nsfw_tf.engines.pool import Pool
 
 
 @pytest.mark.parametrize("name", installed_engines())
@@ -99,7 +99,7 @@ def test_directml_is_used_by_one_thread_at_a_time(
 ) -> None:
     monkeypatch.setattr(Session, "started", "DmlExecutionProvider")
     engine = onnxruntime.Engine(weights_path, device="directml")
-    assert isinstance(engine.lock, type(threading.Lock()))
+    assert isinstance(engine._opened.get().lock, type(threading.Lock()))
     assert engine.session.options.enable_mem_pattern is False
 
 

@@ -24,7 +24,7 @@ from open_nsfw_tf import (
 )
 from open_nsfw_tf.architecture import BLOCKS, Block, lean_blocks
 from open_nsfw_tf.backend import import_onnxruntime
-from open_nsfw_tf.engines import ENGINES, PRECISIONS, kept, onnxruntime
+from open_nsfw_tf.engines import ENGINES, PRECISIONS, cache, onnxruntime
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.published import cache_folder
 
@@ -157,7 +157,7 @@ def test_the_graph_is_built_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     onnxruntime.Engine(weights_path)
     (graph_file,) = (cache_folder() / "graphs").iterdir()
-    monkeypatch.setattr(kept, "load_weights", None)  # not to be called again
+    monkeypatch.setattr(cache, "load_weights", None)  # not to be called again
     onnxruntime.Engine(weights_path)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -168,7 +168,7 @@ def test_the_graph_is_built_once(
     assert graph_file.read_bytes() != damaged
 
 
-def test_a_cache_that_cannot_be_kept_is_no_error(
+def test_a_cache_that_cannot_be_written_is_no_error(
     weights_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -283,11 +283,11 @@ def test_weights_that_overflow_are_no_scores(weights: Any, tmp_path: Path) -> No
         Classifier(engine="onnxruntime", weights=huge)
 
 
-def test_only_the_newest_graphs_are_kept(
+def test_only_the_newest_graphs_are_cached(
     weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept, "MAX_KEPT", 2)
+    monkeypatch.setattr(cache, "MAX_CACHED", 2)
     changed = deepcopy(weights)
     for number in range(3):
         changed["fc_nsfw"]["biases"] += np.float32(1)

@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from open_nsfw_tf import plots
 from open_nsfw_tf.evaluate import (
     Criterion,
     Evaluation,
@@ -20,10 +19,11 @@ from open_nsfw_tf.evaluate import (
     positive_columns,
 )
 from open_nsfw_tf.evaluate import thresholds as choose
-from open_nsfw_tf.evaluate.bootstrap import GROUPS, intervals, paired, rate_interval
-from open_nsfw_tf.evaluate.compare import mcnemar
-from open_nsfw_tf.evaluate.figures import BINS, calibration
-from open_nsfw_tf.evaluate.ranking import rank, thinned
+from open_nsfw_tf.evaluate.bootstrap import GROUPS, intervals, rate_interval
+from open_nsfw_tf.evaluate.comparison import mcnemar, paired
+from open_nsfw_tf.evaluate.metrics import BINS, calibration
+from open_nsfw_tf.evaluate.thresholds import rank, thinned
+from open_nsfw_tf.report import plots
 
 # Four nsfw, four sfw. Of the 16 pairs 13 stand rightly, and .7 against .7 is a half.
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
@@ -59,7 +59,7 @@ def test_figures_by_hand() -> None:
     assert (one.chosen.fpr, one.chosen.fnr, one.chosen.accuracy) == (0.25, 0.25, 0.75)
     assert (one.chosen.precision, one.chosen.recall) == (0.75, 0.75)
     assert (one.chosen.f1, one.chosen.flagged) == (0.75, 0.5)
-    assert not one.said
+    assert not one.notes
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_threshold_fits() -> None:
     one = evaluate(labels, scores, Criterion(max_fpr=0.1), bootstrap=0)
     assert one.chosen is None
     assert one.threshold == 0.5
-    assert one.said == (
+    assert one.notes == (
         "no threshold of 0 to 1 gives at most 10 % of the negatives flagged",
         (
             "no band of review keeps both shares of errors: too many pictures of the "
@@ -118,7 +118,7 @@ def test_no_band_is_told() -> None:
     scores = np.array([0.9, 0.8, 1.0, 1.0])
     found = evaluate(np.array([True, True, False, False]), scores, bootstrap=0)
     assert len(found.bands) == 1
-    assert any("no band of review" in line for line in found.said)
+    assert any("no band of review" in line for line in found.notes)
 
 
 def test_bands_by_hand() -> None:
@@ -417,7 +417,9 @@ def test_one_class_only(only: bool, word: str) -> None:
     one = evaluate(labels, np.linspace(0, 1, 5), Criterion(threshold=0.5))
     assert one.figures["roc_auc"] is one.figures["average_precision"] is None
     assert one.figures["brier_score"] is not None
-    assert one.said[0].startswith(f"every picture is {word}: ROC and average precision")
+    assert one.notes[0].startswith(
+        f"every picture is {word}: ROC and average precision"
+    )
     assert set(one.intervals) == {"precision", "fnr" if only else "fpr"} | (
         {"recall"} if only else set()
     )
@@ -463,7 +465,7 @@ def test_bad_criteria(criterion: Any, words: str) -> None:
         by_hand(**criterion)
 
 
-@pytest.mark.parametrize("module", ["evaluate.figures", "plots"])
+@pytest.mark.parametrize("module", ["evaluate.metrics", "report.plots"])
 def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"open_nsfw_tf.{module}.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'open_nsfw_tf\[evaluate\]'"):

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # From the ground up. Rooms of one row do not import each other, but for the parts of a
 # folder, which may import the folder's own `__init__`.
 ROWS = [
-    ["messages", "pipeline", "filetype"],
+    ["messages", "pipeline", "filetype", "forks"],
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores", "folding"],
     ["formats", "published", "image_decode", "samples"] + ["image_resize"],

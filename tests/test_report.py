@@ -13,12 +13,16 @@ import pictures
 import pytest
 from PIL import Image
 
-from open_nsfw_tf import plots
-from open_nsfw_tf.evaluate import Criterion, Labels, evaluate, join
-from open_nsfw_tf.evaluate.judgement import Judgement, judge_cases
-from open_nsfw_tf.report import html, write_report
-from open_nsfw_tf.report.parts import exact, percent
-from open_nsfw_tf.report.thumbnails import SIDE, thumbnail
+from open_nsfw_tf.evaluate import (
+    Criterion,
+    EvaluationReport,
+    Labels,
+    evaluate,
+    evaluate_joined,
+    join,
+)
+from open_nsfw_tf.report import html, plots, write_report
+from open_nsfw_tf.report.page import SIDE, exact, percent, thumbnail
 from open_nsfw_tf.tables import Table
 
 EVIL = (
@@ -29,7 +33,7 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-def judged(
+def made(
     rows: int = 600,
     names: tuple[str, ...] = ("scores",),
     classes: tuple[str, ...] = ("sfw", "nsfw"),
@@ -37,7 +41,7 @@ def judged(
     paths: list[str] | None = None,
     root: str = ".",
     bootstrap: int = 50,
-) -> Judgement:
+) -> EvaluationReport:
     rng = np.random.default_rng(len(names))
     labels = rng.integers(len(classes), size=rows)
     paths = (paths or []) + [f"p/{'long' * (i % 40)}{i}.jpg" for i in range(rows)]
@@ -54,8 +58,10 @@ def judged(
         )
     known = Labels(paths[:rows], [classes[i] for i in labels], root, "labels")
     known.paths[7] = "elsewhere.jpg"
-    cases = join(tables, known)
-    return judge_cases(cases, criterion, positive=classes[-1:], bootstrap=bootstrap)
+    joined = join(tables, known)
+    return evaluate_joined(
+        joined, criterion, positive=classes[-1:], bootstrap=bootstrap
+    )
 
 
 class Parsed(HTMLParser):
@@ -78,7 +84,7 @@ class Parsed(HTMLParser):
 
 def test_nothing_of_others_becomes_html() -> None:
     classes = (f"sfw{EVIL}", f"nsfw{EVIL}", f"more{EVIL}")
-    found = judged(names=(f"a{EVIL}", f"b{EVIL}"), classes=classes, paths=[EVIL] * 3)
+    found = made(names=(f"a{EVIL}", f"b{EVIL}"), classes=classes, paths=[EVIL] * 3)
     page = html(found)
     parsed = Parsed(page)
     assert not {"script", "iframe", "object", "embed", "link"} & set(parsed.tags)
@@ -93,7 +99,7 @@ def test_nothing_of_others_becomes_html() -> None:
 
 def test_one_file_is_everything(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    write_report(target, judged())
+    write_report(target, made())
     page = target.read_text(encoding="utf-8")
     assert "http:" not in page
     assert "https:" not in page
@@ -108,7 +114,7 @@ def test_one_file_is_everything(tmp_path: Path) -> None:
 
 
 def test_the_summary_tells_the_figures() -> None:
-    found = judged(criterion=Criterion(max_fnr=0.05))
+    found = made(criterion=Criterion(max_fnr=0.05))
     one = found.evaluations[0]
     words = Parsed(html(found)).words
     assert one.chosen is not None
@@ -125,18 +131,19 @@ def test_the_summary_tells_the_figures() -> None:
 
 
 def test_one_class_is_said(tmp_path: Path) -> None:
-    cases = judged().cases
-    only = cases.labels == 1
-    paths = [path for path, one in zip(cases.paths, only, strict=True) if one]
-    kept = type(cases)(
+    joined = made().joined
+    only = joined.labels == 1
+    paths = [path for path, one in zip(joined.paths, only, strict=True) if one]
+    left = type(joined)(
         paths,
-        cases.labels[only],
-        cases.classes,
-        {name: scores[only] for name, scores in cases.scores.items()},
+        joined.labels[only],
+        joined.classes,
+        {name: scores[only] for name, scores in joined.scores.items()},
         (),
         ".",
+        np.flatnonzero(only),
     )
-    page = html(judge_cases(kept))
+    page = html(evaluate_joined(left))
     words = Parsed(page).words
     assert "every picture is nsfw: ROC and average precision are undefined" in words
     assert "None: every score has a label" in words
@@ -145,7 +152,7 @@ def test_one_class_is_said(tmp_path: Path) -> None:
 
 
 def test_thousands_of_mistakes_are_a_page_still() -> None:
-    found = judged(rows=30_000, bootstrap=0, criterion=Criterion(max_fnr=0.001))
+    found = made(rows=30_000, bootstrap=0, criterion=Criterion(max_fnr=0.001))
     assert len(found.mistakes()[1]) > 5000
     page = html(found, thumbnails=0)
     assert 2000 < page.count("<li>") < 2200
@@ -172,17 +179,16 @@ def test_perfect_scores_are_drawn() -> None:
 def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pictures.sample("coffee.png").save(tmp_path / "a.png")
-    found = re.search(
-        r'base64,([^"]+)" width="(\d+)" height="(\d+)"', thumbnail("a.png", "")
-    )
-    assert found is not None
-    with Image.open(BytesIO(base64.b64decode(found[1]))) as image:
+    found = thumbnail("a.png", "")
+    with Image.open(
+        BytesIO(base64.b64decode(found["url"].split("base64,")[1]))
+    ) as image:
         assert image.format == "JPEG"
-        assert image.size == (int(found[2]), int(found[3]))
+        assert image.size == (found["width"], found["height"])
         assert max(image.size) == SIDE
     (tmp_path / "root").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "root" / "b.png")
-    assert "<img" in thumbnail("b.png", "root")
+    assert thumbnail("b.png", "root")["url"].startswith("data:image/jpeg")
     (tmp_path / "bomb.ppm").write_bytes(b"P6 9999 9999 255\n")
     (tmp_path / "words.jpg").write_text("<b>")
     for name, reason in [
@@ -192,16 +198,16 @@ def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("bomb.ppm", "9999 x 9999 pixels are more than the limit"),
         ("\0", "expected a path"),
     ]:
-        shown = thumbnail(name, "")
-        assert shown.startswith('<span class="none">no preview: ')
-        assert reason in shown
+        assert reason in thumbnail(name, "")["error"]
+    page = html(made(rows=40, criterion=Criterion(threshold=0.99)))
+    assert '<span class="none">no preview: No such file' in page
 
 
 def test_as_many_thumbnails_as_asked_for(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{i}.png") for i in range(40)]
     for path in paths:
         Image.new("RGB", (20, 30), (200, 100, 50)).save(path)
-    found = judged(rows=40, paths=paths, criterion=Criterion(threshold=0.99))
+    found = made(rows=40, paths=paths, criterion=Criterion(threshold=0.99))
     missed, wrong = found.mistakes()
     assert len(missed) > 3
     for most in (0, 3):
@@ -238,11 +244,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         size = (400, 60) if index % 2 else (60, 400)
         pictures.sample("coffee.png").resize(size).save(path)
     kinds = {
-        "one": judged(paths=paths, criterion=Criterion(max_fnr=0.01)),
-        "three": judged(
+        "one": made(paths=paths, criterion=Criterion(max_fnr=0.01)),
+        "three": made(
             names=("yahoo", "fine_tuned_on_our_own_forum_" * 3, f"third{EVIL}")
         ),
-        "classes": judged(classes=("drawings", "hentai", "neutral", "porn")),
+        "classes": made(classes=("drawings", "hentai", "neutral", "porn")),
     }
     for name, found in kinds.items():
         write_report(folder / f"{name}.html", found)

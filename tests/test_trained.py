@@ -31,10 +31,10 @@ from open_nsfw_tf.backbones.trained import (
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, inspect
+from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.export import export
 from open_nsfw_tf.formats import FORMATS
 from open_nsfw_tf.image import check_batch, pixels, tensor, yahoo_tensor
-from open_nsfw_tf.judge import judge
 from open_nsfw_tf.picture import ImageError, load_rgb
 from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 from open_nsfw_tf.tables import read_table
@@ -306,10 +306,10 @@ def test_a_table_has_the_classes(
 
 
 def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
-    found = judge([labelled], labelled, bootstrap=0, model=runs["open_nsfw"])
+    found = evaluate_files([labelled], labelled, bootstrap=0, model=runs["open_nsfw"])
     assert json.dumps(found.record())
     with pytest.raises(ValueError, match="got both"):
-        judge([labelled], labelled, weights="x", model=runs["open_nsfw"])
+        evaluate_files([labelled], labelled, weights="x", model=runs["open_nsfw"])
 
 
 @pytest.mark.ray

@@ -54,7 +54,7 @@ CostOption = Annotated[
     ),
 ]
 ThresholdOption = Annotated[
-    float | None, typer.Option(help="Or: judge this very threshold.")
+    float | None, typer.Option(help="Or: evaluate this very threshold.")
 ]
 BandOption = Annotated[
     str,
@@ -140,14 +140,15 @@ def evaluate_command(
     weights: WeightsOption = None,
     model: ModelOption = None,
 ) -> None:
-    """Judge scores by labels: curves, figures, and the threshold you want.
+    """Evaluate scores by labels: curves, figures, and the threshold you want.
 
     A picture is flagged if its score is at or above the threshold, as in
     `open-nsfw classify --threshold`.
     """
-    from open_nsfw_tf.evaluate import Criterion
-    from open_nsfw_tf.evaluate.text import lines
-    from open_nsfw_tf.judge import judge
+    from open_nsfw_tf.classifier import Classifier
+    from open_nsfw_tf.evaluate import Criterion, evaluate_files
+    from open_nsfw_tf.report import check_outputs, write_json, write_report
+    from open_nsfw_tf.report.text import lines
 
     criterion = Criterion(
         max_fnr=max_fnr,
@@ -158,7 +159,8 @@ def evaluate_command(
         threshold=threshold,
         band=_pair(band, "--band"),
     )
-    judgement = judge(
+    check_outputs({"report": report, "JSON file": json_file}, [labels, *scores])
+    found = evaluate_files(
         scores,
         labels,
         criterion,
@@ -166,14 +168,13 @@ def evaluate_command(
         names=_names(names),
         strict=strict,
         bootstrap=bootstrap,
-        report=report,
-        json_file=json_file,
-        thumbnails=thumbnails,
-        engine=engine,
-        weights=weights,
-        model=model,
+        classifier=lambda: Classifier(engine, weights, model=model),
     )
-    for line in lines(judgement):
+    if json_file is not None:
+        write_json(json_file, found)
+    if report is not None:
+        write_report(report, found, thumbnails)
+    for line in lines(found):
         print(line)
     for written in (report, json_file):
         if written is not None:

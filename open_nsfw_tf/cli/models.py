@@ -49,7 +49,7 @@ def models_command(
 
     _check_outputs({"JSON file": json_file, "figure": svg})
     if svg is not None:
-        from open_nsfw_tf.plots import import_matplotlib
+        from open_nsfw_tf.report.plots import import_matplotlib
 
         import_matplotlib()  # before the work
     rows = model_stats(classes, measure=measure)
@@ -58,7 +58,7 @@ def models_command(
     if json_file is not None:
         _write(json_file, json.dumps([row.record() for row in rows], indent=1) + "\n")
     if svg is not None:
-        from open_nsfw_tf.plots_models import trade_off
+        from open_nsfw_tf.report.plots import trade_off
 
         _write(svg, trade_off(rows))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
+from open_nsfw_tf.forks import loading
 from open_nsfw_tf.messages import shown
 
 # What a network is made of: the canonical dict, a weights file, or a trained model.
@@ -24,14 +25,21 @@ Source = Weights | Path | TrainedModel
 
 
 class Engine(Protocol):
-    """A network that is ready to answer."""
+    """A network that is ready to answer, whatever becomes of what it was made of.
+
+    A pickle of it holds the network. In a process that was forked from one that had made
+    it, it gives the same scores, or a RuntimeError at once where its library cannot.
+    """
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
 
+    def divided(self, threads: int, workers: int) -> "Engine":
+        """One of the same network for so many workers of so many threads each."""
+
 
 @dataclass(frozen=True)
-class Kind:
+class EngineSpec:
     """What can be said of an engine without loading it.
 
     Attributes:
@@ -70,19 +78,19 @@ BFLOAT16 = (
 #
 # openvino in bfloat16: 2.6 and 2.4 ms, 0.40 s, 173 and 198 MB.
 ENGINES = {
-    "onnxruntime": Kind(
+    "onnxruntime": EngineSpec(
         "onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}
     ),
-    "openvino": Kind(
+    "openvino": EngineSpec(
         "openvino", "openvino", {"float32": FLOAT32, "bfloat16": BFLOAT16}
     ),
-    "litert": Kind("ai_edge_litert", "litert", {"float32": FLOAT32}),
-    "tensorflow": Kind(
+    "litert": EngineSpec("ai_edge_litert", "litert", {"float32": FLOAT32}),
+    "tensorflow": EngineSpec(
         "tensorflow", None, {"float32": FLOAT32}, divisible=False, any_network=True
     ),
 }
 PRECISIONS = tuple(
-    dict.fromkeys(name for kind in ENGINES.values() for name in kind.precisions)
+    dict.fromkeys(name for spec in ENGINES.values() for name in spec.precisions)
 )
 
 
@@ -118,18 +126,18 @@ def create(
     if threads is not None:
         check_count(threads, "thread")
     check_count(workers, "worker")
-    kind_name = choose(name, precision, weights)
-    kind = ENGINES[kind_name]
-    if precision not in kind.precisions:
+    name = choose(name, precision, weights)
+    spec = ENGINES[name]
+    if precision not in spec.precisions:
         raise ValueError(
-            f"{kind_name} offers the precisions {', '.join(kind.precisions)}, "
+            f"{name} offers the precisions {', '.join(spec.precisions)}, "
             f"not {precision!r}"
         )
-    if find_spec(kind.package) is None:
-        raise ImportError(_missing(kind_name))
-    made: Engine = import_module(f"{__name__}.{kind_name}").Engine(
-        weights, precision, threads, device, workers
-    )
+    if find_spec(spec.package) is None:
+        raise ImportError(_missing(name))
+    with loading:
+        module = import_module(f"{__name__}.{name}")
+    made: Engine = module.Engine(weights, precision, threads, device, workers)
     return made
 
 
@@ -151,7 +159,7 @@ def choose(name: str, precision: str, weights: Source) -> str:
         ValueError, ImportError: as `create`.
     """
     other = isinstance(weights, TrainedModel) and not weights.is_open_nsfw
-    able = {key: kind for key, kind in ENGINES.items() if kind.any_network or not other}
+    able = {key: spec for key, spec in ENGINES.items() if spec.any_network or not other}
     if name == "auto":
         return _first(precision, able)
     if name not in ENGINES:
@@ -166,10 +174,10 @@ def choose(name: str, precision: str, weights: Source) -> str:
     return name
 
 
-def _first(precision: str, kinds: dict[str, Kind]) -> str:
-    names = [name for name, kind in kinds.items() if precision in kind.precisions]
+def _first(precision: str, specs: dict[str, EngineSpec]) -> str:
+    names = [name for name, spec in specs.items() if precision in spec.precisions]
     if not names:
-        offered = dict.fromkeys(p for kind in kinds.values() for p in kind.precisions)
+        offered = dict.fromkeys(p for spec in specs.values() for p in spec.precisions)
         raise ValueError(
             f"no engine offers the precision {shown(precision)!r}: choose one of "
             f"{', '.join(offered)}"
@@ -181,6 +189,6 @@ def _first(precision: str, kinds: dict[str, Kind]) -> str:
 
 
 def _missing(name: str) -> str:
-    kind = ENGINES[name]
-    what = f"'open_nsfw_tf[{kind.extra}]'" if kind.extra else kind.package
-    return f"the engine {name} needs {kind.package}: pip install {what}"
+    spec = ENGINES[name]
+    what = f"'open_nsfw_tf[{spec.extra}]'" if spec.extra else spec.package
+    return f"the engine {name} needs {spec.package}: pip install {what}"

@@ -1,13 +1,14 @@
 """LiteRT, as TensorFlow Lite is called now: exact in float32, and a small package.
 
-Making its network takes TensorFlow and ten seconds, once for a weights file: it is kept
-(see `kept`). Batches are computed a picture at a time: LiteRT plans its memory for fixed
+Making its network takes TensorFlow and ten seconds, once for a weights file: it is cached
+(see `cache`). Batches are computed a picture at a time: LiteRT plans its memory for fixed
 shapes, and larger ones are slower (11.6 against 13.1 ms a picture in batches of 16).
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,16 @@ from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
+from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
-from open_nsfw_tf.engines.kept import kept
-from open_nsfw_tf.engines.pool import Pool
 from open_nsfw_tf.engines.tensorflow import keras_network
 
 SIGNATURE = "serving_default"
 NETWORK_VERSION = 1  # raise it when `convert` makes another network
 
 
-class Engine:
+class Engine(SerializedEngine):
     """The network in LiteRT's interpreter, on the CPU.
 
     Largest difference from Caffe's scores over 103 pictures: float32 1.0e-6. float16
@@ -47,39 +48,43 @@ class Engine:
         WeightsError: the weights cannot be read or do not fit.
     """
 
-    def __init__(
-        self,
-        weights: Source,
-        precision: str = "float32",
-        threads: int | None = None,
-        device: str | None = None,
-        workers: int = 1,
-    ) -> None:
-        choose(device, ["cpu:0"], "litert")
+    @staticmethod
+    def check_device(settings: Settings) -> None:
+        """Refuse any device but the CPU."""
+        choose(settings.device, ["cpu:0"], "litert")
+
+    @staticmethod
+    def serialize(weights: Source, precision: str) -> bytes:
+        """The network as TensorFlow Lite's flatbuffer."""
         name = f"{precision}-{NETWORK_VERSION}.tflite"
-        self.network = kept(weights, name, lambda loaded: convert(loaded, precision))
-        self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
-        self.runners = Pool(self._runner, workers)
+        return cached(weights, name, lambda loaded: convert(loaded, precision))
 
-    def _runner(self) -> Any:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with without_noise():
-            # All interpreters read the weights where they lie.
-            interpreter = Interpreter(
-                model_content=self.network, num_threads=self.threads
-            )
-            interpreter.allocate_tensors()  # which tells of its delegate
-            return interpreter.get_signature_runner(SIGNATURE)
+    @staticmethod
+    def open(network: SerializedNetwork, settings: Settings) -> Pool[Any]:
+        """Interpreters' runners, which one thread at a time may use."""
+        workers = settings.workers
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
+        # All interpreters read the weights where they lie.
+        return Pool(partial(_runner, network.read(), threads), workers)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
-        with self.runners.lent() as runner:
+        runners: Pool[Any] = self._opened.get()
+        with runners.lent() as runner:
             _, classes = runner.get_output_details()["outputs"]["shape"]
             scores = np.empty((len(batch), classes), np.float32)
             for index in range(len(batch)):
                 scores[index] = runner(inputs=batch[index : index + 1])["outputs"][0]
         return scores
+
+
+def _runner(model: bytes, threads: int) -> Any:
+    with without_noise():
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()  # which tells of its delegate
+        return interpreter.get_signature_runner(SIGNATURE)
 
 
 def convert(weights: Weights | TrainedModel, precision: str = "float32") -> bytes:

@@ -1,11 +1,11 @@
 """ONNX Runtime: the default engine. Exact, and ready in a fraction of a second.
 
-The graph is built once from the weights, and kept (see `kept`), so that later runs read
+The graph is built once from the weights, and cached (see `cache`), so that later runs read
 neither the weights' format nor onnx.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.backend import CPU_PROVIDER, import_onnxruntime, open_session
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines.base import SerializedEngine, Settings
+from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
-from open_nsfw_tf.engines.kept import kept
+from open_nsfw_tf.forks import OneProcess, loading
 
 GRAPH_VERSION = 8  # raise it when a builder below makes another graph
 
@@ -42,7 +44,7 @@ class Provider:
 
 
 DEVICES = {
-    "cpu": Provider("CPUExecutionProvider", "onnxruntime", numbered=False),
+    "cpu": Provider(CPU_PROVIDER, "onnxruntime", numbered=False),
     "cuda": Provider(
         "CUDAExecutionProvider",
         "onnxruntime-gpu",
@@ -66,13 +68,21 @@ DEVICES = {
 }
 
 
-class Engine:
+# The libraries of graphics cards do not survive a fork.
+_ONE_PROCESS = {
+    provider.name: OneProcess(f"ONNX Runtime's {provider.name}")
+    for provider in DEVICES.values()
+    if provider.name != CPU_PROVIDER
+}
+
+
+class Engine(SerializedEngine):
     """The network in an ONNX Runtime session.
 
     Largest difference from Caffe's scores over 103 pictures: float32 7.6e-7; float16
     9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster; int8 .07 (.0045
     on photographs, .0008 on average), on a CPU 2.5 times as fast. int8 is
-    calibrated on samples the first time, which takes a minute, and kept then. All
+    calibrated on samples the first time, which takes a minute, and cached then. All
     threads call one session.
 
     Args:
@@ -91,39 +101,63 @@ class Engine:
         WeightsError: the weights cannot be read or do not fit.
     """
 
-    def __init__(
-        self,
-        weights: Source,
-        precision: str = "float32",
-        threads: int | None = None,
-        device: str | None = None,
-        workers: int = 1,
-    ) -> None:
-        onnxruntime = import_onnxruntime()
-        provider, chosen = _provider(onnxruntime, device)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = threads or 0
-        options.enable_mem_pattern = not provider.alone
-        self.lock = Lock() if provider.alone else nullcontext()
-        self.session = onnxruntime.InferenceSession(
-            graph(weights, precision), options, providers=[chosen]
+    @staticmethod
+    def check_device(settings: Settings) -> None:
+        """Refuse a device that this onnxruntime cannot use."""
+        _provider(import_onnxruntime(), settings.device)
+
+    @staticmethod
+    def serialize(weights: Source, precision: str) -> bytes:
+        """The ONNX graph."""
+        return graph(weights, precision)
+
+    @staticmethod
+    def open(network: SerializedNetwork, settings: Settings) -> "Session":
+        """Open a session of ONNX Runtime."""
+        provider, chosen = _provider(import_onnxruntime(), settings.device)
+        if provider.name in _ONE_PROCESS:
+            _ONE_PROCESS[provider.name].use()
+        session = open_session(
+            network.read(),
+            settings.threads or 0,
+            providers=[chosen],
+            plan_memory=not provider.alone,
         )
-        # It holds the serialized graph for changes of its providers: 24 MB for nothing.
-        self.session._model_bytes = None
-        came = self.session.get_providers()[0]
+        came = session.get_providers()[0]
         if came != provider.name:
             raise RuntimeError(
-                f"{device}: expected {provider.name}, but onnxruntime started {came}: "
-                "check the device's number, its driver and its libraries"
+                f"{settings.device}: expected {provider.name}, but onnxruntime started "
+                f"{came}: check the device's number, its driver and its libraries"
             )
-        self.input = self.session.get_inputs()[0].name
+        lock = Lock() if provider.alone else nullcontext()
+        return Session(session, session.get_inputs()[0].name, lock)
+
+    @property
+    def session(self) -> Any:
+        """The `onnxruntime.InferenceSession` of this process."""
+        return self._opened.get().session
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
-        with self.lock:
-            scores = self.session.run(None, {self.input: batch})[0]
+        opened: Session = self._opened.get()
+        with opened.lock:
+            scores = opened.session.run(None, {opened.input: batch})[0]
         return np.asarray(scores, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open session.
+
+    Attributes:
+        session: an `onnxruntime.InferenceSession`.
+        input: the name of its input.
+        lock: held while it computes; one that is always free where threads may share it.
+    """
+
+    session: Any
+    input: str
+    lock: AbstractContextManager[Any]
 
 
 def _provider(
@@ -148,7 +182,7 @@ def _provider(
 
 
 def graph(weights: Source, precision: str = "float32") -> bytes:
-    """The serialized ONNX graph of some weights, kept unless they are a dict.
+    """The serialized ONNX graph of some weights, cached unless they are a dict.
 
     Args:
         weights: the canonical dict, the path of a weights file, or a trained model of
@@ -159,7 +193,7 @@ def graph(weights: Source, precision: str = "float32") -> bytes:
         WeightsError: the weights cannot be read or do not fit.
     """
     name = f"{precision}-{GRAPH_VERSION}.onnx"
-    return kept(weights, name, BUILDERS[precision])
+    return cached(weights, name, BUILDERS[precision])
 
 
 def _float32(weights: Weights) -> bytes:
@@ -171,7 +205,8 @@ def _float16(weights: Weights) -> bytes:
 
 
 def _int8(weights: Weights) -> bytes:
-    from open_nsfw_tf.quantize import qdq, quantize, sample_batch
+    with loading:
+        from open_nsfw_tf.quantize import qdq, quantize, sample_batch
 
     network = quantize(weights, sample_batch())
     serialized: bytes = qdq.graph(network).SerializeToString(deterministic=True)
@@ -179,7 +214,8 @@ def _int8(weights: Weights) -> bytes:
 
 
 def _built(weights: Weights, dtype: type) -> bytes:
-    from open_nsfw_tf.formats import onnx_graph
+    with loading:
+        from open_nsfw_tf.formats import onnx_graph
 
     model = onnx_graph.graph(weights, dtype=dtype, lean=True)
     serialized: bytes = model.SerializeToString(deterministic=True)

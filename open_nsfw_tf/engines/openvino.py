@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
-from open_nsfw_tf.backend import import_openvino
+from open_nsfw_tf.backend import import_openvino, openvino_use
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
+from open_nsfw_tf.engines.cache import SerializedNetwork
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.onnxruntime import graph
-from open_nsfw_tf.engines.pool import Pool
+from open_nsfw_tf.forks import loading
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class Engine:
+class Engine(SerializedEngine):
     """The network in OpenVINO.
 
     Largest difference from Caffe's scores over 103 pictures: float32 1.2e-6; bfloat16
@@ -38,48 +40,57 @@ class Engine:
     Raises:
         ValueError: there is no such device, or it has not this precision.
         WeightsError: the weights cannot be read or do not fit.
+        RuntimeError: OpenVINO was used before this process was forked.
     """
 
-    def __init__(
-        self,
-        weights: Source,
-        precision: str = "float32",
-        threads: int | None = None,
-        device: str | None = None,
-        workers: int = 1,
-    ) -> None:
+    @staticmethod
+    def serialize(weights: Source, precision: str) -> bytes:
+        """The ONNX graph in float32, whatever the precision."""
+        return graph(weights)
+
+    @staticmethod
+    def open(network: SerializedNetwork, settings: Settings) -> Pool[Any]:
+        """Compile the network: requests, which one thread at a time may use."""
+        openvino_use.use()
         core = import_openvino().Core()
         found = {_ours(name): name for name in core.available_devices}
-        where = choose(device, found, "openvino")
+        device = choose(settings.device, found, "openvino")
+        hint = HINTS[settings.precision]
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "NUM_STREAMS": workers,
+            "INFERENCE_PRECISION_HINT": hint,
+            "NUM_STREAMS": settings.workers,
         }
-        if where.kind == "cpu":
+        if device.kind == "cpu":
             # Or it holds its threads to the first cores, and so does every process
             # beside this one: two of one thread each took twice the time.
             options["ENABLE_CPU_PINNING"] = False
-            if threads:
-                options["INFERENCE_NUM_THREADS"] = workers * threads
-        network = core.read_model(graph(weights))
-        compiled = core.compile_model(network, found[str(where)], options)
+            if settings.threads:
+                options["INFERENCE_NUM_THREADS"] = settings.workers * settings.threads
+        with loading:
+            model = core.read_model(network.read())
+            compiled = core.compile_model(model, found[str(device)], options)
         came = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if came != HINTS[precision]:
+        if came != hint:
             raise ValueError(
-                f"openvino cannot compute in {precision} on {where} here, only in "
-                f"{came}: choose another precision or engine"
+                f"openvino cannot compute in {settings.precision} on {device} here, only "
+                f"in {came}: choose another precision or engine"
             )
-        self.requests = Pool(compiled.create_infer_request, workers)
+        requests: Pool[Any] = Pool(compiled.create_infer_request, settings.workers)
         # Its tables of types are made at the first call, and two first calls at once
         # wait for each other for ever (2026.4: a lock of C++ against Python's).
-        self(np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
+        _infer(requests, np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
+        return requests
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
-        with self.requests.lent() as request:
-            # The scores are copied out; the batch is read where it lies.
-            scores = request.infer({0: batch}, share_inputs=True)[0]
-        return np.asarray(scores, dtype=np.float32)
+        return _infer(self._opened.get(), batch)
+
+
+def _infer(requests: Pool[Any], batch: np.ndarray) -> np.ndarray:
+    with requests.lent() as request:
+        # The scores are copied out; the batch is read where it lies.
+        scores = request.infer({0: batch}, share_inputs=True)[0]
+    return np.asarray(scores, dtype=np.float32)
 
 
 def _ours(name: str) -> str:

@@ -1,15 +1,21 @@
 """TensorFlow: `OpenNsfwModel` with folded weights behind one compiled function."""
 
-from typing import Any
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones import network_of
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines.cache import loaded
 from open_nsfw_tf.engines.device import choose
-from open_nsfw_tf.engines.kept import loaded
+from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.model import OpenNsfwModel, compile_network
 
 
@@ -35,6 +41,7 @@ class Engine:
     Raises:
         ValueError: there is no such device, or `threads` comes too late.
         WeightsError: the weights cannot be read or do not fit.
+        RuntimeError: TensorFlow was used before this process was forked.
     """
 
     def __init__(
@@ -45,22 +52,62 @@ class Engine:
         device: str | None = None,
         workers: int = 1,
     ) -> None:
-        tf = import_tensorflow()
-        self.place = None if device is None else _place(tf, device)
-        if threads is not None:
-            _set_threads(threads)
-        if tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        with tf.device(self.place):
-            self.network = keras_network(weights)  # the variables live as long as it
-            self.function = compile_network(self.network)
+        if isinstance(weights, Path):
+            weights = loaded(weights)
+        else:
+            weights = deepcopy(weights)  # what the caller does with it changes nothing
+        self.__setstate__((weights, threads, device))
+        self._opened.get()
+
+    def __getstate__(self) -> tuple[Weights | TrainedModel, int | None, str | None]:
+        return self._state
+
+    def __setstate__(
+        self, state: tuple[Weights | TrainedModel, int | None, str | None]
+    ) -> None:
+        self._state = state
+        self._opened = PerProcess(partial(_opened, *state))
+
+    def divided(self, threads: int, workers: int) -> Self:
+        """This engine: TensorFlow has one pool of threads a process."""
+        return self
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
+        opened = self._opened.get()
         tf = import_tensorflow()
-        with tf.device(self.place):
-            scores = self.function(tf.constant(batch))
+        with tf.device(opened.device):
+            scores = opened.function(tf.constant(batch))
         return np.asarray(scores.numpy(), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A compiled network.
+
+    Attributes:
+        network: the `keras.Model`, whose variables live as long as it.
+        function: from a batch to scores.
+        device: as TensorFlow calls it; None leaves it to TensorFlow.
+    """
+
+    network: Any
+    function: Any
+    device: str | None
+
+
+def _opened(
+    weights: Weights | TrainedModel, threads: int | None, device: str | None
+) -> _Opened:
+    tf = import_tensorflow()
+    device = None if device is None else _device(tf, device)
+    if threads is not None:
+        _set_threads(threads)
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    with tf.device(device):
+        network = keras_network(weights)
+        return _Opened(network, compile_network(network), device)
 
 
 def keras_network(weights: Source) -> Any:
@@ -76,14 +123,14 @@ def keras_network(weights: Source) -> Any:
     return model.keras_model
 
 
-def _place(tf: Any, name: str) -> str:
+def _device(tf: Any, name: str) -> str:
     """What TensorFlow calls a device."""
     found = [
         device.name.removeprefix("/physical_device:").lower()
         for device in tf.config.list_physical_devices()
     ]
-    device = choose(name, found, "tensorflow")
-    return f"/{device.kind.upper()}:{device.number}"
+    chosen = choose(name, found, "tensorflow")
+    return f"/{chosen.kind.upper()}:{chosen.number}"
 
 
 def _set_threads(threads: int) -> None:

@@ -18,8 +18,6 @@ GROUPS = 4096
 REPLICATES = 1000
 CHUNK = 50  # replicates in memory at once: 2 MB an array
 LEVEL = 0.95
-PAIRED_ROWS = 200_000_000  # rows drawn at most for a comparison, at least LEAST times
-LEAST = 100
 SMALLEST = 1e-15  # a probability's distance from 0 and 1, for the log loss
 
 Intervals = dict[str, tuple[float, float]]
@@ -140,11 +138,9 @@ def rate_interval(count: int, of: int) -> tuple[float, float]:
         count: how many of them, 0 to `of`.
         of: at least 1.
     """
-    beta = import_module("scipy.stats").beta  # scikit-learn brings it
-    tail = (1 - LEVEL) / 2
-    low = beta.ppf(tail, count, of - count + 1) if count else 0.0
-    high = beta.ppf(1 - tail, count + 1, of - count) if count < of else 1.0
-    return float(low), float(high)
+    stats = import_module("scipy.stats")  # scikit-learn brings it
+    found = stats.binomtest(count, of).proportion_ci(LEVEL, method="exact")
+    return float(found.low), float(found.high)
 
 
 def ranked(negatives: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,55 +162,3 @@ def ranked(negatives: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray
         "roc_auc": pairs / (true[:, 0] * false[:, 0]),
         "average_precision": np.einsum("rg,rg->r", positives, precision) / true[:, 0],
     }
-
-
-def paired(
-    positive: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> tuple[Intervals, int]:
-    """95 % intervals of how much larger the second score's figures are.
-
-    The same pictures are drawn for both. Of more than 200,000 pictures fewer replicates
-    are drawn, down to a hundred, so that the work is bounded.
-
-    Args:
-        positive: bool (N,), both classes present.
-        first: float64 (N,), 0..1.
-        second: the same.
-        replicates: how often to draw, at least 2.
-        seed: of the draws.
-
-    Returns:
-        The lower and upper end for `roc_auc`, `average_precision` and `brier_score`, and
-        the number of replicates.
-    """
-    replicates = min(replicates, max(LEAST, PAIRED_ROWS // len(positive)))
-    rng = np.random.default_rng(seed)
-    tables = [(s, edges_of(s)) for s in (first, second)]
-    places = [
-        [np.searchsorted(edges, s[of], side="right") for of in (~positive, positive)]
-        for s, edges in tables
-    ]
-    losses = [(s - positive) ** 2 for s, _ in tables]
-    gain = losses[1] - losses[0]
-    gains = [gain[~positive], gain[positive]]
-    drawn: dict[str, list[float]] = {}
-    for _ in range(replicates):
-        rows = [rng.integers(len(part), size=len(part)) for part in gains]
-        figures = []
-        for (_, edges), where in zip(tables, places, strict=True):
-            size = len(edges) + 1
-            counts = [
-                np.bincount(part[of], minlength=size)[np.newaxis]
-                for part, of in zip(where, rows, strict=True)
-            ]
-            figures.append(ranked(*counts))
-        for name, value in figures[1].items():
-            drawn.setdefault(name, []).append(float(value[0] - figures[0][name][0]))
-        change = sum(float(g[of].sum()) for g, of in zip(gains, rows, strict=True))
-        drawn.setdefault("brier_score", []).append(change / len(positive))
-    found = {name: percentiles(np.array(v), -1.0) for name, v in drawn.items()}
-    return found, replicates

@@ -174,7 +174,7 @@ def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
     plain = {*map(type, names), *map(type, labels)} <= {str}
     if plain and all(names) and all(labels):
         return names, labels  # nothing to see to, row by row
-    kept: Chunk = [], []
+    labelled: Chunk = [], []
     for row, (name, label) in enumerate(zip(names, labels, strict=True), first):
         if label is None or label == "":
             continue
@@ -187,6 +187,6 @@ def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
                 f"row {row}: expected a path and a label, got {shown(name, 40)!r} and "
                 f"{shown(label, 40)!r}"
             )
-        kept[0].append(name)
-        kept[1].append(label)
-    return kept
+        labelled[0].append(name)
+        labelled[1].append(label)
+    return labelled

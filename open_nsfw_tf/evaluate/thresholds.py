@@ -1,21 +1,122 @@
 """Thresholds: what each one costs, and which one keeps a promise.
 
-A threshold is given as the shortest decimal number that decides every picture of the
-data alike, so that it can be read, written down and passed on without changing one.
+Every curve and every threshold is read off counts at each distinct score, so they cannot
+contradict each other. A picture is flagged if its score is *at or above* the threshold,
+as in `open-nsfw classify --threshold`. A threshold is given as the shortest decimal
+number that decides every picture of the data alike, so that it can be written down and
+passed on without changing a decision.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from functools import cached_property
 
 import numpy as np
-
-from open_nsfw_tf.evaluate.ranking import Ranking
 
 STEPS = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98, 0.99)
 YAHOO = (0.2, 0.8)  # below: likely safe; above: highly probably NSFW (Yahoo's README)
 ROUNDING = 1e-9  # of a rate times a count: .05 * 60 must allow 3
+MIDDLE = 0.5
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Counts at every distinct score, from the highest down.
+
+    Attributes:
+        thresholds: float64 (K + 1,), falling; the first is infinity: nothing is flagged.
+        true_positives: int64 (K + 1,), positives that score at or above the threshold.
+        false_positives: int64 (K + 1,), negatives that do.
+    """
+
+    thresholds: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+
+    @property
+    def positives(self) -> int:
+        """How many pictures are of the positive class."""
+        return int(self.true_positives[-1])
+
+    @property
+    def negatives(self) -> int:
+        """How many pictures are of the other classes."""
+        return int(self.false_positives[-1])
+
+    @cached_property
+    def fpr(self) -> np.ndarray:
+        """Share of the negatives that is flagged, float64 (K + 1,); NaN without any."""
+        return _share(self.false_positives, self.negatives)
+
+    @cached_property
+    def tpr(self) -> np.ndarray:
+        """Share of the positives that is flagged: recall; NaN without any."""
+        return _share(self.true_positives, self.positives)
+
+    @cached_property
+    def fnr(self) -> np.ndarray:
+        """Share of the positives that is missed; NaN without any."""
+        return _share(self.positives - self.true_positives, self.positives)
+
+    @cached_property
+    def precision(self) -> np.ndarray:
+        """Share of the flagged that is positive; 1 where nothing is flagged."""
+        flagged = self.true_positives + self.false_positives
+        return np.where(flagged, self.true_positives / np.maximum(flagged, 1), 1.0)
+
+    def index(self, threshold: float) -> int:
+        """Where in the arrays the decisions of any threshold stand."""
+        rising = self.thresholds[::-1]
+        return len(rising) - 1 - int(np.searchsorted(rising, threshold, side="left"))
+
+    def both(self) -> bool:
+        """Whether there are pictures of both classes: without, no curve is defined."""
+        return bool(self.positives and self.negatives)
+
+
+def rank(positive: np.ndarray, scores: np.ndarray) -> Ranking:
+    """Count the classes at every distinct score.
+
+    Args:
+        positive: bool (N,), whether a picture is of the positive class; N at least 1.
+        scores: float64 (N,), higher for the positive class.
+    """
+    order = np.argsort(scores)[::-1]
+    ordered, hits = scores[order], positive[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    true = np.cumsum(hits, dtype=np.int64)[last]
+    return Ranking(
+        np.concatenate(([np.inf], ordered[last])),
+        np.concatenate(([0], true)),
+        np.concatenate(([0], last + 1 - true)),
+    )
+
+
+def thinned(x: np.ndarray, y: np.ndarray, most: int = 500) -> np.ndarray:
+    """The indices of the points that a figure needs to show a curve.
+
+    Points are kept where the curve has moved on by a part of `most`: no steps are lost
+    that an eye could see. First and last are always kept.
+
+    Args:
+        x: float64 (K,), of any finite range.
+        y: the same.
+        most: parts that the way along the curve is cut into.
+
+    Returns:
+        int64 (M,), rising, M at most 2 * `most` + 2.
+    """
+    step = np.abs(np.diff(x)) / max(np.ptp(x), 1e-12)
+    step += np.abs(np.diff(y)) / max(np.ptp(y), 1e-12)
+    way = np.concatenate(([0.0], np.cumsum(step)))
+    wanted = np.searchsorted(way, np.linspace(0, way[-1], 2 * most))
+    return np.unique(np.concatenate(([0], wanted, [len(x) - 1])))
+
+
+def _share(counts: np.ndarray, of: int) -> np.ndarray:
+    return counts / of if of else np.full(len(counts), np.nan)
 
 
 @dataclass(frozen=True)
@@ -325,3 +426,80 @@ def _check_share(share: float, what: str) -> None:
 def _check_least(share: float, what: str) -> None:
     if not 0 < share <= 1:
         raise ValueError(f"expected {what} above 0 and at most 1, got {share:g}")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How the threshold is chosen; at most one of the first six is given.
+
+    Attributes:
+        max_fnr: the highest threshold that misses at most this share of the positives.
+        max_fpr: the lowest that flags at most this share of the negatives.
+        min_precision: the lowest whose flagged are this purely positive.
+        min_recall: the highest that finds this share of the positives.
+        cost: what a missed positive and a wrongly flagged negative cost.
+        threshold: this very one.
+        band: the two thresholds of safe, review and block.
+    """
+
+    max_fnr: float | None = None
+    max_fpr: float | None = None
+    min_precision: float | None = None
+    min_recall: float | None = None
+    cost: tuple[float, float] | None = None
+    threshold: float | None = None
+    band: tuple[float, float] = YAHOO
+
+    def __post_init__(self) -> None:
+        given = [name for name in (*TITLES, "cost") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"expected one way to choose the threshold, got {' and '.join(given)}"
+            )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"expected a threshold of 0 to 1, got {self.threshold:g}")
+
+
+TITLES = {
+    "max_fnr": "at most {:.6g} % of the positives missed",
+    "max_fpr": "at most {:.6g} % of the negatives flagged",
+    "min_precision": "precision of at least {:.6g} %",
+    "min_recall": "recall of at least {:.6g} %",
+    "threshold": "as given",
+}
+
+
+def choose_threshold(
+    ranking: Ranking, criterion: Criterion
+) -> tuple[float | None, str, list[str]]:
+    """Choose a threshold.
+
+    Args:
+        ranking: of the pictures it is chosen on.
+        criterion: how.
+
+    Returns:
+        The threshold, or None where none fits; how it was chosen, for people; and what
+        is to be said of that.
+
+    Raises:
+        ValueError: a criterion out of range.
+    """
+    if criterion.threshold is not None:
+        title = TITLES["threshold"]
+        return criterion.threshold, title, []
+    if criterion.cost is not None:
+        missed, flagged = criterion.cost
+        title = f"lowest cost, a miss at {missed:g}, a false alarm at {flagged:g}"
+        return _found(by_cost(ranking, criterion.cost), title)
+    for name, by in CRITERIA.items():
+        wanted = getattr(criterion, name)
+        if wanted is not None:
+            return _found(by(ranking, wanted), TITLES[name].format(100 * wanted))
+    return MIDDLE, "the middle, which recommends nothing", []
+
+
+def _found(threshold: float | None, title: str) -> tuple[float | None, str, list[str]]:
+    if threshold is None:
+        return None, title, [f"no threshold of 0 to 1 gives {title}"]
+    return threshold, title, []

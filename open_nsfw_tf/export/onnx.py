@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.backend import open_session
 from open_nsfw_tf.export import Job, keras_onnx
 from open_nsfw_tf.formats.onnx_graph import INPUT, OUTPUT, graph
 from open_nsfw_tf.quantize import qdq, quantize
@@ -39,12 +39,7 @@ def _inputs(job: Job, batch: np.ndarray) -> np.ndarray:
 
 def scores(path: Path, job: Job) -> np.ndarray:
     """What ONNX Runtime answers: for all pictures at once, and for each alone."""
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(path.read_bytes())
     inputs = _inputs(job, job.batch)
     together = session.run([OUTPUT], {INPUT: inputs})[0]
     alone = [

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from open_nsfw_tf.architecture import BLOCKS, STEM, Weights
-from open_nsfw_tf.backend import import_onnxruntime
+from open_nsfw_tf.backend import open_session
 from open_nsfw_tf.formats.onnx_graph import INPUT, OUTPUT, graph
 from open_nsfw_tf.quantize import Quantized, Range, qdq
 
@@ -82,12 +82,7 @@ def _wider(at: Range, random: np.random.Generator) -> Range:
 
 
 def _run(model: bytes, batch: np.ndarray) -> np.ndarray:
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        model, options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model)
     parts = np.array_split(batch, max(1, len(batch) // 8))
     answers = [session.run([OUTPUT], {INPUT: part})[0] for part in parts]
     scores: np.ndarray = np.concatenate(answers)

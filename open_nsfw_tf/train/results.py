@@ -14,16 +14,17 @@ import numpy as np
 from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.judge import judge
-from open_nsfw_tf.plots import FAINT, INK, LINE, SERIES, as_file, figure
+from open_nsfw_tf.report import write_json, write_report
+from open_nsfw_tf.report.plots import FAINT, INK, LINE, SERIES, as_file, figure
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import run_folder
 from open_nsfw_tf.train.config import TrainingOptions
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.recipes import Row, best_row
 
-NEEDED = {"report": "sklearn", "figures": "matplotlib"}
+NEEDED = {"report": "sklearn", "figures": "matplotlib", "page": "jinja2"}
 INSTALL = "pip install 'open_nsfw_tf[train]'"
 PANELS = {  # of the curves: title, and of each line: column, name, dash
     "loss": (("loss", "training", "--"), ("val_loss", "validation", "-")),
@@ -174,14 +175,14 @@ def score_test_set(
     if missing:
         note(f"no report was written, as {', '.join(missing)} is missing: {INSTALL}")
         return accuracy
-    judge(
+    found = evaluate_files(
         [folder / run_folder.SCORES],
         folder / run_folder.LABELS,
         positive=positive,
         bootstrap=options.bootstrap,
-        report=folder / run_folder.REPORT,
-        json_file=folder / run_folder.EVALUATION,
     )
+    write_report(folder / run_folder.REPORT, found)
+    write_json(folder / run_folder.EVALUATION, found)
     return accuracy
 
 

@@ -1,11 +1,13 @@
-"""The serialized networks of weights files, kept in the user's cache.
+"""The serialized networks of weights files, cached in the user's folder.
 
 Building one takes from a fraction of a second (ONNX) to ten (LiteRT, by way of
-TensorFlow). So a network that was built from a file is kept under the file's SHA-256,
+TensorFlow). So a network that was built from a file is cached under the file's SHA-256,
 and later runs read neither the weights' format nor the library that builds it.
 """
 
 import hashlib
+import mmap
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,20 +16,58 @@ import numpy as np
 from open_nsfw_tf.architecture import Weights, WeightsError
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.forks import loading
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.published import cache_folder, sha256
 from open_nsfw_tf.weights import load_weights
 
-MAX_KEPT = 8  # networks, of 6 to 24 MB each
-CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a kept file
+MAX_CACHED = 8  # networks, of 6 to 24 MB each
+CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file
 
 
-def kept(weights: Source, name: str, build: Callable[[Weights], bytes]) -> bytes:
+class SerializedNetwork:
+    """The bytes of a network, which nothing can change any more.
+
+    Whoever made an engine of them needs them again only for another engine of the same
+    network, or in a forked process. Meanwhile their 24 MB stand in a temporary file
+    without a name; in memory where there is no room for one.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+        self._file: mmap.mmap | None = None
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                # Holds the file without its descriptor, which a daemon may close.
+                self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return
+
+    def read(self) -> bytes:
+        """The bytes; the first reader gets those that are still in memory."""
+        data = self._data
+        if self._file is None:
+            assert data is not None
+            return data
+        self._data = None
+        if data is None:
+            data = self._file[:]
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self._file.madvise(mmap.MADV_DONTNEED)  # out of this process's memory
+        return data
+
+    def __reduce__(self) -> tuple[type, tuple[bytes]]:
+        return SerializedNetwork, (self.read(),)
+
+
+def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> bytes:
     """The serialized network of some weights.
 
     Args:
         weights: the path of a weights file in any known format or a trained model,
-            whose network is kept; or the canonical dict, whose network is built every
+            whose network is cached; or the canonical dict, whose network is built every
             time.
         name: of the network among those of the same weights; it must change whenever
             `build` makes another one: ``float32-2.onnx``.
@@ -38,12 +78,14 @@ def kept(weights: Source, name: str, build: Callable[[Weights], bytes]) -> bytes
     """
     if isinstance(weights, dict):
         return build(weights)
-    digest = _digest(weights)
-    path = cache_folder() / "graphs" / f"{digest}-{name}"
+    folder = cache_folder()
+    if folder is None:
+        return build(loaded(weights))
+    path = folder / "graphs" / f"{_digest(weights)}-{name}"
     network = _read(path)
     if network is None:
         network = build(loaded(weights))
-        _keep(path, network)
+        _write(path, network)
     return network
 
 
@@ -55,7 +97,10 @@ def loaded(weights: Source) -> Weights:
     """
     if isinstance(weights, TrainedModel):
         return weights.weights
-    return weights if isinstance(weights, dict) else load_weights(weights)
+    if isinstance(weights, dict):
+        return weights
+    with loading:  # it imports the library of the file's format
+        return load_weights(weights)
 
 
 def _digest(weights: Path | TrainedModel) -> str:
@@ -78,16 +123,17 @@ def _digest_of_arrays(weights: Weights) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """A network whose last 32 bytes, its own checksum, fit."""
+    """A network that is followed by 32 bytes, its own checksum, which fit."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            network, digest = file.read(max(0, size - CHECKSUM)), file.read()
     except OSError:
         return None
-    network, digest = data[:-CHECKSUM], data[-CHECKSUM:]
     return network if hashlib.sha256(network).digest() == digest else None
 
 
-def _keep(path: Path, network: bytes) -> None:
+def _write(path: Path, network: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -95,7 +141,7 @@ def _keep(path: Path, network: bytes) -> None:
         # Those that others are writing begin with a dot.
         found = path.parent.glob("[!.]*")
         by_age = sorted(found, key=lambda one: one.stat().st_mtime)
-        for old in by_age[:-MAX_KEPT]:
+        for old in by_age[:-MAX_CACHED]:
             old.unlink()
     except OSError:
         return  # no cache on a read-only or full disk: only slower next time

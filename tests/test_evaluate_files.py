@@ -1,4 +1,4 @@
-"""From files to a judgement: the command, its files, the example."""
+"""From files to a report: the command, its files, the example."""
 
 import csv
 import json
@@ -13,8 +13,10 @@ from typing import Any
 import pictures
 import pytest
 
+from open_nsfw_tf import Classifier
 from open_nsfw_tf.evaluate import Criterion
-from open_nsfw_tf.judge import ON_THE_FLY, judge
+from open_nsfw_tf.evaluate.evaluation import ON_THE_FLY, evaluate_files
+from open_nsfw_tf.report import write_json, write_report
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).parent / "open-nsfw"
@@ -109,7 +111,7 @@ def test_every_way_to_choose(
             if name in names
             else tuple(float(part) for part in value.split(":"))
         )
-    found = judge(
+    found = evaluate_files(
         [folder / "scores.csv"],
         folder / "labels.csv",
         Criterion(**chosen),
@@ -151,14 +153,14 @@ def test_swapped_classes(folder: Path) -> None:
 
 def test_json_where_no_threshold_fits(folder: Path) -> None:
     write(folder / "scores.csv", {**SCORES, "c.jpg": 1.0})
-    found = judge(
+    found = evaluate_files(
         [folder / "scores.csv"],
         folder / "labels.csv",
         Criterion(max_fpr=0.1),
-        json_file=folder / "out.json",
-        report=folder / "report.html",
         bootstrap=0,
     )
+    write_json(folder / "out.json", found)
+    write_report(folder / "report.html", found)
     assert found.evaluations[0].chosen is None
     figures = json.loads((folder / "out.json").read_text())
     assert figures["roc_auc"] == pytest.approx(4 / 6)
@@ -236,7 +238,7 @@ def test_tables_of_one_name(folder: Path) -> None:
     (folder / "new").mkdir()
     shutil.copy(folder / "scores.csv", folder / "new")
     sources = [folder / "scores.csv", folder / "new" / "scores.csv"]
-    found = judge(sources, folder / "labels.csv", bootstrap=0)
+    found = evaluate_files(sources, folder / "labels.csv", bootstrap=0)
     assert list(found.scores) == [str(source) for source in sources]
 
 
@@ -250,16 +252,19 @@ def test_pictures_are_scored_on_the_fly(
             shutil.copy(pictures.path(name), tmp_path / "data" / label)
     (tmp_path / "data" / "sfw" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     data = tmp_path / "data"
-    found = judge([data], data, weights=weights_path, report=tmp_path / "r.html")
+    found = evaluate_files(
+        [data], data, classifier=lambda: Classifier(weights=weights_path)
+    )
+    write_report(tmp_path / "r.html", found)
     assert list(found.scores) == [ON_THE_FLY]
-    for path, score in zip(found.cases.paths, found.scores[ON_THE_FLY], strict=True):
+    for path, score in zip(found.joined.paths, found.scores[ON_THE_FLY], strict=True):
         assert score == pytest.approx(classifier.classify(path).nsfw, abs=1e-6)
     assert found.evaluations[0].figures["roc_auc"] == 1  # the retina scores highest
-    (problem,) = found.cases.problems
+    (problem,) = found.joined.problems
     assert (problem.kind, problem.count) == ("failed", 1)
     assert "broken.jpg" in problem.examples[0]
     assert "data:image/jpeg" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    again = judge([data / "nsfw" / "retina.jpg"], data, weights=weights_path)
+    again = evaluate_files([data / "nsfw" / "retina.jpg"], data)
     assert again.evaluations[0].rows == 1
 
 
@@ -336,19 +341,19 @@ def test_outputs_are_looked_at_before_any_work(
 def test_a_table_that_is_given_twice_is_refused(folder: Path) -> None:
     tables = [folder / "scores.csv", folder / "." / ".." / folder.name / "scores.csv"]
     with pytest.raises(ValueError, match="this table is given twice"):
-        judge(tables, folder / "labels.csv", bootstrap=0)
+        evaluate_files(tables, folder / "labels.csv", bootstrap=0)
 
 
 def test_odd_scores_are_counted_and_strict_fails(folder: Path) -> None:
     odd = {"a.jpg": float("nan"), "c.jpg": 1.5, "d.jpg": float("inf")}
     write(folder / "scores.csv", {**SCORES, **odd})
-    judgement = judge([folder / "scores.csv"], folder / "labels.csv", bootstrap=0)
-    assert judgement.cases.paths == ["b.jpg", "e.jpg"]
-    found = {problem.kind: problem for problem in judgement.cases.problems}
+    report = evaluate_files([folder / "scores.csv"], folder / "labels.csv", bootstrap=0)
+    assert report.joined.paths == ["b.jpg", "e.jpg"]
+    found = {problem.kind: problem for problem in report.joined.problems}
     assert found["no_score"].examples == ("a.jpg",)
     assert found["out_of_range"].examples == ("c.jpg", "d.jpg")
     with pytest.raises(ValueError, match="strict: rows with NaN"):
-        judge([folder / "scores.csv"], folder / "labels.csv", strict=True)
+        evaluate_files([folder / "scores.csv"], folder / "labels.csv", strict=True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["out", "many"], ["out", "1", "2"]])

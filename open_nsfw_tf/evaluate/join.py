@@ -1,4 +1,4 @@
-"""Scores joined with labels: the pictures that can be judged, and what is wrong.
+"""Scores joined with labels: the pictures that have both, and what is wrong.
 
 Nothing is dropped in silence: whatever keeps a picture out is counted and named.
 """
@@ -29,6 +29,11 @@ PROBLEMS = {
     "duplicate_label": "paths labelled twice alike (used once)",
     "conflict": "paths with two different labels (left out)",
     "not_in_all": "pictures that not every table has scored (left out)",
+    # Only where what is doubtful is left out, as before files are moved by their scores:
+    "doubtful_sum": "rows whose scores do not add up to 1 (left out)",
+    "contradiction": "pictures with two rows that differ (left out)",
+    "unknown_label": "pictures whose label is no class of the table (left out)",
+    "no_label": "pictures in no class folder (left out)",
 }
 
 
@@ -57,8 +62,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cases:
-    """Pictures with a label and, from each table, scores: what can be evaluated.
+class JoinedScores:
+    """Pictures with a label and, from each table, scores.
 
     Attributes:
         paths: of the N pictures, as the first table names them.
@@ -67,6 +72,7 @@ class Cases:
         scores: by table, float64 (N, K), 0..1.
         problems: what was found wrong.
         root: the folder of the labels, where relative paths may start.
+        label_rows: int64 (N,), the row of each picture in the labels.
     """
 
     paths: list[str]
@@ -75,6 +81,7 @@ class Cases:
     scores: dict[str, np.ndarray]
     problems: tuple[Problem, ...]
     root: str
+    label_rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -84,19 +91,23 @@ class _Rows:
     keys: list[str]  # what paths are compared by
     classes: np.ndarray  # int64, of every row; UNKNOWN, or CONFLICT
     scores: np.ndarray  # float64, of every row and class
-    judged: np.ndarray  # int64, the rows that have scores and one label, each path once
+    usable: np.ndarray  # int64, the rows that have scores and one label, each path once
 
 
-UNKNOWN, CONFLICT = -2, -1
-PARTS = ("train", "test", "val", "validation")
+UNKNOWN, CONFLICT, NO_CLASS, NO_LABEL = -2, -1, -3, -4
+SPLITS = ("train", "test", "val", "validation")
 # How paths are compared: a label's and its folder to a key, a score's to the same.
-Way = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
-AS_WRITTEN: Way = (None, None)
-SPELT_ALIKE: Way = (lambda root, path: os.path.normpath(path), os.path.normpath)
-WAYS: tuple[Way, ...] = (
+Spelling = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
+AS_WRITTEN: Spelling = (None, None)
+NORMALIZED: Spelling = (lambda root, path: os.path.normpath(path), os.path.normpath)
+SPELLINGS: tuple[Spelling, ...] = (
     (lambda root, path: os.path.normpath(os.path.join(root, path)), os.path.normpath),
     (lambda root, path: os.path.abspath(os.path.join(root, path)), os.path.abspath),
     (lambda root, path: os.path.abspath(path), os.path.abspath),
+    (
+        lambda root, path: os.path.normpath(os.path.join(os.path.realpath(root), path)),
+        os.path.abspath,
+    ),
 )
 
 
@@ -105,12 +116,14 @@ def join(
     labels: Labels,
     names: Mapping[str, str] | None = None,
     strict: bool = False,
-) -> Cases:
+    leave_out_doubtful: bool = False,
+) -> JoinedScores:
     """Give every scored picture its label.
 
-    Paths are compared as they are written, but for `./` and the like. If that does not find every score, other
-    ways are tried, and the one that finds most is taken: with the labels' folder before
-    the labels' paths; as absolute paths, from that folder or the working directory.
+    Paths are compared as they are written, but for `./` and the like. If that does not
+    find every score, other spellings are tried, and the one that finds most is taken:
+    with the labels' folder before the labels' paths; as absolute paths, from that folder
+    or the working directory.
 
     Args:
         tables: of scores, by name; all with the same classes. A single column nsfw
@@ -118,13 +131,16 @@ def join(
         labels: of the pictures; upper and lower case do not matter.
         names: the class that a label stands for, where it is called otherwise.
         strict: whether a problem of the data is an error.
+        leave_out_doubtful: for whoever acts on the scores: leave out pictures with rows
+            that contradict each other or do not add up to 1, or with a label that is
+            empty or no class, rather than use the first, or raise.
 
     Raises:
         ValueError: a label that is no class, tables with different classes, no picture
             with both a label and a score, or with `strict` any problem.
     """
     classes = _classes(tables)
-    indices = _indices(labels, classes, names or {})
+    indices = _indices(labels, classes, names or {}, leave_out_doubtful)
     known, label_keys, found = _matched(labels, indices, tables)
     problems: list[Problem] = []
     if len(known) < len(label_keys):
@@ -136,11 +152,11 @@ def join(
         }
     rows = {}
     for name, table in tables.items():
-        said: list[Problem] = []
-        rows[name] = _rows(table, *found[name], classes, said)
-        _compare(rows[name], known, said)
+        own: list[Problem] = []
+        rows[name] = _rows(table, *found[name], classes, own, leave_out_doubtful)
+        _add_unscored(rows[name], known, own)
         several = name if len(tables) > 1 else ""
-        problems += [Problem(p.kind, p.count, p.examples, several) for p in said]
+        problems += [Problem(p.kind, p.count, p.examples, several) for p in own]
     chosen = _common(list(rows.values()), problems)
     first = next(iter(tables))
     if not len(chosen[0]):
@@ -148,13 +164,17 @@ def join(
     if strict and problems:
         raise ValueError(f"strict: {'; '.join(map(str, problems))}")
     pairs = zip(rows.items(), chosen, strict=True)
-    return Cases(
+    row_of = {key: row for row, key in enumerate(label_keys)}
+    return JoinedScores(
         [tables[first].paths[row] for row in chosen[0].tolist()],
         rows[first].classes[chosen[0]],
         classes,
         {name: one.scores[which] for (name, one), which in pairs},
         tuple(problems),
         labels.root,
+        np.array(
+            [row_of[rows[first].keys[row]] for row in chosen[0].tolist()], np.int64
+        ),
     )
 
 
@@ -182,24 +202,35 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
 
 
 def _indices(
-    labels: Labels, classes: tuple[str, ...], names: Mapping[str, str]
+    labels: Labels,
+    classes: tuple[str, ...],
+    names: Mapping[str, str],
+    leave_out_unknown: bool,
 ) -> dict[str, int]:
     """The class's index of every label that occurs."""
     by_name = {name.casefold(): index for index, name in enumerate(classes)}
+    for label, name in names.items():
+        if leave_out_unknown and name.casefold() not in by_name:
+            raise ValueError(
+                f"{shown(label)} = {shown(name)}: the table's classes are "
+                f"{', '.join(map(shown, classes))}"
+            )
     meant = {label.casefold(): name for label, name in names.items()}
     found = {}
     for label in Counter(labels.labels):
         plain = label.strip().casefold()
-        found[label] = by_name.get(meant.get(plain, plain).casefold(), -1)
+        found[label] = by_name.get(meant.get(plain, plain).casefold(), NO_CLASS)
+    if leave_out_unknown:
+        return {label: index if label else NO_LABEL for label, index in found.items()}
     unknown = [label for label, index in found.items() if index < 0]
     if unknown:
         listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        part = next((label for label in unknown if label.casefold() in PARTS), None)
+        part = next((label for label in unknown if label.casefold() in SPLITS), None)
         hint = "say what a label stands for, such as --map porn=nsfw"
         if part and os.path.isdir(os.path.join(labels.source, part)):
             folder = os.path.join(labels.source, part)
-            hint = f"{part} is a part of the pictures, no class: name {shown(folder)}"
+            hint = f"{part} is a split of the pictures, no class: name {shown(folder)}"
         raise ValueError(
             f"{shown(labels.source)}: {listed}{more}: no such class in the scores, "
             f"which have {', '.join(shown(name, 40) for name in classes)}; {hint}"
@@ -215,15 +246,13 @@ def _matched(
 ) -> tuple[dict[str, int], list[str], Found]:
     """The class of every labelled path, and of every table's rows.
 
-    Paths are made comparable in the way that gives most rows a class.
+    Paths are compared in the spelling that gives most rows a class.
     """
     best, most = None, -1
     of_labels = [indices[label] for label in labels.labels]
     # ./a.jpg is a.jpg; most paths need no such care, which takes a second a million.
-    careful = any(
-        map(_is_odd, chain(labels.paths, *(t.paths for t in tables.values())))
-    )
-    for of_label, of_score in (SPELT_ALIKE if careful else AS_WRITTEN, *WAYS):
+    odd = any(map(_is_odd, chain(labels.paths, *(t.paths for t in tables.values()))))
+    for of_label, of_score in (NORMALIZED if odd else AS_WRITTEN, *SPELLINGS):
         keys = labels.paths
         if of_label:
             keys = [of_label(labels.root, path) for path in keys]
@@ -237,7 +266,7 @@ def _matched(
             best, most = (known, keys, found), hits
         if hits == sum(map(len, tables.values())):
             break
-    assert best is not None  # there is at least one way
+    assert best is not None  # there is at least one spelling
     return best
 
 
@@ -270,6 +299,7 @@ def _rows(
     found: np.ndarray,
     classes: tuple[str, ...],
     problems: list[Problem],
+    leave_out_doubtful: bool,
 ) -> _Rows:
     columns = dict(table.columns)
     if len(columns) == 1:
@@ -281,45 +311,59 @@ def _rows(
     good = ~failed & ~missing & ~odd
     with np.errstate(invalid="ignore"):  # of infinities, which are odd already
         sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
+    if leave_out_doubtful:
+        good &= ~sums
     reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
     _add(problems, "failed", reasons, int(failed.sum()))
     kinds = {
         "no_score": missing,
         "out_of_range": odd,
-        "sum": sums,
+        "doubtful_sum" if leave_out_doubtful else "sum": sums,
         "unlabelled": good & (found == UNKNOWN),
+        "unknown_label": found == NO_CLASS,
+        "no_label": found == NO_LABEL,
     }
     for kind, which in kinds.items():
         where = np.flatnonzero(which)
         _add(problems, kind, (keys[i] for i in where[:NAMED]), len(where))
-    judged = np.flatnonzero(good & (found >= 0))
+    usable = np.flatnonzero(good & (found >= 0))
     if len(set(keys)) < len(keys):
         twice = [key for key, n in Counter(keys).items() if n > 1]
         _add(problems, "duplicate", twice)
         first: dict[str, int] = {}
-        for row in judged.tolist():
-            first.setdefault(keys[row], row)
-        judged = np.array(list(first.values()), np.int64)
-    return _Rows(keys, found, scores, judged)
+        contradictions: dict[str, None] = {}
+        for row in usable.tolist():
+            other = first.setdefault(keys[row], row)
+            if other != row and not np.array_equal(scores[other], scores[row]):
+                contradictions[keys[row]] = None
+        if leave_out_doubtful:
+            _add(problems, "contradiction", contradictions)
+            first = {
+                key: row for key, row in first.items() if key not in contradictions
+            }
+        usable = np.array(list(first.values()), np.int64)
+    return _Rows(keys, found, scores, usable)
 
 
 def _common(rows: list[_Rows], problems: list[Problem]) -> list[np.ndarray]:
     """For every table the rows of the pictures that all tables have."""
     if len(rows) == 1:
-        return [rows[0].judged]
-    places = [{one.keys[row]: row for row in one.judged.tolist()} for one in rows]
-    everyone = dict.fromkeys(key for place in places for key in place)
-    common = [key for key in everyone if all(key in place for place in places)]
+        return [rows[0].usable]
+    by_key = [{one.keys[row]: row for row in one.usable.tolist()} for one in rows]
+    everyone = dict.fromkeys(key for table in by_key for key in table)
+    common = [key for key in everyone if all(key in table for table in by_key)]
     shared = set(common)
     _add(problems, "not_in_all", [key for key in everyone if key not in shared])
-    return [np.array([place[key] for key in common], np.int64) for place in places]
+    return [np.array([table[key] for key in common], np.int64) for table in by_key]
 
 
 def _reason(path: str, error: str | None) -> str:
     return error if error and path in error else f"{path}: {error}"
 
 
-def _compare(rows: _Rows, known: Mapping[str, int], problems: list[Problem]) -> None:
+def _add_unscored(
+    rows: _Rows, known: Mapping[str, int], problems: list[Problem]
+) -> None:
     scored = set(rows.keys)
     _add(problems, "unscored", [key for key in known if key not in scored])
 
@@ -340,9 +384,9 @@ def _nothing(
 ) -> str:
     name, table = next(iter(tables.items()))
     score = shown(table.paths[0]) if table.paths else "no rows at all"
-    said = "; ".join(str(p) for p in problems if p.kind not in ("unscored",))
+    others = "; ".join(str(p) for p in problems if p.kind != "unscored")
     return (
         f"no picture has both a score and a label: {shown(name)} has paths such as "
         f"{score}, {shown(labels.source)} such as {shown(labels.paths[0])}; "
-        f"score the pictures that are labelled{f' ({said})' if said else ''}"
+        f"score the pictures that are labelled{f' ({others})' if others else ''}"
     )

@@ -1,9 +1,8 @@
-"""A judgement as lines for a terminal."""
+"""The report of an evaluation as lines for a terminal."""
 
 from collections.abc import Iterator
 
-from open_nsfw_tf.evaluate import Evaluation
-from open_nsfw_tf.evaluate.judgement import Judgement
+from open_nsfw_tf.evaluate import Evaluation, EvaluationReport
 from open_nsfw_tf.messages import shown
 
 FIGURES = {
@@ -24,21 +23,21 @@ RATES = {
 }
 
 
-def lines(judgement: Judgement) -> Iterator[str]:
+def lines(report: EvaluationReport) -> Iterator[str]:
     """The summary: data, figures, threshold, band, comparison, problems."""
-    first = judgement.evaluations[0]
+    first = report.evaluations[0]
     yield (
         f"{first.rows:,} pictures: {first.positives:,} {shown(first.positive)}, "
         f"{first.negatives:,} not"
     )
-    for problem in judgement.cases.problems:
+    for problem in report.joined.problems:
         yield f"problem: {problem}"
-    for one in judgement.evaluations:
+    for one in report.evaluations:
         yield ""
-        if len(judgement.evaluations) > 1:
+        if len(report.evaluations) > 1:
             yield shown(one.name)
         yield from _figures(one)
-    for comparison in judgement.comparisons:
+    for comparison in report.comparisons:
         yield ""
         yield f"{shown(comparison.second)} against {shown(comparison.first)}"
         for name, difference in comparison.differences.items():
@@ -75,5 +74,5 @@ def _figures(one: Evaluation) -> Iterator[str]:
             f"{'band':20} {band.low!r}:{band.high!r} safe {band.safe:.1%}, review "
             f"{band.review:.1%}, block {band.block:.1%} ({band.title})"
         )
-    for line in one.said:
+    for line in one.notes:
         yield f"note: {line}"

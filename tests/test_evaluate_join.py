@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf.evaluate import Cases, Labels, join, read_labels
+from open_nsfw_tf.evaluate import JoinedScores, Labels, join, read_labels
 from open_nsfw_tf.tables import Table
 
 PATHS = ["nsfw/a.jpg", "nsfw/deep/b c.jpg", "sfw/d.jpg"]
@@ -125,7 +125,7 @@ def labelled(root: str = ".", **labels: str) -> Labels:
     return Labels(list(labels), list(labels.values()), root, "labels.csv")
 
 
-def kinds(cases: Cases) -> dict[str, tuple[int, tuple[str, ...]]]:
+def kinds(cases: JoinedScores) -> dict[str, tuple[int, tuple[str, ...]]]:
     return {p.kind: (p.count, p.examples) for p in cases.problems}
 
 
@@ -209,10 +209,10 @@ def test_one_file_by_two_spellings() -> None:
     assert kinds(cases)["conflict"] == (1, ("a.jpg",))
 
 
-def test_parts_are_no_classes(tmp_path: Path) -> None:
+def test_splits_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     labels = Labels(["train/sfw/a.jpg"], ["test"], str(tmp_path), str(tmp_path))
-    with pytest.raises(ValueError, match="test is a part of the pictures, no class"):
+    with pytest.raises(ValueError, match="test is a split of the pictures, no class"):
         join({"t": table({"a.jpg": 0.1})}, labels)
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.backbones.model_stats import ModelStats
 from open_nsfw_tf.evaluate import Evaluation
-from open_nsfw_tf.evaluate.ranking import thinned
+from open_nsfw_tf.evaluate.thresholds import thinned
 from open_nsfw_tf.messages import shown
 
 # Stand-in colours and the CSS variables that they become.
@@ -49,6 +50,8 @@ THEMES = {  # light and dark, as in the report's style.css, for figures without 
 }
 INK, FAINT, LINE, PAPER, POSITIVE, NEGATIVE, REVIEW, *SERIES = COLOURS
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for who sees no colours
+GIGA = 1e9
+LONGEST = 28  # characters of a name in a legend
 SIZE = (4.6, 3.6)  # inches, of which CSS makes what fits
 RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)  # DET's ticks
 ENDS = np.array([0.0005, 0.995])  # and its axes
@@ -160,7 +163,7 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
     with figure(prefix, title) as (axes, done):
         low, high = evaluation.bands[0].low, evaluation.bands[0].high
         axes.axvspan(low, high, color=REVIEW, alpha=0.15, linewidth=0)
-        sides = (
+        classes = (
             (
                 evaluation.histogram.negatives,
                 NEGATIVE,
@@ -168,7 +171,7 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
             ),
             (evaluation.histogram.positives, POSITIVE, _cut(evaluation.positive)),
         )
-        for counts, colour, label in sides:
+        for counts, colour, label in classes:
             if counts.sum():
                 axes.stairs(
                     counts / counts.sum(),
@@ -192,7 +195,7 @@ def histogram(evaluation: Evaluation, prefix: str = "histogram") -> str:
         axes.set_xlim(0, 1)
         axes.set_xlabel("score")
         axes.set_ylabel("share of the class")
-        shares = [counts / max(counts.sum(), 1) for counts, _, _ in sides]
+        shares = [counts / max(counts.sum(), 1) for counts, _, _ in classes]
         axes.set_ylim(
             bottom=min(share[share > 0].min(initial=1) for share in shares) / 2
         )
@@ -294,11 +297,8 @@ def _styles(
 
 
 def _curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    kept = thinned(x, y)
-    return x[kept], y[kept]
-
-
-LONGEST = 28  # characters of a name in a legend
+    indices = thinned(x, y)
+    return x[indices], y[indices]
 
 
 def _cut(name: str) -> str:
@@ -322,13 +322,69 @@ def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> 
     """The chosen threshold on a curve."""
     if one.chosen is None:
         return
-    place = getattr(one.chosen, x), getattr(one.chosen, y)
-    if None not in place:
+    point = getattr(one.chosen, x), getattr(one.chosen, y)
+    if None not in point:
         axes.plot(
-            [place[0]],
-            [place[1]],
+            [point[0]],
+            [point[1]],
             marker="o",
             markersize=6,
             color=style["color"],
             markeredgecolor=PAPER,
         )
+
+
+def trade_off(rows: Sequence[ModelStats]) -> str:
+    """Published ImageNet accuracy over multiply-adds, as an SVG file.
+
+    Networks of which no accuracy is known are ticks at the bottom.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import_matplotlib()
+    with figure("models", "ImageNet accuracy against multiply-adds") as (axes, done):
+        known = [row for row in rows if row.top1 is not None]
+        for row in known:
+            _point(axes, row)
+        axes.set_xscale("log")
+        low = min((100 * (row.top1 or 0) for row in known), default=50)
+        axes.set_ylim(low - 8, 84)
+        madds = [row.madds / GIGA for row in rows] or [1.0]
+        axes.set_xlim(min(madds) / 2, max(madds) * 3)
+        unknown = [row for row in rows if row.top1 is None]
+        for row in sorted(unknown, key=lambda row: row.madds):
+            _tick(axes, row, left=row.madds < max(one.madds for one in unknown))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("multiply-adds for one picture, × 10⁹")
+        axes.set_ylabel("ImageNet top-1 accuracy, %")
+    return as_file(done[0])
+
+
+def _point(axes: Any, row: ModelStats) -> None:
+    colour, marker = (SERIES[0], "o") if row.built else (SERIES[1], "s")
+    x, y = row.madds / GIGA, 100 * (row.top1 or 0)
+    axes.plot([x], [y], marker=marker, linestyle="none", color=colour)
+    axes.annotate(
+        shown(row.name, 40),
+        (x, y),
+        xytext=(6, 3 if row.built else -9),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
+
+
+def _tick(axes: Any, row: ModelStats, left: bool) -> None:
+    """A network of unknown accuracy; its name left of its tick, or right."""
+    x = row.madds / GIGA
+    axes.axvline(x, ymax=0.04, color=FAINT, linewidth=1.4)
+    axes.annotate(
+        shown(row.name, 40),
+        (x, axes.get_ylim()[0]),
+        xytext=(-4 if left else 4, 4),
+        textcoords="offset points",
+        fontsize=8,
+        ha="right" if left else "left",
+        color=INK,
+    )

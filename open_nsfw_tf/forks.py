@@ -1,0 +1,145 @@
+"""What a forked process may use of what its parent had.
+
+A fork copies the memory of a process, and of its threads only the one that forks. In the
+child a lock that another thread held stays locked for ever, a module that was being
+imported stays half a module, and a library that gives work to its threads waits for ever.
+"""
+
+# Both have hooks at forks, which must be there before ours: while a fork waits in ours, a
+# module that comes with hooks is called after the fork and was not before it.
+import concurrent.futures.thread  # noqa: F401
+import ctypes
+import logging  # noqa: F401
+import os
+from collections.abc import Callable
+from threading import Lock, RLock
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+Thing = TypeVar("Thing")
+
+
+# Held while modules are imported and engines are opened. Standard error, which is held
+# back meanwhile, is one for all threads.
+loading = RLock()
+_waited_for: list[Any] = [loading]
+_held: list[Any] = []
+
+
+def fork_waits_for(lock: Any) -> None:
+    """Let a fork wait until no other thread holds a lock; the child finds it free.
+
+    Where one lock is taken while another is held, the outer one is registered later.
+    """
+    _waited_for.append(lock)
+
+
+class PerProcess(Generic[Thing]):
+    """A thing that a forked child makes anew, when it first needs it.
+
+    The child's copy of the thing is neither used nor freed: both may wait for threads
+    that the child has not.
+
+    Args:
+        make: makes the thing. It must not refer to the owner of this object, or the two
+            are only freed by the garbage collector.
+    """
+
+    def __init__(self, make: Callable[[], Thing]) -> None:
+        self._make = make
+        self._lock = Lock()
+        self._thing: Thing | None = None
+        _inherited.add(self)
+
+    def get(self) -> Thing:
+        """The thing; all threads of a process get the same one."""
+        thing = self._thing
+        if thing is None:
+            with self._lock:
+                if self._thing is None:
+                    self._thing = self._make()
+                return self._thing
+        return thing
+
+    def after_fork(self) -> None:
+        """Begin anew in the child."""
+        if self._thing is not None:
+            never_free(self._thing)
+        self._lock = Lock()
+        self._thing = None
+
+
+class OneProcess:
+    """A library that does not work in processes forked from one that has used it.
+
+    Args:
+        name: of the library, for the error.
+        in_use: whether the process uses it, by way of us or not.
+    """
+
+    def __init__(self, name: str, in_use: Callable[[], bool] = bool) -> None:
+        self.name = name
+        self.used = False
+        self.lost = False
+        self._in_use = in_use
+        _inherited.add(self)
+
+    def use(self) -> None:
+        """Note that this process uses the library.
+
+        Raises:
+            RuntimeError: its parent has used it before the fork.
+        """
+        if self.lost:
+            raise RuntimeError(
+                f"{self.name} was used before this process was forked, and does not "
+                "work in the child: use it only after the fork (make the Classifier in "
+                "each process; gunicorn without --preload), or start processes with "
+                "'spawn'"
+            )
+        self.used = True
+
+    def after_fork(self) -> None:
+        """Note in the child what the parent has done."""
+        self.lost = self.lost or self.used or self._in_use()
+
+
+def never_free(thing: object) -> None:
+    """Keep a thing to the end of the process, and even then do not take it down."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+_inherited: WeakSet[PerProcess[Any] | OneProcess] = WeakSet()
+
+
+def _before_fork() -> None:
+    while True:
+        locks = _waited_for[::-1]
+        for lock in locks:
+            lock.acquire()
+        if len(locks) == len(_waited_for):
+            _held[:] = locks
+            return
+        for lock in locks:  # a module came meanwhile, with a lock of its own
+            lock.release()
+
+
+def _after_in_parent() -> None:
+    locks = _held[:]
+    _held.clear()
+    for lock in locks:
+        lock.release()
+
+
+def _after_in_child() -> None:
+    _after_in_parent()
+    for one in list(_inherited):
+        one.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_in_parent,
+        after_in_child=_after_in_child,
+    )

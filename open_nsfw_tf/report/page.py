@@ -1,0 +1,182 @@
+"""The report as a page of HTML: what the template page.html is given."""
+
+import base64
+import os
+from collections.abc import Iterator
+from functools import partial
+from importlib.resources import files
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any
+
+from open_nsfw_tf import __version__
+from open_nsfw_tf.evaluate import Evaluation, EvaluationReport, OperatingPoint
+from open_nsfw_tf.evaluate.join import PROBLEMS
+from open_nsfw_tf.image import ImageError, load_rgb
+from open_nsfw_tf.messages import shown
+from open_nsfw_tf.report import plots
+from open_nsfw_tf.report.text import FIGURES, RATES
+
+THUMBNAILS = 12  # pictures in each list, where nothing else is asked for
+MAX_THUMBNAILS = 100
+LISTED = 2000  # mistakes of a kind that are listed by path
+SIDE = 176  # pixels, of a thumbnail's longer side
+QUALITY = 60  # of its JPEG: about 5 kB
+MAX_PIXELS = 50_000_000  # larger pictures get no thumbnail
+PATH_END = 45  # characters of a path that are always seen
+UNDEFINED = "–"
+COLUMNS = {  # heads of columns, which have little room
+    "fpr": "FPR",
+    "fnr": "FNR",
+    "flagged": "flagged",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "accuracy": "accuracy",
+}
+WANTED = {
+    "max_fnr": "at most {} missed",
+    "max_fpr": "at most {} wrongly flagged",
+    "min_precision": "precision of at least {}",
+    "min_recall": "recall of at least {}",
+}
+METHOD = (
+    "A picture is flagged if its score is at or above the threshold. A threshold is "
+    "written as the shortest number that decides these pictures alike. Shares, "
+    "precision and accuracy hold for the share of positives in this data. Intervals, "
+    "95 %: of rates exact (Clopper-Pearson) for the threshold as it stands; of other "
+    "figures percentile bootstrap, classes drawn apart; above 4,096 distinct scores, "
+    "neighbouring ones are drawn together. Calibration error: 15 bins of equal width."
+)
+
+
+def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
+    """The report as one page of HTML.
+
+    Args:
+        report: what to report.
+        thumbnails: how many pictures each list shows at most, 0 to `MAX_THUMBNAILS`.
+
+    Raises:
+        ValueError: too many thumbnails.
+        ImportError: jinja2 or matplotlib is not installed; the message says how to.
+    """
+    if not 0 <= thumbnails <= MAX_THUMBNAILS:
+        raise ValueError(f"expected 0 to {MAX_THUMBNAILS} thumbnails, got {thumbnails}")
+    if find_spec("jinja2") is None:
+        raise ImportError("a report needs jinja2: pip install 'open_nsfw_tf[evaluate]'")
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters.update(
+        exact=exact,
+        number=number,
+        path_end=path_end,
+        percent=percent,
+        thousands=lambda number: f"{number:,}",
+        wanted_points=lambda one: list(_wanted_points(one)),
+        words=shown,
+    )
+    folder = files(__package__)
+    missed, wrong = report.mistakes()
+    template = environment.from_string(
+        folder.joinpath("page.html").read_text(encoding="utf-8")
+    )
+    page: str = template.render(
+        report=report,
+        joined=report.joined,
+        scores=report.scores[report.evaluations[0].name],
+        missed=missed.tolist(),
+        wrong=wrong.tolist(),
+        notes=[(one, line) for one in report.evaluations for line in one.notes],
+        curves=[(title, Markup(svg)) for title, svg in _curves(report)],
+        style=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")),
+        thumbnail_of=partial(thumbnail, root=report.joined.root),
+        thumbnails=thumbnails,
+        listed=LISTED,
+        columns=COLUMNS,
+        figures=FIGURES,
+        rates=RATES,
+        problem_titles=PROBLEMS,
+        percent_range=lambda ends: (
+            f"{percent(ends[0])} to {percent(ends[1])}" if ends else ""
+        ),
+        number_range=lambda ends: "{:.4f} to {:.4f}".format(*ends) if ends else "",
+        undefined=UNDEFINED,
+        method=METHOD,
+        version=__version__,
+    )
+    return page + "\n"
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, with as many digits as tell it apart from 0 and 100."""
+    if share is None:
+        return UNDEFINED
+    value = 100 * share
+    digits = 1 if 1 <= value <= 99 or value in (0, 100) else 2
+    return f"{value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure with this many digits."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
+
+
+def exact(threshold: float) -> str:
+    """A threshold with all its digits: fewer might decide otherwise."""
+    return f"{threshold!r}".removesuffix(".0") if threshold else "0"
+
+
+def path_end(path: str) -> str:
+    """The last characters of a long path, which tell most."""
+    return path if len(path) <= PATH_END else f"…{path[-PATH_END:]}"
+
+
+def thumbnail(path: str, root: str) -> dict[str, Any]:
+    """A small copy of a picture, within the page itself.
+
+    Args:
+        path: of the picture, trusted in nothing: it may be missing, or anything else.
+        root: the folder where it may start, if it does not from the working directory.
+
+    Returns:
+        `url`, a data URL, with `width` and `height` in pixels, or `error`: why there is
+        none.
+    """
+    below = os.path.join(root, path)
+    found = path if os.path.isabs(path) or os.path.exists(path) else below
+    try:
+        picture = load_rgb(found, MAX_PIXELS)
+    except ImageError as error:
+        return {"error": str(error).removeprefix(f"{shown(found)}: ")}
+    picture.thumbnail((SIDE, SIDE))
+    file = BytesIO()
+    picture.save(file, format="JPEG", quality=QUALITY)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    width, height = picture.size
+    url = f"data:image/jpeg;base64,{data}"
+    return {"error": None, "url": url, "width": width, "height": height}
+
+
+def _curves(report: EvaluationReport) -> Iterator[tuple[str, str]]:
+    """The figures of the page, as SVG, by their titles."""
+    evaluations = report.evaluations
+    both = evaluations[0].ranking.both()
+    for title, draw in plots.CURVES.items():
+        if both or title == "Calibration":
+            yield title, draw(evaluations)
+    for index, one in enumerate(evaluations):
+        title = f"Scores by class: {shown(one.name, 60)}"
+        yield title, plots.histogram(one, f"histogram{index}")
+
+
+def _wanted_points(one: Evaluation) -> Iterator[tuple[str, OperatingPoint | None]]:
+    """The operating points that people ask for, by their titles."""
+    for name, point in one.operating_points.items():
+        kind, _, wanted = name.rpartition("_")
+        if kind in WANTED:
+            yield WANTED[kind].format(f"{100 * float(wanted):g} %"), point
+        else:
+            yield "highest F1", point

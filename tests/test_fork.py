@@ -1,0 +1,135 @@
+"""Forked and spawned processes score right, or raise at once; none hangs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pictures
+import pytest
+from conftest import GOLDEN, installed_engines
+
+TESTS = Path(__file__).parent
+PICTURE = "coffee.png"
+
+# What comes of the use of an engine or a loader in a child: the right score, a
+# RuntimeError of one line, or, where that depends on what the parent had just begun, one
+# of the two. "before": the parent has made it and not used it; a loader that was only made
+# has not touched TensorFlow yet.
+RIGHT, RAISES = {"right"}, {"raises"}
+EITHER = RIGHT | RAISES
+TABLE = {
+    #                before  after   twice   unused busy    during  pool    spawned
+    "default":       (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  None,   RIGHT),
+    "onnxruntime":   (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  RIGHT,  RIGHT),
+    "litert":        (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  RIGHT,  RIGHT),
+    "openvino":      (RAISES, RAISES, RAISES, RIGHT, RAISES, EITHER, RAISES, RIGHT),
+    "tensorflow":    (RAISES, RAISES, RAISES, RIGHT, RAISES, EITHER, RAISES, RIGHT),
+    "OpenNsfwModel": (RAISES, RAISES, RAISES, RIGHT, RAISES, EITHER, None,   RIGHT),
+    "graph loader":  (RIGHT, RAISES, RAISES, RIGHT, RAISES, EITHER, None,   RIGHT),
+    "base64 loader": (RIGHT, RAISES, RAISES, RIGHT, RAISES, EITHER, None,   RIGHT),
+    "pillow loader": (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  None,   RIGHT),
+}  # fmt: skip
+SITUATIONS = ("before", "after", "twice", "unused", "busy", "during", "pool", "spawn")
+CASES = [
+    (what, situation, expected)
+    for what, row in TABLE.items()
+    for situation, expected in zip(SITUATIONS, row, strict=True)
+    if expected
+] + [(what, "forkserver", row[-1]) for what, row in TABLE.items()]
+
+
+def run(code: list[object], timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *map(str, code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+
+
+def test_the_table_has_every_engine() -> None:
+    from open_nsfw_tf.engines import ENGINES
+
+    assert set(ENGINES) < set(TABLE)
+
+
+@pytest.mark.parametrize(("what", "situation", "expected"), CASES)
+def test_a_child_scores_right_or_raises_at_once(
+    what: str, situation: str, expected: set[str], weights_path: Path
+) -> None:
+    if what in ("openvino", "litert") and what not in installed_engines():
+        pytest.skip(f"{what} is not installed")
+    script = TESTS / "fork_cases.py"
+    golden = GOLDEN["samples"][PICTURE]["nsfw"]
+    done = run([script, what, situation, pictures.path(PICTURE), golden])
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.splitlines()
+    assert found
+    for line in found:
+        library = "OpenVINO" if what == "openvino" else "TensorFlow"
+        refused = f"RuntimeError: {library} was used before this process was forked"
+        if line.startswith(refused):
+            assert "gunicorn without --preload" in line
+            assert "'spawn'" in line
+            line = "raises"
+        assert line in expected, (line, done.stderr)
+    if (situation, expected) != ("during", EITHER):
+        assert not done.stderr  # h5py, imported meanwhile, complains of its own hooks
+
+
+LOOKED_UP = """
+import os, signal, sys, threading, time
+import open_nsfw_tf
+thread = threading.Thread(target=lambda: open_nsfw_tf.classify(sys.argv[1]))
+thread.start()
+time.sleep(0.02)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    print(open_nsfw_tf.classify(sys.argv[1]).nsfw, flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+thread.join()
+"""
+
+QUIET = """
+import os, threading, time
+from open_nsfw_tf.backend import import_tensorflow
+thread = threading.Thread(target=import_tensorflow)
+thread.start()
+time.sleep(0.3)
+child = os.fork()
+if not child:
+    os.write(2, b"heard")
+    os._exit(0)
+os.waitpid(child, 0)
+thread.join()
+"""
+
+
+def test_a_fork_while_the_package_itself_is_imported() -> None:
+    done = run(["-c", LOOKED_UP, pictures.path(PICTURE)])
+    score, status = done.stdout.split()
+    assert abs(float(score) - GOLDEN["samples"][PICTURE]["nsfw"]) <= 5e-6
+    assert (status, done.stderr) == ("0", "")
+
+
+def test_standard_error_is_the_childs_whatever_is_imported() -> None:
+    done = run(["-c", QUIET])
+    assert done.returncode == 0
+    assert "heard" in done.stderr
+
+
+def test_a_pre_forking_server(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    example = TESTS.parent / "examples" / "prefork.py"
+    good = pictures.path(PICTURE)
+    done = run([example, *[good] * 6, tmp_path / "broken.jpg"])
+    assert (done.returncode, done.stderr) == (0, "")
+    *rows, broken = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    assert len(rows) == 6
+    for row in rows:
+        expected = pytest.approx(GOLDEN["samples"][PICTURE]["nsfw"], abs=5.1e-5)
+        assert float(row.split()[0]) == expected
+    assert broken.startswith("no score: <3 bytes>")
