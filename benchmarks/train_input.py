@@ -82,7 +82,7 @@ def measure(data: Data, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         batch_size=arguments.batch,
         augmentation=AUGMENTATION,
         shuffle=True,
-        cache="memory",
+        cache=True,
         drop_remainder=True,
     )
     if inputs.steps < 2:

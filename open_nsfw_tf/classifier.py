@@ -13,6 +13,7 @@ import numpy as np
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.errors import ImageError, WeightsError
 from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
@@ -27,7 +28,6 @@ from open_nsfw_tf.image import (
 )
 from open_nsfw_tf.pipeline import chunks, in_order
 from open_nsfw_tf.scores import AnyScores, Scores, scores_of
-from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
@@ -67,7 +67,7 @@ class Classifier:
             None leaves it to the engine.
         workers: threads of `classify_many`; None: one for each core.
         model: instead of weights, the folder of a trained model, or what
-            `open_nsfw_tf.trained.read_trained` gave.
+            `open_nsfw_tf.backbones.trained.read_trained` gave.
 
     Attributes:
         classes: of the scores, in their order: sfw and nsfw, or the model's.

@@ -16,6 +16,8 @@ from open_nsfw_tf.architecture import (
     is_folded,
     unfold_batch_norm,
 )
+from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.files import refuse_existing
 from open_nsfw_tf.formats import (
@@ -32,8 +34,6 @@ from open_nsfw_tf.formats import (
 from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
-from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32

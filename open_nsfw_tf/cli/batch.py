@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.item import SELECT
 from open_nsfw_tf.batch.sorting import (
@@ -36,7 +37,6 @@ from open_nsfw_tf.distributed.cluster import LOCAL
 from open_nsfw_tf.distributed.remote import is_remote
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import TrainedModel, read_trained
 
 commands = typer.Typer()
 

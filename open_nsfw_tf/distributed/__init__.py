@@ -21,6 +21,7 @@ from typing import Any
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import LABELS, Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch import Summary, columns_of, counted
 from open_nsfw_tf.batch.sources import STDIN, check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
@@ -30,7 +31,6 @@ from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parts import PartsWriter
-from open_nsfw_tf.trained import TrainedModel
 from open_nsfw_tf.weights import load_weights
 
 PART_ROWS = 1 << 14  # rows of a part at most, nearly

@@ -8,11 +8,11 @@ from PIL import Image
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel
 from open_nsfw_tf.image import YAHOO, Picture, Preprocessing, load_rgb, tensor
 from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.quantize import sample_batch
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.trained import OPEN_NSFW, TrainedModel
 
 COMPARED = 8  # pictures, where the user names none
 MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
