@@ -22,9 +22,9 @@ import onnx
 
 from benchmarks.photos import readable
 from open_nsfw_tf.architecture import BLOCKS, STEM, Weights
-from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.formats.onnx_graph import INPUT, graph
 from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.quantize import GENERATED, Quantized, Range, calibrate, qdq, quantize
 from open_nsfw_tf.quantize.samples import generated_pictures, installed_pictures
 from open_nsfw_tf.weights import load_weights
@@ -66,16 +66,16 @@ def widened(network: Quantized, random: np.random.Generator) -> Quantized:
         return replace(held, scale=held.scale * random.uniform(1, WIDEST))
 
     convolutions = {
-        place: replace(conv, output=wider(conv.output))
-        for place, conv in network.convolutions.items()
+        key: replace(conv, output=wider(conv.output))
+        for key, conv in network.convolutions.items()
     }
-    streams = {place: wider(held) for place, held in network.streams.items()}
-    entering = convolutions[STEM.place].output
+    streams = {key: wider(held) for key, held in network.streams.items()}
+    entering = convolutions[STEM.key].output
     for stage in BLOCKS:
         # Both inputs of a concatenation have one range: see `calibrate`.
-        second = stage[0].main[1].place
+        second = stage[0].main[1].key
         convolutions[second] = replace(convolutions[second], output=entering)
-        entering = streams[stage[-1].place]
+        entering = streams[stage[-1].key]
     return Quantized(convolutions, streams, network.dense)
 
 

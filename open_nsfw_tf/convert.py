@@ -1,12 +1,14 @@
 """Weights from any layout to any other, with the proof that they are the same."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from open_nsfw_tf import CallableModule
 from open_nsfw_tf.architecture import (
     LAYERS,
     Weights,
@@ -295,3 +297,6 @@ def _from_reference(folded: Weights) -> str:
 
 
 TITLES = {name: known.title for name, known in FORMATS.items()}
+
+
+sys.modules[__name__].__class__ = CallableModule

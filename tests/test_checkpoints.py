@@ -47,7 +47,7 @@ def test_a_full_disk_keeps_the_checkpoint(
 
 
 def test_a_checkpoint_holds_no_nan(tmp_path: Path, network: Any) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
 
     run_folder.write_checkpoint(tmp_path, network, {}, State(step=3))
     bad = {"velocity/0": import_tensorflow().Variable([1.0, float("inf")])}

@@ -109,8 +109,8 @@ def test_tflite(weights: Any, tmp_path: Path, precision: str) -> None:
 
 @pytest.mark.parametrize("input_type", ["tensor", "base64_jpeg", "bytes"])
 def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
     from open_nsfw_tf.export.graph import read_graph
+    from open_nsfw_tf.libraries import import_tensorflow
 
     path = tmp_path / "graphs"
     made = export("graph", path, weights, input_type=input_type, pictures=PHOTOS)
@@ -142,8 +142,8 @@ def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
 
 
 def _check_that_nan_is_refused(path: Path) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
     from open_nsfw_tf.export.graph import read_graph
+    from open_nsfw_tf.libraries import import_tensorflow
 
     tf = import_tensorflow()
     batch = np.zeros((2, 224, 224, 3), np.float32)

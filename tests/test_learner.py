@@ -23,7 +23,7 @@ def network() -> Any:
 
 
 def learner_of(model: Any, recipe: Recipe, **changes: Any) -> Any:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.train.learner import (
         Learner,
         LearnerOptions,
@@ -103,7 +103,7 @@ class Small:
     ) -> None:
         import keras
 
-        from open_nsfw_tf.backend import import_tensorflow
+        from open_nsfw_tf.libraries import import_tensorflow
         from open_nsfw_tf.train.learner import Learner, LearnerOptions
 
         strategy = strategy or import_tensorflow().distribute.get_strategy()
@@ -155,7 +155,7 @@ def test_a_step_that_overflows_is_left_out() -> None:
 OVERFLOW = """
 import sys
 import numpy as np
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 tf = import_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -204,7 +204,7 @@ def test_sixteen_bits(precision: str, batch: Any) -> None:
     ],
 )
 def test_errors_of_computing_are_one_line(kind: str, message: str) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.train.learner import one_line_errors
 
     error = getattr(import_tensorflow().errors, kind)(None, None, "first\nsecond")

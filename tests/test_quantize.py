@@ -14,8 +14,8 @@ from open_nsfw_tf.architecture import (
     Convolution,
     fold_batch_norm,
 )
-from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.quantize import (
     Quantized,
     QuantizedConv,
@@ -155,7 +155,7 @@ def test_onnx_runtime_answers_what_was_computed(
 ) -> None:
     from open_nsfw_tf.formats.onnx_graph import graph
 
-    stem = rounded.convolutions[STEM.place]
+    stem = rounded.convolutions[STEM.key]
     pixels = PIXELS.round(bordered(photos) + MEAN).astype(np.float32)
     kernel = stem.codes.astype(np.float32).reshape(-1, STEM.outputs)
     sums = patches(pixels, STEM_INSIDE) @ kernel  # whole numbers, exact in float32
@@ -230,10 +230,10 @@ def test_tensorflow_ops_have_the_same_weights_and_a_range_each(
 
 
 def test_inputs_of_a_concatenation_have_one_range(rounded: Quantized) -> None:
-    entering = rounded.convolutions[STEM.place].output
+    entering = rounded.convolutions[STEM.key].output
     for stage in BLOCKS:
-        assert rounded.convolutions[stage[0].main[1].place].output == entering
-        entering = rounded.streams[stage[-1].place]
+        assert rounded.convolutions[stage[0].main[1].key].output == entering
+        entering = rounded.streams[stage[-1].key]
 
 
 def test_nothing_to_calibrate_with_is_told(weights: Any) -> None:

@@ -525,7 +525,7 @@ def test_a_lone_worker_does_not_wait_for_ever() -> None:
 MIRRORED = """
 import sys
 from pathlib import Path
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 tf = import_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import affine_transform
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import YAHOO, Preprocessing, create_yahoo_image_loader, tensor
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.quantize.samples import generated_pictures
 from open_nsfw_tf.train import inputs as inputs_module
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation, augment, transform

@@ -140,7 +140,7 @@ def test_a_resize_to_the_pictures_own_size() -> None:
     ids=lambda steps: str(steps.resize),
 )
 def test_the_graph_loads_the_same_to_the_bit(steps: Preprocessing) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.tf_image import load_bytes_tensor
 
     tf = import_tensorflow()
@@ -533,7 +533,7 @@ def test_yahoos_network_is_exported_with_its_labels(
 def test_a_saved_model_has_the_preprocessing_in_it(
     runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
 ) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
 
     done = export(
         "savedmodel",

@@ -19,9 +19,9 @@ from open_nsfw_tf.backbones.arrays import (
 from open_nsfw_tf.backbones.head import add_head, check_head, head_shapes
 from open_nsfw_tf.backbones.registry import BACKBONES, Backbone
 from open_nsfw_tf.backbones.trained import MAX_CLASSES, HeadLayer, TrainedModel
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.image import LARGEST
+from open_nsfw_tf.libraries import import_tensorflow
 
 INITS = ("pretrained", "random")
 POOL = "pool"  # the last layer of every body

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from open_nsfw_tf.backbones.trained import HeadLayer
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 
 Tensor = Any  # a symbolic Keras tensor, float32 (N, H, W, C)
 

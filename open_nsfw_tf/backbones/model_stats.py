@@ -8,7 +8,7 @@ from typing import Any
 from open_nsfw_tf.backbones.builder import build
 from open_nsfw_tf.backbones.registry import BACKBONES
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 
 RUNS = 5  # timed; the median counts
 FLOAT32 = 4  # bytes

@@ -54,10 +54,10 @@ def _blank() -> Weights:
     """Canonical weights of zeros, without the last layer, that take hardly any memory."""
     weights: Weights = {}
     for conv in CONVOLUTIONS:
-        name = f"conv_{conv.place}"
+        name = f"conv_{conv.key}"
         weights[name] = {
             field: np.broadcast_to(np.float32(0), shape)
             for field, shape in LAYERS[name].items()
         }
-        weights[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+        weights[f"bn_{conv.key}"] = identity_batch_norm(conv.outputs)
     return weights

@@ -7,6 +7,7 @@ are within the tolerance. One module a format, each with `write` and `scores`.
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import Any, Protocol, TypedDict, Unpack, cast
 
 import numpy as np
 
+from open_nsfw_tf import CallableModule
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
@@ -305,3 +307,6 @@ def _difference(module: Module, path: Path, job: Job) -> float:
     if not len(came) or not np.isfinite(came).all():
         return float("inf")
     return float(np.abs(came - expected).max())
+
+
+sys.modules[__name__].__class__ = CallableModule

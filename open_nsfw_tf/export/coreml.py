@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.errors import ExportError
 from open_nsfw_tf.export import Job, graph_ops
 from open_nsfw_tf.export.graph_ops import NEIGHBOURS, GraphOp
 from open_nsfw_tf.export.mil import evaluate
 from open_nsfw_tf.image import MEAN_BGR, YAHOO, Preprocessing, load_rgb
+from open_nsfw_tf.libraries import import_tensorflow
 
 SUFFIX = ".mlpackage"  # Core ML goes by it
 CORE_ML_RUNS = sys.platform == "darwin"

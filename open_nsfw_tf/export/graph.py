@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
+from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
 from open_nsfw_tf.tf_image import require_finite
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from open_nsfw_tf.backend import open_session
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job, graph_ops
 from open_nsfw_tf.export.graph_ops import LAST, NEIGHBOURS, GraphOp
 from open_nsfw_tf.formats.onnx_graph import INPUT, OUTPUT, Writer, graph, packed
+from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import qdq, quantize
 
 DTYPES = {"float32": np.float32, "float16": np.float16}

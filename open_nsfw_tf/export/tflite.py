@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
-from open_nsfw_tf.backend import without_noise
 from open_nsfw_tf.engines.litert import SIGNATURE, convert, flatbuffer
 from open_nsfw_tf.errors import ExportError
 from open_nsfw_tf.export import Job
+from open_nsfw_tf.libraries import without_noise
 from open_nsfw_tf.quantize import Quantized, quantize, tf_graph
 
 # What int8 leaves alone, by the tensors' names and the operation: callers feed and get

@@ -28,9 +28,9 @@ from open_nsfw_tf.architecture import (
     Weights,
     fold_batch_norm,
 )
-from open_nsfw_tf.backend import open_session
 from open_nsfw_tf.formats.onnx_graph import INPUT, graph
 from open_nsfw_tf.image import MEAN_BGR
+from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import Quantized, QuantizedConv, Range
 
 DAMPING = 0.01  # of the mean second moment, added to each; GPTQ's own value
@@ -79,8 +79,8 @@ def edges() -> list[Edge]:
         readers: list[str] = []
         for block in stage:
             a, b, c = block.main
-            found.append(Edge((f"relu_{a.place}",), (name(a),), (name(b),)))
-            found.append(Edge((f"relu_{b.place}",), (name(b),), (name(c),)))
+            found.append(Edge((f"relu_{a.key}",), (name(a),), (name(b),)))
+            found.append(Edge((f"relu_{b.key}",), (name(b),), (name(c),)))
             writers.append(name(c))
             if block.projection:
                 writers.append(name(block.projection))
@@ -88,14 +88,14 @@ def edges() -> list[Edge]:
                 readers.append(name(a))
         last = number + 1 == len(BLOCKS)
         readers += [DENSE] if last else _entry(BLOCKS[number + 1][0])
-        streams = tuple(f"relu_{block.place}" for block in stage)
+        streams = tuple(f"relu_{block.key}" for block in stage)
         found.append(Edge(streams, tuple(writers), tuple(readers)))
     return found
 
 
 def name(conv: Convolution) -> str:
     """Of the layer in the canonical dict."""
-    return f"conv_{conv.place}"
+    return f"conv_{conv.key}"
 
 
 def _entry(block: Block) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def observe(
     from onnx import ValueInfoProto
 
     model = graph(weights)
-    last = {f"conv_{block.main[2].place}" for stage in BLOCKS for block in stage}
+    last = {f"conv_{block.main[2].key}" for stage in BLOCKS for block in stage}
     names = [
         output
         for node in model.graph.node
@@ -184,13 +184,13 @@ def _add_moments(
     def add(conv: Convolution, images: np.ndarray) -> None:
         rows = patches(images, conv).reshape(-1, conv.kernel**2 * images.shape[-1])
         products = (rows.T @ rows).astype(np.float64)
-        moments[conv.place] = moments.get(conv.place, 0.0) + products
+        moments[conv.key] = moments.get(conv.key, 0.0) + products
 
     add(STEM_INSIDE, bordered(picture) + MEAN)
     at = values["pool1"].transpose(0, 2, 3, 1)
     for block in (block for stage in BLOCKS for block in stage):
         a, b, c = block.main
-        hidden = [values[f"relu_{conv.place}"].transpose(0, 2, 3, 1) for conv in (a, b)]
+        hidden = [values[f"relu_{conv.key}"].transpose(0, 2, 3, 1) for conv in (a, b)]
         add(a, at)
         add(b, hidden[0])
         if block.projection:
@@ -198,7 +198,7 @@ def _add_moments(
             add(c, np.concatenate([hidden[1], at[:, ::step, ::step]], axis=-1))
         else:
             add(c, hidden[1])
-        at = values[f"relu_{block.place}"].transpose(0, 2, 3, 1)
+        at = values[f"relu_{block.key}"].transpose(0, 2, 3, 1)
 
 
 def bordered(batch: np.ndarray) -> np.ndarray:
@@ -266,8 +266,8 @@ def _quantized(
         conv: Convolution, kernel: np.ndarray, biases: np.ndarray, output: Range
     ) -> None:
         flat = kernel.reshape(-1, kernel.shape[-1])
-        codes, scales = round_kernel(flat, moments[conv.place])
-        network.convolutions[conv.place] = QuantizedConv(
+        codes, scales = round_kernel(flat, moments[conv.key])
+        network.convolutions[conv.key] = QuantizedConv(
             codes.reshape(kernel.shape), scales, biases.astype(np.float32), output
         )
 
@@ -277,8 +277,8 @@ def _quantized(
     add(STEM, kernel, biases, at)
     for block in (block for stage in BLOCKS for block in stage):
         a, b, c = block.main
-        inner, output = ranges[f"relu_{b.place}"], ranges[f"relu_{block.place}"]
-        add(a, *fields(a), ranges[f"relu_{a.place}"])
+        inner, output = ranges[f"relu_{b.key}"], ranges[f"relu_{block.key}"]
+        add(a, *fields(a), ranges[f"relu_{a.key}"])
         kernel, biases = fields(b)
         last, more = fields(c)
         if block.projection:
@@ -290,13 +290,13 @@ def _quantized(
             beside, biases = fields(block.projection)
             stretched = np.ones(last.shape[2] + beside.shape[2])
             stretched[: last.shape[2]] = stretch
-            moments[c.place] *= np.outer(stretched, stretched)
+            moments[c.key] *= np.outer(stretched, stretched)
             both = np.concatenate([last / stretch, beside], axis=2)
             add(c, both, more + biases, output)
         else:
             add(b, kernel, biases, inner)
             add(c, last, more, ranges[name(c)])
-            network.streams[block.place] = output
+            network.streams[block.key] = output
         at = output
     dense = weights[DENSE]
     network.dense = (dense["weights"], dense["biases"])

@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.image import Preprocessing
+from open_nsfw_tf.libraries import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf

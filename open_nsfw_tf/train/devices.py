@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.libraries import import_tensorflow
 
 DEVICES = ("one", "all")
 CLUSTER = "TF_CONFIG"  # the environment variable that names the workers

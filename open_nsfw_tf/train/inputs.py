@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
     MAX_PIXELS,
@@ -27,6 +26,7 @@ from open_nsfw_tf.image import (
     load_rgb,
     pixels,
 )
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.augment import Augmentation, augment
 from open_nsfw_tf.train.data import Split
 

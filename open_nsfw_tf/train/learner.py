@@ -18,8 +18,8 @@ import numpy as np
 
 from open_nsfw_tf.backbones import POOL
 from open_nsfw_tf.backbones.trained import HeadLayer
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
 
 PREDICTIONS = "predictions"  # the softmax of every network here
