@@ -424,7 +424,9 @@ def test_without_a_network_the_choices_are_named(
     )
     damaged.write_bytes(b"damaged")  # Keras' checksum says so
     for name in ("mobilenet_v2", "resnet50"):
-        with pytest.raises(WeightsError) as caught:
+        with pytest.raises(
+            WeightsError, match="cannot load ImageNet's weights"
+        ) as caught:
             build(name, 2, size=96)
         message = str(caught.value)
         assert "cannot load ImageNet's weights" in message

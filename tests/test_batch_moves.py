@@ -559,7 +559,7 @@ def test_a_read_only_destination(
     put(str(nobodys / "in/a.png"), data[LOW])
     (nobodys / "out").mkdir(mode=0o500)
     output = str(nobodys / "t.csv")
-    with pytest.raises(PermissionError):
+    with pytest.raises(PermissionError, match="Permission denied: .*out"):
         moved(classifier, str(nobodys / "in"), output=output, to=str(nobodys / "out"))
     assert names(str(nobodys / "in")) == ["a.png"]
     assert len(read_table(output)) == 1

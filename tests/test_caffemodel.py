@@ -180,7 +180,9 @@ def test_a_scale_factor_of_zero_means_no_statistics(tmp_path, path):
 def test_another_network_names_the_first_layers(tmp_path):
     kernel = _blob(np.zeros((96, 3, 11, 11), np.float32))
     path = save(tmp_path / "a.caffemodel", {"conv1": [kernel], "data": []})
-    with pytest.raises(WeightsError) as error:
+    with pytest.raises(
+        WeightsError, match="another network, or not all of it"
+    ) as error:
         caffemodel.read(path)
     message = str(error.value)
     assert "conv_1 (64, 3, 7, 7) (64,) is missing" in message

@@ -78,7 +78,9 @@ def test_somebodys_folder_is_not_deleted(tmp_path, commands):
 
 
 def test_a_missing_caffemodel_is_an_oserror(tmp_path, commands):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"No such file or directory: .*a\.caffemodel"
+    ):
         convert_mmdnn.convert(tmp_path / "a.caffemodel")
     assert not commands
 

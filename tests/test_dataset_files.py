@@ -135,12 +135,12 @@ def test_a_folder_that_cannot_be_read_is_named(nobodys: Path) -> None:
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="No such file or directory: .*missing"):
         find(tmp_path / "missing")
     with pytest.raises(ValueError, match="expected a folder of pictures, found no"):
         find(tmp_path)
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(NotADirectoryError, match="Not a directory: .*file"):
         find(tmp_path / "file")
 
 
@@ -303,7 +303,7 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
 
 
 def test_an_error_in_a_thread_arrives() -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         list(in_order(lambda number: 1 / number, [1, 0, 1], threads=2))
     with pytest.raises(ValueError, match="at least 1 thread, got 0"):
         in_order(str, [], threads=0)

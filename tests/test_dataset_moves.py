@@ -307,7 +307,7 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "link", refuse)
     (source, taken) = files(tmp_path, "a/x.jpg", "out/x.jpg")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"File exists: .*x\.jpg"):
         moving.move(str(source), str(taken), str(tmp_path / "part"))
     made = journal([(source, taken)], tmp_path / "out")
     made.run()

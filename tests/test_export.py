@@ -181,7 +181,7 @@ def test_an_existing_destination_is_kept(weights: Any, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="--overwrite"):
         export("onnx", path, weights)
     assert path.read_text() == "precious"
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"y\.json.*--overwrite"):
         (tmp_path / "y.json").write_text("precious")
         export("tflite", tmp_path / "y.tflite", weights)
     export("onnx", path, weights, pictures=PHOTOS[:1], overwrite=True)

@@ -186,7 +186,7 @@ def test_bad_pictures_are_image_errors_of_one_line(name: str) -> None:
 def test_crc_damage_is_refused() -> None:
     data = bytearray(pictures.path("coffee.png").read_bytes())
     data[len(data) // 2] ^= 1
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match="broken data stream when reading"):
         load(bytes(data))
 
 

@@ -84,7 +84,9 @@ def test_other_graphs_are_not_called_mmdnns(tmp_path, name, content, reason):
         load_weights(path)
     assert "MMdnn" not in str(caught.value)
     assert str(path) in str(caught.value)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"No such file or directory: .*none\.pb"
+    ):
         mmdnn.read(tmp_path / "none.pb")
 
 

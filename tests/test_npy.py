@@ -178,10 +178,13 @@ HOSTILE = {
 }
 
 
+PICKLES_REFUSED = r"some\.npy: (refused: |expected an? |cut or broken \.npy file \()"
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_are_refused(tmp_path: Path, name: str) -> None:
     # Some of these would take hours, or the memory, or the process.
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match=PICKLES_REFUSED) as caught:
         read(tmp_path, numpy_file(b"\x80\x03" + HOSTILE[name] + b"."))
     assert str(caught.value).isprintable()
 
@@ -223,7 +226,7 @@ def test_plain_arrays_are_refused(tmp_path: Path) -> None:
 def test_a_header_may_not_ask_for_memory(tmp_path: Path) -> None:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }\n"
     data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match=r"array of shape \(1099511627776,\)"):
         read(tmp_path, data)
 
 

@@ -105,7 +105,7 @@ def test_an_error_stands_in_its_place() -> None:
     assert [next(stream) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
         next(stream)
-    with pytest.raises(StopIteration):
+    with pytest.raises(StopIteration, match="^$"):
         next(stream)
 
 

@@ -150,7 +150,9 @@ def test_parquet_columns_of_texts_are_no_scores(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_an_oserror(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"No such file or directory: .*none\.csv"
+    ):
         read_table(tmp_path / "none.csv")
 
 

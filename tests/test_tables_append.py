@@ -128,7 +128,7 @@ def test_tables_that_exist(tmp_path: Path, suffix: str) -> None:
         table.write([row("b")])
         table.finish()
     assert read_table(path).paths == ["b"]
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"--resume, or begin anew"):
         TableWriter(path, COLUMNS)
     with TableWriter(path, COLUMNS, "overwrite") as table:
         table.finish()

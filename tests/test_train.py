@@ -383,11 +383,11 @@ def test_a_run_that_is_half_removed_is_still_one(
     (tmp_path / runs.LAST).mkdir()
 
     def killed(folder: Path, ignore_errors: bool) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patch, runs.locked(tmp_path, "overwrite"):
         patch.setattr(runs.shutil, "rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="^killed$"):
             runs.clear(tmp_path)
     with runs.locked(tmp_path, "overwrite"):
         runs.clear(tmp_path)

@@ -222,7 +222,7 @@ def test_a_class_without_a_picture_stops_with_one_line(tmp_path: Path, tf: Any) 
     ):
         batches(inputs.epochs())
     assert "\n" not in str(error.value)
-    with pytest.raises(tf.errors.OpError), inputs.raising():
+    with pytest.raises(tf.errors.OpError, match="another one"), inputs.raising():
         raise tf.errors.OpError(None, None, "another one", 0)
 
 

@@ -404,35 +404,35 @@ def changed(run: Path, folder: Path, **fields: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "fields, reason",
     [
-        {"classes": ["a", "b"]},
-        {"classes": ["a", "a", "b"]},
-        {"classes": ["path", "a", "b"]},
-        {"classes": ["\x1b[2J", "a", "b"]},
-        {"classes": "abc"},
-        {"preprocessing": {}},
-        {"preprocessing": None},
-        {"preprocessing": {**YAHOO.record(), "scale": 10**400}},
-        {"preprocessing": {**YAHOO.record(), "scale": 1e308}},
-        {"classes": ["a", "b\nc", "d"]},
-        {"classes": ["a", "\ud800", "d"]},
-        {"head": [{"kind": "dense", "units": "8"}]},
-        {"head": [{"kind": "dropout", "rate": True}]},
-        {"head": [{"kind": "lambda"}]},
-        {"head": 3},
-        {"backbone": ""},
-        {"backbone": "../evil"},
-        {"version": 2},
+        ({"classes": ["a", "b"]}, "expected shape"),
+        ({"classes": ["a", "a", "b"]}, "expected different classes"),
+        ({"classes": ["path", "a", "b"]}, "expected different classes"),
+        ({"classes": ["\x1b[2J", "a", "b"]}, "printable"),
+        ({"classes": "abc"}, "a list of 2 classes or more"),
+        ({"preprocessing": {}}, "preprocessing's"),
+        ({"preprocessing": None}, "preprocessing's"),
+        ({"preprocessing": {**YAHOO.record(), "scale": 10**400}}, "preprocessing's"),
+        ({"preprocessing": {**YAHOO.record(), "scale": 1e308}}, "preprocessing's"),
+        ({"classes": ["a", "b\nc", "d"]}, "printable"),
+        ({"classes": ["a", "\ud800", "d"]}, "printable"),
+        ({"head": [{"kind": "dense", "units": "8"}]}, "no layer of a head"),
+        ({"head": [{"kind": "dropout", "rate": True}]}, "no layer of a head"),
+        ({"head": [{"kind": "lambda"}]}, "no layer of a head"),
+        ({"head": 3}, "list of the head's layers"),
+        ({"backbone": ""}, "expected a name, got ''"),
+        ({"backbone": "../evil"}, r"no backbone is called \.\./evil"),
+        ({"version": 2}, "not of version 1"),
     ],
     ids=str,
 )
 def test_hostile_records_are_one_line(
-    fields: dict[str, Any], runs: dict[str, Path], tmp_path: Path
+    fields: dict[str, Any], reason: str, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     for name in RUNS:
         folder = changed(runs[name], tmp_path / name, **fields)
-        with pytest.raises(WeightsError) as error:
+        with pytest.raises(WeightsError, match=reason) as error:
             Classifier(model=folder)
         assert "\n" not in str(error.value)
 
@@ -460,14 +460,14 @@ def test_broken_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> Non
     data = arrays.read_bytes()
     for content in (b"", data[:1000], data[:-1]):
         arrays.write_bytes(content)
-        with pytest.raises(WeightsError) as error:
+        with pytest.raises(WeightsError, match="broken safetensors|is empty") as error:
             Classifier(model=folder)
         assert "\n" not in str(error.value)
     arrays.unlink()
     with pytest.raises(OSError, match="expected the folder of a trained model"):
         Classifier(model=folder)
     (folder / MODEL).write_bytes(b"[" * 100_000)
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="expected a trained model.*recursion"):
         read_trained(folder)
 
 
