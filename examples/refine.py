@@ -29,8 +29,7 @@ from open_nsfw_tf.dataset.judged import judge as join
 from open_nsfw_tf.dataset.mistakes import find_mistakes, moves_of
 from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.moves import Journal, Move, plan
-from open_nsfw_tf.report import write_report
-from open_nsfw_tf.report.plots import import_matplotlib
+from open_nsfw_tf.report import import_matplotlib, write_report
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import TrainingOptions, train
 

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.export.request import predict_request
+from open_nsfw_tf.export import predict_request
 from open_nsfw_tf.image import describe, read_file
 from open_nsfw_tf.libraries import import_tensorflow
 

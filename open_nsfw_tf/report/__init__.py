@@ -15,8 +15,12 @@ from open_nsfw_tf.evaluate import EvaluationReport
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.report.page import THUMBNAILS, html
+from open_nsfw_tf.report.plots import import_matplotlib
 
-__all__ = ["THUMBNAILS", "check_outputs", "html", "write_json", "write_report"]
+__all__ = ["THUMBNAILS", "check_outputs", "html", "import_matplotlib"] + [
+    "write_json",
+    "write_report",
+]
 
 
 def check_outputs(
