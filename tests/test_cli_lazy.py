@@ -70,9 +70,10 @@ def modules(*arguments: str) -> list[str]:
 
 
 def test_help_loads_the_table_of_commands_only() -> None:
-    found = modules("--help")
+    *lines, loaded = run("--help").splitlines()
+    found = loaded.split()[2:]
     assert len(found) <= 6, found
-    assert all(f" {name} " in run("--help") for name in COMMANDS)
+    assert all(f" {name} " in "\n".join(lines) for name in COMMANDS)
 
 
 def test_classify_loads_no_other_room() -> None:

@@ -7,6 +7,7 @@ import random
 import re
 import resource
 import struct
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -30,6 +31,7 @@ from open_nsfw_tf.formats.caffemodel import _blob, _message
 NAMES = {name: f"a{known.suffixes[0]}" for name, known in FORMATS.items()}
 TINY_ROUNDS = 1500  # damaged copies of a file of few kB, a format
 REAL_ROUNDS = 15  # damaged copies of the real file, a format
+TIMEOUT = 4  # seconds of the processor, a file
 MORE_MEMORY = 400 << 20  # bytes; the real files have 24 MB
 # What the readers say of a file that is none of theirs, or is damaged.
 BROKEN = (
@@ -62,36 +64,34 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def forked(parser, paths) -> bytes:
-    """`sandbox`'s child process, forked: to start Python for each file takes long."""
-    answer = paths[0].with_name("answer")
-    child = os.fork()
-    if not child:
-        try:
-            answer.write_bytes(sandbox.packed_answer(parser, paths))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if status:
-        stopped.append(paths[0].read_bytes())
-        raise ValueError("crashed")
-    return answer.read_bytes()
-
-
 stopped: list[bytes] = []  # files at which a parser crashed, or was stopped
 
 
+@pytest.fixture(scope="module")
+def server():
+    """`sandbox`'s child process, forked: to start Python for each file takes long."""
+    script = Path(__file__).with_name("parser_server.py")
+    command = [sys.executable, str(script), str(TIMEOUT)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        yield process
+
+
 @pytest.fixture(autouse=True)
-def forking(monkeypatch):
+def forking(monkeypatch, server):
     """Nearly every reading here is in a process of its own, with its limits."""
-    import h5py  # noqa: F401 - not in every child anew
-    import onnx  # noqa: F401
-    from google.protobuf import message_factory  # noqa: F401
+
+    def answer(parser, paths) -> bytes:
+        written = paths[0].with_name("answer")
+        job = [parser.__module__, parser.__name__, *map(str, (written, *paths))]
+        print(json.dumps(job), file=server.stdin, flush=True)
+        if server.stdout.readline() != "0\n":
+            stopped.append(paths[0].read_bytes())
+            raise ValueError("crashed")
+        return written.read_bytes()
 
     stopped.clear()
-    monkeypatch.setattr(sandbox, "_answer_of_child", forked)
-    monkeypatch.setattr(sandbox, "TIMEOUT", 4)  # seconds of the processor
+    monkeypatch.setattr(sandbox, "_answer_of_child", answer)
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ def tiny_opennsfw2(path: Path) -> None:
 
 
 def tiny_keras(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
         inner = path.with_name("inner.h5")
         tiny_keras_h5(inner)
@@ -208,7 +208,7 @@ def test_damaged_small_files(tmp_path, monkeypatch, name):
         survive(path, name)
     if stopped:  # the same, with a child process as users have it
         monkeypatch.undo()
-        monkeypatch.setattr(sandbox, "TIMEOUT", 4)
+        monkeypatch.setattr(sandbox, "TIMEOUT", TIMEOUT)
         path.write_bytes(stopped[0])
         with pytest.raises(WeightsError, match=BROKEN):
             module(name).read(path)
