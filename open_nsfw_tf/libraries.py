@@ -25,14 +25,14 @@ _TELEMETRY = "openvino_telemetry"
 CPU_PROVIDER = "CPUExecutionProvider"  # of ONNX Runtime
 
 
-def _tensorflow_runs() -> bool:
-    """Whether anybody in this process has begun to compute with TensorFlow."""
+def _tensorflow_context() -> object:
+    """What TensorFlow computes in, if anybody in this process has begun to; or None."""
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = getattr(eager, "_context", None)
-    return getattr(context, "_context_handle", None) is not None
+    return getattr(context, "_context_handle", None)
 
 
-_tensorflow = OneProcess("TensorFlow", _tensorflow_runs)
+_tensorflow = OneProcess("TensorFlow", _tensorflow_context)
 openvino_use = OneProcess("OpenVINO")
 
 
