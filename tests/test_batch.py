@@ -27,8 +27,7 @@ from test_tables_append import grown
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import Summary, score_batch
-from open_nsfw_tf.batch.archives import MAX_MEMBER
-from open_nsfw_tf.batch.item import SELECT
+from open_nsfw_tf.batch.item import MAX_BYTES, SELECT
 from open_nsfw_tf.batch.sorting import check_destination
 from open_nsfw_tf.batch.sources import count, items
 from open_nsfw_tf.files import by_content
@@ -261,7 +260,7 @@ def test_archives_that_are_cut_are_told_of(folder: Path) -> None:
 
 
 def test_huge_members_are_refused(folder: Path, small: bytes) -> None:
-    zeros = bytes(MAX_MEMBER + 1)
+    zeros = bytes(MAX_BYTES + 1)
     with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("huge.jpg", zeros)
         archive.writestr("fine.png", small)

@@ -12,8 +12,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch import (
+    Network,
+    RayCluster,
+    Summary,
+    score_batch,
+    score_on_ray,
+)
 from open_nsfw_tf.batch.item import SELECT
+from open_nsfw_tf.batch.ray import LOCAL
+from open_nsfw_tf.batch.remote import is_remote
 from open_nsfw_tf.batch.sorting import (
     check_destination,
     check_sortable,
@@ -33,9 +41,6 @@ from open_nsfw_tf.cli.app import (
     standard_input,
 )
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.distributed import score_with_ray
-from open_nsfw_tf.distributed.cluster import LOCAL
-from open_nsfw_tf.distributed.remote import is_remote
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.request import LOADERS
 from open_nsfw_tf.tables import read_table
@@ -190,9 +195,9 @@ def batch(
     else:
         if workers is not None:
             raise typer.BadParameter("--workers goes without --ray: see --actors.")
-        score = partial(score_with_ray, address=ray, actors=actors, gpus=gpus)
-        network = {"engine": engine, "weights": weights, "precision": precision}
-        score = partial(score, **network, device=device, model=trained)
+        cluster = RayCluster(ray, actors, gpus)
+        network = Network(engine, weights, precision, device, trained)
+        score = partial(score_on_ray, cluster=cluster, network=network)
     with _silence() if ray else nullcontext():
         summary = _run(score, sources, output, mode=mode, hashes=hashes, select=select)
     _tell(summary, output)

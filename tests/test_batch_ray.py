@@ -19,7 +19,7 @@ from test_batch import archive_of
 from test_files import APPLE_DOUBLE
 
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.batch import score_batch
+from open_nsfw_tf.batch import RayCluster, score_batch, score_on_ray
 from open_nsfw_tf.tables import Table, read_table
 from open_nsfw_tf.tables.parts import PartsWriter, files
 
@@ -31,10 +31,11 @@ ODD = "two\nlines \udcff.png"
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from open_nsfw_tf import Classifier, distributed
+from open_nsfw_tf import Classifier
+from open_nsfw_tf.batch import RayCluster, ray, score_on_ray
 
-distributed.BLOCK_BYTES = 1000
-distributed.PART_SECONDS = 0.0
+ray.BLOCK_BYTES = 1000
+ray.PART_SECONDS = 0.0
 workers = Path("workers")
 workers.mkdir(exist_ok=True)
 here = workers.absolute()
@@ -54,9 +55,8 @@ def make():
     return made
 
 def run(**options):
-    return distributed.score_with_ray(
-        ["photos"], "out", actors=2, make_classifier=make, **options
-    )
+    cluster = RayCluster(actors=2)
+    return score_on_ray(["photos"], "out", cluster=cluster, network=make, **options)
 """
 
 
@@ -225,8 +225,8 @@ def test_nothing_is_sent_home_and_nothing_left(folder: Path) -> None:
     told = ended(
         driver(
             """
-from open_nsfw_tf.distributed.cluster import connected
-with connected() as ray:
+from open_nsfw_tf.batch.ray import connected
+with connected(RayCluster()) as ray:
     from ray._common.usage.usage_lib import usage_stats_enabled
     node = ray._private.worker._global_node
     print(usage_stats_enabled(), node.webui_url or None, node.get_session_dir_path())
@@ -250,13 +250,12 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_errors_are_one_line(folder: Path, message: str) -> None:
-    from open_nsfw_tf.distributed import score_with_ray
-
     sources, address = WRONG[message]
     with pytest.raises((ValueError, OSError)) as caught:
-        score_with_ray(sources, "out", address=address)
+        score_on_ray(sources, "out", cluster=RayCluster(address))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
 
 
 def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) -> None:

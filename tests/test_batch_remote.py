@@ -8,8 +8,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from open_nsfw_tf.batch import remote
 from open_nsfw_tf.batch.item import SELECT, Item
-from open_nsfw_tf.distributed import remote
 
 OBJECTS = {
     "photos/a.jpg": b"first",
@@ -110,7 +110,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def listed(uri: str, select: str = "either") -> list[Item]:
-    return list(remote.remote_items(uri, lambda path: True, SELECT[select]))
+    return list(remote.remote_items(uri, lambda path, stamp: True, SELECT[select]))
 
 
 def test_a_folder(options: str) -> None:
@@ -132,14 +132,15 @@ def test_a_file_and_what_is_not_there(
 ) -> None:
     (item,) = listed(f"s3://bucket/photos/a.jpg{options}")
     assert item.path == "s3://bucket/photos/a.jpg"
-    assert remote.fetched(item) == Item(item.path, b"first")
+    stamp = (5, 1_735_689_600 * 10**9)  # of the first of January
+    assert remote.fetched(item) == Item(item.path, b"first", stamp=stamp)
     with pytest.raises(ValueError, match="no such file or folder"):
         remote.check_remote(f"s3://bucket/none{options}")
     lost = remote.RemoteItem(
         "s3://x", "bucket/gone.jpg", None, source=f"s3://bucket{options}"
     )
     assert remote.fetched(lost).error
-    monkeypatch.setattr(remote, "MAX_MEMBER", 3)
+    monkeypatch.setattr(remote, "MAX_BYTES", 3)
     assert "MiB on remote storage" in (remote.fetched(item).error or "")
 
 
