@@ -22,7 +22,8 @@ from open_nsfw_tf.batch.item import (
     failed,
     too_large,
 )
-from open_nsfw_tf.files import HEAD, by_suffix, numbered
+from open_nsfw_tf.files import HEAD, LONGEST_PATH, by_suffix, numbered
+from open_nsfw_tf.messages import one_line
 from open_nsfw_tf.tables import digest
 
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile keeps in memory
@@ -68,7 +69,7 @@ class _Names:
 
     def path_of(self, member: str) -> str:
         """The path of the next member; the second of one name gets a number."""
-        name = member
+        member = name = member[:LONGEST_PATH]  # or no table could hold it
         if digest(name) in self._taken:
             name = self._numbered(member)
         self._taken.add(digest(name))
@@ -141,7 +142,8 @@ def tar_members(
                     yield failed(path, "a link within the archive is not followed")
     except BROKEN as error:
         if needs_row(name):
-            yield failed(name, f"cut or broken after {count} members ({error})")
+            reason = f"cut or broken after {count} members ({one_line(error)})"
+            yield failed(name, reason)
 
 
 def _tar_walk(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -198,7 +200,7 @@ def zip_members(
                     yield from _zip_member(path, archive, member, select)
     except BROKEN as error:
         if needs_row(name):
-            yield failed(name, f"cut or broken zip ({error})")
+            yield failed(name, f"cut or broken zip ({one_line(error)})")
 
 
 def _zip_member(

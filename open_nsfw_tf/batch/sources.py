@@ -28,6 +28,7 @@ from open_nsfw_tf.files import (
     LISTS,
     PassedOver,
     by_content,
+    is_litter,
     open_regular,
     read_head,
     read_paths,
@@ -88,7 +89,8 @@ def items(
         needs_row: called once for each path, before it is read.
         select: a key of `SELECT`: what to take from folders and archives.
         stdin: binary, where "-" is among the sources.
-        passed_over: counts the files of folders and archives that are not taken.
+        passed_over: counts the files of folders and archives that are not taken, and the
+            files of macOS and Windows in lists.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
@@ -194,7 +196,7 @@ def _file(path: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
             return (yield from _archive(tar_members, path, needs_row, select))
         elif suffix in LISTS:
             with open_regular(path) as file:
-                return (yield from _list(path, file, needs_row))
+                return (yield from _list(path, file, needs_row, select))
     except OSError:
         pass  # removed meanwhile: it gets a row that says so
     if needs_row(path):
@@ -229,7 +231,7 @@ def _stream(
     elif is_tar(head):
         yield from tar_members(name, file, needs_row, select)
     else:
-        yield from _list(name, file, needs_row)
+        yield from _list(name, file, needs_row, select)
 
 
 def _read_picture(name: str, file: IO[bytes]) -> Item:
@@ -255,10 +257,16 @@ class _Rejoined(RawIOBase):
         return len(data)
 
 
-def _list(name: str, file: IO[bytes], needs_row: NeedsRow) -> Iterator[Item]:
+def _list(
+    name: str, file: IO[bytes], needs_row: NeedsRow, select: Select
+) -> Iterator[Item]:
     try:
         for path in read_paths(file):
-            if needs_row(path):
+            # `find` names the files of macOS and Windows, too.
+            litter = is_litter(path) and not select(
+                os.path.basename(path), partial(_head, path)
+            )
+            if not litter and needs_row(path):
                 yield Item(path, path)
     except (OSError, ValueError) as error:
         if needs_row(name):
