@@ -80,11 +80,11 @@ class _Names:
         if self._reserved is None:
             self._reserved = set(map(digest, self._all_members()))
         number = self._last.get(digest(member), 1)
-        free = False
-        while not free:
+        key = digest(member)
+        while key in self._taken or key in self._reserved:
             number += 1
             name = numbered(member, number)
-            free = digest(name) not in self._taken | self._reserved
+            key = digest(name)
         self._last[digest(member)] = number
         return name
 
@@ -113,7 +113,7 @@ class _Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no header where one must be: {error}") from error
+            raise tarfile.ReadError(f"expected a member's header: {error}") from error
 
 
 def tar_members(
