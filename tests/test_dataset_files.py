@@ -14,7 +14,8 @@ from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.check import KINDS, Checked, check, moves_of
 from open_nsfw_tf.dataset.folder import find, place_of
 from open_nsfw_tf.dataset.workers import in_order
-from open_nsfw_tf.image import ImageError, load_rgb
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import load_rgb
 
 COFFEE = pictures.sample("coffee.png").convert("RGB").resize((300, 200))
 OTHER = COFFEE.transpose(Image.Transpose.ROTATE_180)

@@ -22,8 +22,8 @@ from open_nsfw_tf.batch.item import (
     failed,
     too_large,
 )
+from open_nsfw_tf.errors import one_line
 from open_nsfw_tf.files import HEAD, LONGEST_PATH, by_suffix, numbered
-from open_nsfw_tf.messages import one_line
 from open_nsfw_tf.tables import digest
 
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile keeps in memory

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from open_nsfw_tf.errors import ImageError, one_line
 from open_nsfw_tf.files import (
     PassedOver,
     Stamp,
@@ -13,8 +14,7 @@ from open_nsfw_tf.files import (
     open_regular,
     stamp_of,
 )
-from open_nsfw_tf.image import ImageError, describe
-from open_nsfw_tf.messages import one_line
+from open_nsfw_tf.image import describe
 from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import STAMP
 
@@ -24,14 +24,7 @@ Row = dict[str, Any]  # a value for each of `columns_of`
 # in memory at a time.
 MAX_BYTES = 1 << 26
 
-
-class NeedsRow(Protocol):
-    """Asked about each path once, before it is read: whether it needs a row.
-
-    The second argument is its file's size and time, where they are known already.
-    """
-
-    def __call__(self, path: str, stamp: Stamp | None = None, /) -> bool: ...
+NeedsRow = Callable[[str], bool]  # asked about each path once, before it is read
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from open_nsfw_tf.batch.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.batch.scoring import RowWriter, Summary
 from open_nsfw_tf.batch.sources import STDIN, check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parts import PartsWriter
@@ -308,7 +308,7 @@ def _one_line_errors(ray: Any) -> Iterator[None]:
         while (cause := getattr(reason, "cause", None) or reason.__cause__) is not None:
             reason = cause
         raise RuntimeError(
-            f"Ray gave up: {shown(one_line(reason))}; the rows that were written are "
+            f"Ray gave up: {sanitize(one_line(reason))}; the rows that were written are "
             "whole: go on with --resume"
         ) from error
 
@@ -369,7 +369,7 @@ def connected(cluster: RayCluster) -> Iterator[Any]:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             advice = "" if local else "; --ray alone starts one here"
             raise ConnectionError(
-                f"no Ray at {shown(cluster.address)} ({one_line(error)}){advice}"
+                f"no Ray at {sanitize(cluster.address)} ({one_line(error)}){advice}"
             ) from error
         try:
             yield ray

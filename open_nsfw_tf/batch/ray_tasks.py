@@ -22,7 +22,6 @@ from ray.data.block import BlockMetadata
 from open_nsfw_tf.batch import remote
 from open_nsfw_tf.batch.item import (
     Item,
-    NeedsRow,
     Row,
     columns_of,
     counting,
@@ -167,7 +166,7 @@ def _listed(
     if os.path.isdir(folder):  # relative paths mean what they mean to the user
         os.chdir(folder)
     unscored = Unscored(ray.get(done), find_stamp=_find_stamp)
-    found = _items(sources, select, unscored, unscored.passed_over)
+    found = _items(sources, select, unscored)
     while some := list(islice(found, TABLE_ROWS)):
         yield from_items(some)
     had_row = {key for key, had in unscored.had_row.items() if had}
@@ -179,19 +178,18 @@ def _find_stamp(path: str) -> Stamp | None:
     return remote.find_stamp(path) if is_remote(path) else stamp_of(path)
 
 
-def _items(
-    sources: list[str], select: str, needs_row: NeedsRow, passed_over: PassedOver
-) -> Iterator[Item]:
+def _items(sources: list[str], select: str, unscored: Unscored) -> Iterator[Item]:
+    passed_over = unscored.passed_over
     for source in sources:
         try:
             if is_remote(source):
                 chosen = counting(select, passed_over)
-                yield from remote_items(source, needs_row, chosen)
+                yield from remote_items(source, unscored, chosen)
             else:
-                for item in items([source], needs_row, select, None, passed_over):
+                for item in items([source], unscored, select, None, passed_over):
                     yield _remote_if_uri(item)
         except (OSError, ValueError) as error:  # it was removed since it was checked
-            if needs_row(source):
+            if unscored(source):
                 yield failed(source, error)
 
 

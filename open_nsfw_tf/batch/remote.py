@@ -1,6 +1,6 @@
 """Pictures on remote storage, by pyarrow's filesystems: s3://, gs://, hdfs:// and others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 from open_nsfw_tf.batch.item import (
     MAX_BYTES,
     Item,
-    NeedsRow,
     Select,
     failed,
     too_large,
 )
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import HEAD, Stamp
-from open_nsfw_tf.messages import one_line, shown
 
 SCHEME_END = "://"
 
@@ -61,9 +60,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
     except errors as error:
-        raise ValueError(f"{shown(uri)}: {one_line(error)}") from error
+        raise ValueError(f"{sanitize(uri)}: {one_line(error)}") from error
     except OSError as error:
-        raise OSError(f"{shown(uri)}: {one_line(error)}") from error
+        raise OSError(f"{sanitize(uri)}: {one_line(error)}") from error
     return found
 
 
@@ -76,13 +75,13 @@ def check_remote(uri: str) -> None:
     """
     files, path = filesystem(uri)
     if not path.strip("/"):
-        raise ValueError(f"{shown(uri)}: expected a bucket or a folder")
+        raise ValueError(f"{sanitize(uri)}: expected a bucket or a folder")
     try:
         (info,) = files.get_file_info([path])
     except OSError as error:
-        raise OSError(f"{shown(uri)}: {one_line(error)}") from error
+        raise OSError(f"{sanitize(uri)}: {one_line(error)}") from error
     if info.type.name == "NotFound":
-        raise ValueError(f"{shown(uri)}: no such file or folder")
+        raise ValueError(f"{sanitize(uri)}: no such file or folder")
 
 
 def find_stamp(uri: str) -> Stamp | None:
@@ -105,12 +104,14 @@ def _stamp(info: Any) -> Stamp | None:
     return int(info.size), int(info.mtime_ns)
 
 
-def remote_items(uri: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
+def remote_items(
+    uri: str, needs_row: Callable[[str, Stamp | None], bool], select: Select
+) -> Iterator[Item]:
     """The pictures at a URI: one file, or those of a folder and of all folders in it.
 
     Args:
         uri: of a file or a folder. The names of one folder are in memory at a time.
-        needs_row: called once for each path, before it is read.
+        needs_row: called once for each path, with the file's size and time.
         select: what is taken from folders.
 
     Raises:
@@ -129,7 +130,7 @@ def remote_items(uri: str, needs_row: NeedsRow, select: Select) -> Iterator[Item
     for path, found in _walk(files, root.rstrip("/")):
         name = base + path[len(root.rstrip("/")) :]
         if isinstance(found, OSError):
-            if needs_row(name):
+            if needs_row(name, None):
                 yield failed(name, found)
             continue
         selected = select(path.rpartition("/")[2], partial(_head, files, path))

@@ -193,7 +193,7 @@ class Unscored:
         self.skipped = 0
         self.passed_over = PassedOver()
 
-    def __call__(self, path: str, stamp: Stamp | None = None, /) -> bool:
+    def __call__(self, path: str, stamp: Stamp | None = None) -> bool:
         """Whether a path needs a row; asked again about the same one, it says no."""
         key = digest(path)
         if key not in self.had_row:

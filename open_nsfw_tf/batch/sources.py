@@ -23,6 +23,7 @@ from open_nsfw_tf.batch.item import (
     counting,
     failed,
 )
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     LISTS,
@@ -34,8 +35,7 @@ from open_nsfw_tf.files import (
     read_paths,
     walk,
 )
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import ImageError, read_file
+from open_nsfw_tf.image import read_file
 
 STDIN = "-"
 
@@ -58,12 +58,14 @@ def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
     if not found:
         raise ValueError("expected at least one source of pictures, got none")
     if select not in SELECT:
-        raise ValueError(f"expected select {', '.join(SELECT)}, got {shown(select)!r}")
+        raise ValueError(
+            f"expected select {', '.join(SELECT)}, got {sanitize(select)!r}"
+        )
     for source in found:
         exists = source == STDIN or os.path.lexists(source)
         if not exists and next(_matches(source), None) is None:
             raise ValueError(
-                f"{shown(source) or repr(source)}: no such file or folder, and no glob "
+                f"{sanitize(source) or repr(source)}: no such file or folder, and no glob "
                 "that matches a file"
             )
     if found.count(STDIN) > 1:
@@ -118,7 +120,7 @@ def count(sources: Iterable[str], select: str = "either") -> int | None:
         head = b"" if os.path.isdir(source) else _head(source)
         if source == STDIN or is_tar(head) or is_zip(head):
             return None
-    return sum(1 for _ in items(sources, lambda path, stamp=None: True, select))
+    return sum(1 for _ in items(sources, lambda path: True, select))
 
 
 def _matches(pattern: str) -> Iterator[tuple[str, OSError | None]]:

@@ -10,6 +10,7 @@ from typing import Any
 from open_nsfw_tf.dataset.folder import File, Found
 from open_nsfw_tf.dataset.plainness import plainness
 from open_nsfw_tf.dataset.workers import in_order
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     PICTURE_TYPES,
@@ -18,14 +19,7 @@ from open_nsfw_tf.files import (
     read_head,
     type_by_content,
 )
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import (
-    MAX_PIXELS,
-    ImageError,
-    decoding,
-    identify,
-    load_rgb,
-)
+from open_nsfw_tf.image import MAX_PIXELS, decoding, identify, load_rgb
 
 # Worst first: a file with several is put with the first one.
 KINDS = {
@@ -136,7 +130,7 @@ def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
 
 
 def _refused(file: File, error: ImageError) -> Problem:
-    reason = str(error).removeprefix(f"{shown(file.path)}: ")
+    reason = str(error).removeprefix(f"{sanitize(file.path)}: ")
     if not looks_like_picture(file):
         return Problem(file, (), reason)
     cut = any(word in reason.lower() for word in _CUT) or _lacks_end(file.path)
@@ -183,7 +177,7 @@ def _header(file: File, max_pixels: int) -> dict[str, str]:
     suffix = os.path.splitext(file.name)[1].lower()
     expected = PICTURE_TYPES.get("JPEG" if kind == "MPO" else kind)
     if expected and suffix not in expected.suffixes:
-        found["suffix"] = f"{kind} called {shown(suffix) or 'without suffix'}"
+        found["suffix"] = f"{kind} called {sanitize(suffix) or 'without suffix'}"
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from open_nsfw_tf.dataset.cells import THRESHOLD, Cells, cells, clusters
 from open_nsfw_tf.dataset.fingerprints import Fingerprint, Seen, fingerprints
 from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.image import MAX_PIXELS
 
 INSIDE, LEAKS, CLASSES = "inside", "leaks", "classes"
 KINDS = {

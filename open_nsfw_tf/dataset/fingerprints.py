@@ -13,7 +13,8 @@ from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.folder import File
 from open_nsfw_tf.dataset.plainness import plainness
 from open_nsfw_tf.dataset.workers import in_order
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError, describe, load_rgb
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import MAX_PIXELS, describe, load_rgb
 
 CHUNK = 1 << 20  # bytes that are read at once
 SHRUNK = 256  # pixels, both sides; a perceptual hash looks at 32

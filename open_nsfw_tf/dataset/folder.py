@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.moves import is_manifest
 
 SIDES = {  # names of folders that hold class folders, and what they stand for
@@ -94,11 +94,11 @@ def find(folder: str | os.PathLike[str], without: Iterable[str] = ()) -> Found:
 
 
 def _nothing_in(found: Found) -> str:
-    text = f"{shown(found.root)}: expected a folder of pictures, found no file in it"
+    text = f"{sanitize(found.root)}: expected a folder of pictures, found no file in it"
     links = [name for name, reason in found.left.items() if reason == LINK]
     if links:
         text += (
-            f"; links are not followed ({shown(links[0])}, {len(links)} in all): name "
+            f"; links are not followed ({sanitize(links[0])}, {len(links)} in all): name "
             "the folder that they lead to, or put the files themselves there"
         )
     if found.passed_over:

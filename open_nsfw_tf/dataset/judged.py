@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.tables import Table
 
 SUM_TOLERANCE = 1e-3  # of a row's probabilities
@@ -63,7 +63,7 @@ class Judged:
         if len(self.classes) != 2:
             raise ValueError(
                 f"a threshold needs two classes, the table has {len(self.classes)}: "
-                f"{', '.join(map(shown, self.classes))}"
+                f"{', '.join(map(sanitize, self.classes))}"
             )
         if not 0 <= threshold <= 1:
             raise ValueError(f"expected a threshold of 0 to 1, got {threshold}")
@@ -76,8 +76,8 @@ class Judged:
             ValueError: there is no such class.
         """
         if name not in self.classes:
-            known = ", ".join(map(shown, self.classes))
-            raise ValueError(f"no class {shown(name)!r}: the table has {known}")
+            known = ", ".join(map(sanitize, self.classes))
+            raise ValueError(f"no class {sanitize(name)!r}: the table has {known}")
         return self.classes.index(name)
 
 
@@ -112,7 +112,7 @@ def judge(
     if len(classes) < 2:
         raise ValueError(
             f"expected a column of scores for each of two classes or more, got "
-            f"{', '.join(map(shown, classes))}"
+            f"{', '.join(map(sanitize, classes))}"
         )
     indices = _indices(found, classes, names or {})
     trouble: dict[str, list[str]] = {kind: [] for kind in TROUBLE}
@@ -144,19 +144,18 @@ def _indices(
     found: Found, classes: list[str], names: Mapping[str, str]
 ) -> dict[str | None, int]:
     """The class's index of every class folder that stands for one."""
-    plain = {name.casefold(): index for index, name in enumerate(classes)}
-    if len(plain) < len(classes):
-        raise ValueError("two classes differ only in upper and lower case: rename one")
+    check_distinct(classes)
+    plain = {name_key(name): index for index, name in enumerate(classes)}
     for folder, column in names.items():
-        if column.casefold() not in plain:
+        if name_key(column) not in plain:
             raise ValueError(
-                f"{shown(folder)} = {shown(column)}: the table's classes are "
-                f"{', '.join(map(shown, classes))}"
+                f"{sanitize(folder)} = {sanitize(column)}: the table's classes are "
+                f"{', '.join(map(sanitize, classes))}"
             )
-    meant = {folder.casefold(): name.casefold() for folder, name in names.items()}
+    meant = {name_key(folder): name_key(name) for folder, name in names.items()}
     indices: dict[str | None, int] = {}
     for label in {file.label for file in found.files if file.label is not None}:
-        name = meant.get(label.casefold(), label.casefold())
+        name = meant.get(name_key(label), name_key(label))
         if name in plain:
             indices[label] = plain[name]
     return indices
@@ -167,7 +166,7 @@ def trouble_lines(trouble: Mapping[str, list[str]], shown_names: int = 3) -> lis
     lines = []
     for kind, names in trouble.items():
         if names:
-            first = ", ".join(shown(name) for name in names[:shown_names])
+            first = ", ".join(sanitize(name) for name in names[:shown_names])
             more = ", ..." if len(names) > shown_names else ""
             lines.append(f"{len(names)} {TROUBLE[kind]}: {first}{more}")
     return lines

@@ -16,7 +16,7 @@ import numpy as np
 from open_nsfw_tf.dataset import need
 from open_nsfw_tf.dataset.folder import File
 from open_nsfw_tf.dataset.judged import Judged
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _likely_errors(judged: Judged) -> np.ndarray:
     if len(present) < 2:
         raise ValueError(
             "expected pictures of two classes or more, all are labelled "
-            f"{shown(judged.classes[int(present[0])])}"
+            f"{sanitize(judged.classes[int(present[0])])}"
         )
     need("cleanlab")
     cleanlab = import_module("cleanlab.filter")

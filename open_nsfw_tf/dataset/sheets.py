@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from open_nsfw_tf.dataset.sort import Sorted
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError, load_rgb
+from open_nsfw_tf.image import MAX_PIXELS, load_rgb
 
 TILE = 160  # pixels, both sides
 CAPTION = 28  # pixels below a tile: two lines
@@ -104,7 +104,7 @@ def write_sheets(
             write_sheet(
                 path,
                 [where[place.file.path] for place in part],
-                [f"{place.score:.4f} {shown(place.file.name)}" for place in part],
+                [f"{place.score:.4f} {sanitize(place.file.name)}" for place in part],
                 blur,
                 max_pixels,
             )

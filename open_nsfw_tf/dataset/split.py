@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from open_nsfw_tf.dataset.cells import THRESHOLD, cells, clusters
 from open_nsfw_tf.dataset.fingerprints import fingerprints
 from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.files import check_distinct
+from open_nsfw_tf.image import MAX_PIXELS
 
 ROUNDING = 1e-6  # of the sum of the shares
 ROUNDED = 0.5  # pictures of a class that a side may get above its share
@@ -65,7 +66,8 @@ def split(
 
     Raises:
         ValueError: the shares do not sum to 1, the folder is divided already, or has
-            no class folders.
+            no class folders, or two that differ only in upper and lower case or the
+            like.
         ImportError: a package of the extra `dataset` is missing.
     """
     _check_shares(shares)
@@ -78,6 +80,7 @@ def split(
     labelled = [file for file in found.files if file.label]
     if not labelled:
         raise ValueError("expected pictures in folders that are named by their class")
+    check_distinct(sorted({file.label for file in labelled if file.label}))
     seen = fingerprints(labelled, max_pixels, threads, seen_one)
     groups = clusters(cells(seen.prints, threshold))
     done = Split({side: [] for side, share in shares.items() if share})
