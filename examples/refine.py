@@ -32,12 +32,12 @@ from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.report import write_report
 from open_nsfw_tf.report.plots import import_matplotlib
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import train
+from open_nsfw_tf.train import TrainingOptions, train
 
 TEST = 0.6  # of all pictures: on few, a better model is hard to tell from luck
 LEARNING_RATE = 0.001
 # High and long enough for the last layer to learn wrong labels by heart.
-SETTINGS = {"weight_decay": 0.0, "stages.0.schedule.every": 8}
+OVERRIDES = {"weight_decay": 0.0, "stages.0.schedule.every": 8}
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,15 @@ def train_head(data: Path, run: Path, options: Options) -> float:
     result = train(
         data,
         run,
-        recipe="yahoo",
-        freeze_body=True,
-        epochs=options.epochs,
-        learning_rate=LEARNING_RATE,
-        settings=SETTINGS,
-        seed=options.seed,
-        bootstrap=0,
+        TrainingOptions(
+            recipe="yahoo",
+            freeze_body=True,
+            epochs=options.epochs,
+            learning_rate=LEARNING_RATE,
+            overrides=OVERRIDES,
+            seed=options.seed,
+            bootstrap=0,
+        ),
     )
     return result.accuracy or 0.0
 

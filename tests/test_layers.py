@@ -35,7 +35,7 @@ OWNERS = {
         "formats/onnx",
         "formats/onnx_graph",
         "export/onnx",
-        "export/keras_onnx",
+        "quantize/calibrate",
         "quantize/qdq",
     },
     "onnxruntime": {"backend"},
@@ -44,7 +44,7 @@ OWNERS = {
     "PIL": {
         "image",
         "tf_image/loader",
-        "samples",
+        "quantize/samples",
         "dataset/fingerprints",
         "dataset/plainness",
         "dataset/sheets",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from open_nsfw_tf.classifier import AnyScores
 from open_nsfw_tf.errors import ImageError, one_line
 from open_nsfw_tf.files import (
     PassedOver,
@@ -15,7 +16,6 @@ from open_nsfw_tf.files import (
     stamp_of,
 )
 from open_nsfw_tf.image import describe
-from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import STAMP
 
 Row = dict[str, Any]  # a value for each of `columns_of`

@@ -24,6 +24,7 @@ from typing import Any
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import LABELS, Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch.item import Row, columns_of
 from open_nsfw_tf.batch.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.batch.scoring import RowWriter, Summary
@@ -33,7 +34,6 @@ from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parts import PartsWriter
-from open_nsfw_tf.trained import TrainedModel
 from open_nsfw_tf.weights import load_weights
 
 LOCAL = "local"  # an address: start a Ray on this machine, and end it

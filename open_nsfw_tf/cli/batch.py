@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.batch import (
     Network,
     RayCluster,
@@ -41,7 +42,6 @@ from open_nsfw_tf.cli.options import (
 from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import TrainedModel, read_trained
 
 commands = typer.Typer()
 

@@ -27,7 +27,6 @@ from open_nsfw_tf.architecture import (
     names_in_order,
     weights_in_order,
 )
-from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.errors import WeightsError, one_line
 from open_nsfw_tf.formats import (
     BROKEN,
@@ -42,6 +41,7 @@ from open_nsfw_tf.formats import (
 )
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
+from open_nsfw_tf.libraries import import_onnxruntime
 
 # Of onnx.TensorProto.DataType: float32, float16, float64.
 FLOATS = FLOAT32, FLOAT16, FLOAT64 = (1, 10, 11)

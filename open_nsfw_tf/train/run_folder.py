@@ -1,9 +1,13 @@
-"""RUN/, the folder of a run of training: who may write to it, and what is in it.
+"""RUN/, the folder of a training run: who may write to it, and what is in it.
 
-``config.json`` says what was asked for; ``checkpoint.safetensors`` is where the run is;
-``history.csv``, ``curves.svg`` and ``logs/`` (TensorBoard's) are how it went;
+``config.json`` has the options; ``checkpoint.safetensors`` has the state to resume from;
+``history.csv``, ``curves.svg`` and ``logs/`` (TensorBoard's) show the course of the run;
 ``classes.txt`` and ``broken.csv`` are about the data. ``model.json`` and
 ``model.safetensors`` are the best model, those in ``last/`` the last one.
+
+A checkpoint has all arrays, of the network and of the optimizer, and the history in one
+safetensors file, which is moved into place when it is whole: a kill, or a full disk,
+leaves the one before. Nothing in it can run code.
 """
 
 import csv
@@ -13,25 +17,29 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.errors import one_line, sanitize
+import numpy as np
+
+from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
+from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.files import lock
+from open_nsfw_tf.formats import BROKEN as UNREADABLE
 from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.tables.append import Mode
-from open_nsfw_tf.train.checkpoints import CHECKPOINT
-from open_nsfw_tf.train.schedule import Row
-from open_nsfw_tf.train.sides import find_sides
-from open_nsfw_tf.trained import ARRAYS, MODEL
+from open_nsfw_tf.train.data import find_splits
+from open_nsfw_tf.train.recipes import Row
 
 CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
 HISTORY, CURVES, BROKEN = "history.csv", "curves.svg", "broken.csv"
-LAST, LOGS, KEPT = "last", "logs", "features"
-# What the judging of the finished run adds.
+LAST, LOGS, FEATURES = "last", "logs", "features"
+CHECKPOINT = "checkpoint.safetensors"
+# What the scoring of the finished run adds.
 SCORES, LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
 REPORT, EVALUATION = "report.html", "evaluation.json"
-# The config is the first, as `clear` goes from the end.
+# The config is the first, as `clear` removes files from the end.
 FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + (
     SCORES,
     LABELS,
@@ -41,17 +49,16 @@ FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + 
 )
 FOLDERS = (LAST, LOGS)
 LONGEST = 1 << 20  # bytes of a config
-FREE = ("epochs", "written_by")  # what may change when a run goes on
+MAY_CHANGE = ("epochs", "written_by")  # when a run is resumed
 
 
 @contextmanager
-def held(folder: Path, mode: Mode) -> Iterator[None]:
+def locked(folder: Path, mode: Mode) -> Iterator[None]:
     """Make the folder, and keep other runs out of it.
 
     Args:
         folder: of the run.
-        mode: "new" refuses one with a run in it; "resume" goes on with it, or begins it;
-            "overwrite" leaves it to `clear`.
+        mode: "new" refuses one with a run in it; "resume" and "overwrite" accept it.
 
     Raises:
         FileExistsError: there is a run and `mode` is "new"; or the folder has files, and
@@ -68,7 +75,7 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
             "below one: name another"
         ) from error
     names = {name for name in os.listdir(folder) if not name.startswith(".")}
-    if CONFIG not in names and names - {*FILES, KEPT}:
+    if CONFIG not in names and names - {*FILES, FEATURES}:
         raise FileExistsError(
             f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
             "that is empty or not there yet"
@@ -94,26 +101,26 @@ def check_apart(folder: Path, data: str) -> None:
 
     Args:
         folder: of the run.
-        data: DATA, see `open_nsfw_tf.train.sides`.
+        data: DATA, see `open_nsfw_tf.train.data`.
 
     Raises:
         OSError: DATA is no folder.
         ValueError: the run lies in a folder of class folders; or DATA is laid out
             otherwise.
     """
-    place = os.path.realpath(folder)
-    for side in find_sides(data).values():
-        if place.startswith(os.path.join(os.path.realpath(side), "")):
+    run = os.path.realpath(folder)
+    for split in find_splits(data).values():
+        if run.startswith(os.path.join(os.path.realpath(split), "")):
             raise ValueError(
                 f"{sanitize(folder)}: expected a folder for a run outside of the pictures "
-                f"in {sanitize(side)}, where it would be read as a class: name another"
+                f"in {sanitize(split)}, where it would be read as a class: name another"
             )
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run before wrote, but for kept features, and nothing else.
+    """Remove what an earlier run wrote, but for cached features, and nothing else.
 
-    The config goes last: until then it is a run's folder, which `held` lets in.
+    The config goes last: as long as it is there, `locked` accepts the folder.
 
     Raises:
         OSError: a file cannot be removed.
@@ -133,15 +140,15 @@ def _sweep(folder: Path) -> None:
 
 
 def check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Hold what is asked for against what a run was begun with, if there is one.
+    """Compare a config with the one that the run was started with, if there is one.
 
     Args:
         folder: of the run.
         config: JSON.
 
     Raises:
-        ValueError: the run was begun with something else; its first differences are
-            named.
+        ValueError: the run was started with another one; the error names the first
+            differences.
     """
     if not (folder / CONFIG).exists():
         return
@@ -154,7 +161,7 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write what is asked for, and the classes.
+    """Write the config, and the list of classes.
 
     Raises:
         OSError: a file cannot be written.
@@ -178,7 +185,7 @@ def _read(path: Path) -> Any:
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """What differs, in words; a list counts as one value unless it has dicts in it."""
-    if name.rpartition(".")[2] in FREE or before == now:
+    if name.rpartition(".")[2] in MAY_CHANGE or before == now:
         return
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
@@ -188,7 +195,7 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
         for index, (one, other) in enumerate(zip(before, now, strict=True)):
             yield from _differences(one, other, f"{name}.{index}")
     else:
-        name = name.removeprefix("settings.")
+        name = name.removeprefix("hyperparameters.")
         yield f"{name} {sanitize(before, 60)}, this asks for {sanitize(now, 60)}"
 
 
@@ -222,3 +229,118 @@ def write_rows(
     with replacing(path) as unfinished:
         data = text.getvalue().encode("utf-8", "surrogateescape")
         unfinished.write_bytes(data)
+
+
+@dataclass
+class State:
+    """How far a run is, beside its arrays.
+
+    Attributes:
+        history: a row for each epoch that is done.
+        stage: the one that the optimizer's arrays belong to, from 0.
+        step: how many steps of the next epoch are done.
+        sums: over those steps: of losses, of right answers, of pictures.
+        seconds: that those steps took.
+    """
+
+    history: list[Row] = field(default_factory=list)
+    stage: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
+
+
+def write_checkpoint(
+    folder: Path, model: Any, optimizer: dict[str, Any], state: State
+) -> None:
+    """Write a checkpoint; the one before stays until the new one is whole.
+
+    Args:
+        folder: of the run.
+        model: the network.
+        optimizer: its variables by name.
+        state: how far the run is.
+
+    Raises:
+        TrainingError: an array holds what is not finite; the checkpoint before is kept.
+        OSError: it cannot be written, as on a full disk; likewise.
+    """
+    from safetensors.numpy import save
+
+    arrays = {
+        name: np.asarray(one.numpy()) for name, one in _variables(model, optimizer)
+    }
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise TrainingError(f"{name} holds values that are not finite")
+    path = folder / CHECKPOINT
+    try:
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
+            file.write(save(arrays, metadata={"state": json.dumps(asdict(state))}))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise OSError(
+            f"{sanitize(path)}: {reason}; the checkpoint before is whole: make room, then "
+            "go on with --resume"
+        ) from error
+
+
+def read_state(folder: Path) -> State | None:
+    """How far a run is; None where no checkpoint was written yet.
+
+    Raises:
+        TrainingError: the checkpoint is broken.
+    """
+    if not (folder / CHECKPOINT).exists():
+        return None
+    return _read_checkpoint(folder)[0]
+
+
+def restore_checkpoint(folder: Path, model: Any, optimizer: dict[str, Any]) -> None:
+    """Give the variables the values of the checkpoint.
+
+    Args:
+        folder: of the run.
+        model: the network.
+        optimizer: its variables by name; empty: those in the checkpoint are not used.
+
+    Raises:
+        TrainingError: the checkpoint is broken, or another network's.
+    """
+    arrays = _read_checkpoint(folder)[1]
+    for name, variable in _variables(model, optimizer):
+        array = arrays.get(name)
+        if array is None or array.shape != tuple(variable.shape):
+            found = "nothing" if array is None else array.shape
+            raise TrainingError(
+                f"{sanitize(folder / CHECKPOINT)}: expected {name} of shape "
+                f"{tuple(variable.shape)}, got {found}: this checkpoint is another "
+                "network's; begin anew with --overwrite"
+            )
+        variable.assign(array)
+
+
+def _variables(model: Any, optimizer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All variables, by names that are the same in every process."""
+    for layer in model.layers:
+        for number, variable in enumerate(layer.variables):
+            yield f"model/{layer.name}/{number}", variable
+    for name, variable in optimizer.items():
+        yield f"optimizer/{name}", variable
+
+
+def _read_checkpoint(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = State(**json.loads(file.metadata()["state"]))
+            return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (*UNREADABLE, OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
+            "anew with --overwrite"
+        ) from error

@@ -1,13 +1,4 @@
-"""Which devices and machines train together: TensorFlow's strategies, and what works.
-
-Found with Keras 3.15 and TensorFlow 2.21: `model.fit` under MultiWorkerMirroredStrategy
-fails with two workers (a `PerReplica` value cannot become a tensor; keras-team/keras
-issue 20585 is open), and Keras' maintainers say that they do not support it (issue
-20601). A loop of one's own works: the Keras network is built in the strategy's scope,
-each step is run by `strategy.run`, and gradients are added up by `all_reduce`. So that is
-how all training runs here, on one device as well. Keras' optimizers work in such a loop
-too; `optimizer.Momentum` is there for its learning rates.
-"""
+"""Which devices and machines train together: TensorFlow's distribution strategies."""
 
 import json
 import os
@@ -16,19 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.libraries import import_tensorflow
 
 DEVICES = ("one", "all")
 CLUSTER = "TF_CONFIG"  # the environment variable that names the workers
-PATIENCE = 600.0  # seconds, until all workers must have come
+LONGEST_WAIT = 600.0  # seconds, until all workers must have connected
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who trains.
+    """The processes that train together, and the devices of this one.
 
     Attributes:
         strategy: TensorFlow's.
@@ -49,7 +41,7 @@ class Workers:
 
 
 def is_chief() -> bool:
-    """The same before the others are met, by `CLUSTER` alone.
+    """`Workers.is_chief` before the other workers are found, by `CLUSTER` alone.
 
     Raises:
         ValueError: `CLUSTER` cannot be read.
@@ -58,7 +50,7 @@ def is_chief() -> bool:
     return not cluster or cluster["task"]["index"] == 0
 
 
-def workers(devices: str = "one") -> Workers:
+def find_workers(devices: str = "one") -> Workers:
     """Find the other workers, and the devices here.
 
     Args:
@@ -109,7 +101,7 @@ def _cluster_workers(tf: Any) -> Workers:
     try:
         cards = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices(cards[:1], "GPU")
-        with _patience():
+        with _limited_wait():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
@@ -121,31 +113,24 @@ def _cluster_workers(tf: Any) -> Workers:
     )
 
 
-_WATCH = """
-import os, select, signal, sys
-if not select.select([sys.stdin], [], [], float(sys.argv[2]))[0]:
-    print(sys.argv[3], file=sys.stderr, flush=True)
-    os.kill(int(sys.argv[1]), signal.SIGKILL)
-"""
-
-
 @contextmanager
-def _patience() -> Iterator[None]:
-    """End this process where the others do not come: TensorFlow would wait for ever.
+def _limited_wait() -> Iterator[None]:
+    """End this process if the other workers do not come: TensorFlow would wait for ever.
 
-    Meanwhile it answers neither to its own threads nor to signals, so that another
-    process has to watch it. Nothing is lost: no file has been written yet.
+    Meanwhile it runs neither its own threads nor signal handlers, so that another process
+    has to watch it. Nothing is lost: no file has been written yet.
     """
-    said = (
-        f"error: {CLUSTER}: not all workers came within {PATIENCE:g} s: start the same "
-        "command for each of them, and look whether one has ended"
+    message = (
+        f"error: {CLUSTER}: not all workers came within {LONGEST_WAIT:g} s: start the "
+        "same command for each of them, and see whether one has ended"
     )
-    watch = subprocess.Popen(
-        [sys.executable, "-c", _WATCH, str(os.getpid()), str(PATIENCE), said],
+    program = str(Path(__file__).with_name("watchdog.py"))
+    watchdog = subprocess.Popen(
+        [sys.executable, "-I", program, str(os.getpid()), str(LONGEST_WAIT), message],
         stdin=subprocess.PIPE,
-        stderr=sys.stderr,  # which may be another than the one that C libraries have
+        stderr=sys.stderr,  # which may not be the file that C libraries write to
     )
     try:
         yield
     finally:
-        watch.communicate()  # the end of its input is the end of its watch
+        watchdog.communicate()  # it ends when its input does

@@ -7,10 +7,10 @@ what goes over to floats and back is left to the converter.
 from typing import Any
 
 from open_nsfw_tf.architecture import BLOCKS, POOL_SIZE, POOL_STRIDE, STEM, Block
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.quantize import Quantized, Range
-from open_nsfw_tf.quantize.walk import MEAN
-from open_nsfw_tf.quantize.walk import PIXELS as LEVELS
+from open_nsfw_tf.quantize.calibrate import MEAN
+from open_nsfw_tf.quantize.calibrate import PIXELS as LEVELS
 
 PIXELS = "pixels"  # the scope of what comes before the first rounding
 POOL = "pool1"
@@ -42,49 +42,49 @@ def _stem(network: Quantized, images: Any) -> Any:
     border = [STEM.padding] * 2
     with tf.name_scope(PIXELS):
         at = tf.pad(images, [[0, 0], border, border, [0, 0]]) + MEAN
-    at = _layer(network, STEM.place, at, STEM.stride, "VALID")
+    at = _layer(network, STEM.key, at, STEM.stride, "VALID")
     with tf.name_scope(POOL):
         return tf.nn.max_pool2d(at, POOL_SIZE, POOL_STRIDE, "SAME")
 
 
 def _block(network: Quantized, block: Block, at: Any) -> Any:
     tf = import_tensorflow()
-    a, b, c = (conv.place for conv in block.main)
+    a, b, c = (conv.key for conv in block.main)
     if block.projection and block.projection.stride > 1:
-        with tf.name_scope(f"{block.place}_{STRIDED}"):
+        with tf.name_scope(f"{block.key}_{STRIDED}"):
             at = tf.nn.max_pool2d(at, 1, block.projection.stride, "VALID")
     hidden = _layer(network, b, _layer(network, a, at))
     if block.projection:
-        with tf.name_scope(f"{block.place}_{CONCAT}"):
+        with tf.name_scope(f"{block.key}_{CONCAT}"):
             both = tf.concat([hidden, at], axis=-1)
         return _layer(network, c, both)
     with tf.name_scope(c):
         change = _conv(network, c, hidden)
-    with tf.name_scope(block.place):
+    with tf.name_scope(block.key):
         return tf.nn.relu(at + change)
 
 
-def _layer(network: Quantized, place: str, at: Any, *how: Any) -> Any:
+def _layer(network: Quantized, key: str, at: Any, *how: Any) -> Any:
     tf = import_tensorflow()
-    with tf.name_scope(place):
-        return tf.nn.relu(_conv(network, place, at, *how))
+    with tf.name_scope(key):
+        return tf.nn.relu(_conv(network, key, at, *how))
 
 
 def _conv(
-    network: Quantized, place: str, at: Any, stride: int = 1, padding: str = "SAME"
+    network: Quantized, key: str, at: Any, stride: int = 1, padding: str = "SAME"
 ) -> Any:
     tf = import_tensorflow()
-    made = network.convolutions[place]
+    made = network.convolutions[key]
     return tf.nn.conv2d(at, made.kernel, stride, padding) + made.biases
 
 
 def ranges(network: Quantized) -> dict[str, Range]:
     """The range of every tensor that `answer` makes, by the scope that names it."""
-    found = {place: made.output for place, made in network.convolutions.items()}
-    found |= network.streams | {PIXELS: LEVELS, POOL: found[STEM.place]}
+    found = {key: made.output for key, made in network.convolutions.items()}
+    found |= network.streams | {PIXELS: LEVELS, POOL: found[STEM.key]}
     for stage in BLOCKS:
-        # Both inputs of a concatenation have the range of branch2b: see `walk`.
+        # Both inputs of a concatenation have the range of branch2b: see `calibrate`.
         block = stage[0]
         for inputs in (STRIDED, CONCAT):
-            found[f"{block.place}_{inputs}"] = found[block.main[1].place]
+            found[f"{block.key}_{inputs}"] = found[block.main[1].key]
     return found

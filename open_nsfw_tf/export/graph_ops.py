@@ -1,4 +1,4 @@
-"""A Keras network as a list of steps, for what writes it in another language.
+"""A Keras network as a list of graph operations, for writing it in another format.
 
 It knows the layers that `open_nsfw_tf.backbones` builds and refuses all others. Batch
 norms are folded into the convolutions before them; what only trains is left out.
@@ -20,8 +20,8 @@ LAST = "predictions"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation.
+class GraphOp:
+    """One operation of a network.
 
     Attributes:
         kind: such as ``conv``; see the functions below.
@@ -38,19 +38,19 @@ class Step:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def steps(network: Any) -> list[Step]:
-    """What a network does, in an order in which it can be done.
+def operations(network: Any) -> list[GraphOp]:
+    """The operations of a network, each after those whose results it needs.
 
     Args:
         network: a `keras.Model` of one input, called `INPUT`, and one output.
 
     Returns:
-        Its steps; the last one makes `LAST`.
+        Its operations; the last one makes `LAST`.
 
     Raises:
         ExportError: it has a layer that is not known here; the layer is named.
     """
-    found: list[Step] = []
+    found: list[GraphOp] = []
     ends: dict[str, str] = {}  # what a layer's output is called
     for layer in network.operations:
         kind = type(layer).__name__
@@ -79,23 +79,23 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
-# -- layers to steps
+# -- layers to operations
 
 Inputs = tuple[str, ...]
 
 
-def _activated(layer: Any, step: Step) -> list[Step]:
-    """A step and the activation that its layer has in it."""
+def _activated(layer: Any, op: GraphOp) -> list[GraphOp]:
+    """An operation and the activation that its layer has in it."""
     name = layer.activation.__name__
-    return [step, *_activation(f"{layer.name}_{name}", name, (step.name,))]
+    return [op, *_activation(f"{layer.name}_{name}", name, (op.name,))]
 
 
-def _activation(name: str, function: str, inputs: Inputs) -> list[Step]:
+def _activation(name: str, function: str, inputs: Inputs) -> list[GraphOp]:
     if function == "linear":
         return []
     if function not in ("relu", "softmax"):
         raise ExportError(f"cannot export the activation {function!r} of {name!r}")
-    return [Step(function, name, inputs)]
+    return [GraphOp(function, name, inputs)]
 
 
 def _pads(layer: Any, window: Any) -> tuple[int, int, int, int]:
@@ -110,7 +110,7 @@ def _pads(layer: Any, window: Any) -> tuple[int, int, int, int]:
     return (pads[0], pads[1], pads[2], pads[3])
 
 
-def _conv(layer: Any, inputs: Inputs) -> list[Step]:
+def _conv(layer: Any, inputs: Inputs) -> list[GraphOp]:
     kernel = _array(layer.kernel)
     groups = getattr(layer, "groups", 1)
     if type(layer).__name__ == "DepthwiseConv2D":
@@ -126,10 +126,10 @@ def _conv(layer: Any, inputs: Inputs) -> list[Step]:
         "groups": groups,
     }
     arrays = {"kernel": kernel, "biases": biases}
-    return _activated(layer, Step("conv", layer.name, inputs, arrays, options))
+    return _activated(layer, GraphOp("conv", layer.name, inputs, arrays, options))
 
 
-def _batch_norm(layer: Any, inputs: Inputs) -> list[Step]:
+def _batch_norm(layer: Any, inputs: Inputs) -> list[GraphOp]:
     """A factor and an offset for each channel, computed in float64."""
     wide = np.float64
     factor = 1 / np.sqrt(np.asarray(layer.moving_variance, wide) + layer.epsilon)
@@ -138,45 +138,45 @@ def _batch_norm(layer: Any, inputs: Inputs) -> list[Step]:
     offset = offset + np.asarray(layer.beta, wide) if layer.center else offset
     arrays = {"factor": factor, "offset": offset}
     flat = {"flat": len(layer.output.shape) == 2}
-    return [Step("affine", layer.name, inputs, arrays, flat)]
+    return [GraphOp("affine", layer.name, inputs, arrays, flat)]
 
 
-def _dense(layer: Any, inputs: Inputs) -> list[Step]:
+def _dense(layer: Any, inputs: Inputs) -> list[GraphOp]:
     arrays = {"kernel": _array(layer.kernel), "biases": _array(layer.bias)}
-    return _activated(layer, Step("dense", layer.name, inputs, arrays))
+    return _activated(layer, GraphOp("dense", layer.name, inputs, arrays))
 
 
-def _relu(layer: Any, inputs: Inputs) -> list[Step]:
+def _relu(layer: Any, inputs: Inputs) -> list[GraphOp]:
     if layer.negative_slope or layer.threshold:
         raise ExportError(f"cannot export the leaky ReLU {layer.name!r}")
     most = None if layer.max_value is None else float(layer.max_value)
-    return [Step("relu", layer.name, inputs, options={"most": most})]
+    return [GraphOp("relu", layer.name, inputs, options={"most": most})]
 
 
-def _pool(kind: str) -> Callable[[Any, Inputs], list[Step]]:
-    def pool(layer: Any, inputs: Inputs) -> list[Step]:
+def _pool(kind: str) -> Callable[[Any, Inputs], list[GraphOp]]:
+    def pool(layer: Any, inputs: Inputs) -> list[GraphOp]:
         window = tuple(layer.pool_size)
         options = {
             "window": window,
             "strides": tuple(layer.strides),
             "pads": _pads(layer, window),
         }
-        return [Step(kind, layer.name, inputs, options=options)]
+        return [GraphOp(kind, layer.name, inputs, options=options)]
 
     return pool
 
 
-def _zero_padding(layer: Any, inputs: Inputs) -> list[Step]:
+def _zero_padding(layer: Any, inputs: Inputs) -> list[GraphOp]:
     (top, bottom), (left, right) = layer.padding
     pads = {"pads": (top, bottom, left, right)}
-    return [Step("pad", layer.name, inputs, options=pads)]
+    return [GraphOp("pad", layer.name, inputs, options=pads)]
 
 
-def _plain(kind: str) -> Callable[[Any, Inputs], list[Step]]:
-    return lambda layer, inputs: [Step(kind, layer.name, inputs)]
+def _plain(kind: str) -> Callable[[Any, Inputs], list[GraphOp]]:
+    return lambda layer, inputs: [GraphOp(kind, layer.name, inputs)]
 
 
-_LAYERS: dict[str, Callable[[Any, Inputs], list[Step]]] = {
+_LAYERS: dict[str, Callable[[Any, Inputs], list[GraphOp]]] = {
     "Activation": lambda layer, inputs: _activation(
         layer.name, layer.activation.__name__, inputs
     ),
@@ -189,7 +189,7 @@ _LAYERS: dict[str, Callable[[Any, Inputs], list[Step]]] = {
     "DepthwiseConv2D": _conv,
     "Dropout": lambda layer, inputs: [],
     "Flatten": lambda layer, inputs: [
-        Step("flatten", layer.name, inputs, options={"shape": layer.input.shape[1:]})
+        GraphOp("flatten", layer.name, inputs, options={"shape": layer.input.shape[1:]})
     ],
     "GlobalAveragePooling2D": _plain("mean"),
     "LocalResponseNormalization": _plain("normalize"),
@@ -203,24 +203,24 @@ _LAYERS: dict[str, Callable[[Any, Inputs], list[Step]]] = {
 # -- folding
 
 
-def _folded(found: list[Step]) -> list[Step]:
+def _folded(found: list[GraphOp]) -> list[GraphOp]:
     """Move each batch norm into the convolution before it, if nobody else reads that."""
-    readers = Counter(name for step in found for name in step.inputs)
-    made: dict[str, Step] = {}
+    readers = Counter(name for op in found for name in op.inputs)
+    made: dict[str, GraphOp] = {}
     renamed: dict[str, str] = {}
-    for step in found:
-        inputs = tuple(renamed.get(name, name) for name in step.inputs)
+    for op in found:
+        inputs = tuple(renamed.get(name, name) for name in op.inputs)
         before = made.get(inputs[0])
-        alone = readers[step.inputs[0]] == 1
-        if step.kind == "affine" and before and before.kind == "conv" and alone:
-            made[before.name] = _with_norm(before, step)
-            renamed[step.name] = before.name
+        alone = readers[op.inputs[0]] == 1
+        if op.kind == "affine" and before and before.kind == "conv" and alone:
+            made[before.name] = _with_norm(before, op)
+            renamed[op.name] = before.name
         else:
-            made[step.name] = replace(step, inputs=inputs)
+            made[op.name] = replace(op, inputs=inputs)
     return list(made.values())
 
 
-def _with_norm(conv: Step, norm: Step) -> Step:
+def _with_norm(conv: GraphOp, norm: GraphOp) -> GraphOp:
     factor, offset = norm.arrays["factor"], norm.arrays["offset"]
     arrays = {
         "kernel": (conv.arrays["kernel"] * factor).astype(np.float32),

@@ -1,7 +1,7 @@
 """The table of backbones: where each comes from, what it takes, and what it costs.
 
 Parameters and multiply-adds are those of the body as it is built here, up to ``pool``, at
-the crop of its preprocessing; the tests hold them against the built networks.
+the crop of its preprocessing; the tests compare them with the built networks.
 """
 
 import os
@@ -10,16 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from open_nsfw_tf.architecture import DENSE, Weights
-from open_nsfw_tf.backbones import (
-    googlenet,
-    keras_apps,
-    ms_ctc,
-    resnet50_thin,
-    squeezenet,
-)
+from open_nsfw_tf.backbones import caffe_nets, keras_apps, resnet50_thin
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, HeadLayer
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.image import YAHOO, Preprocessing
-from open_nsfw_tf.trained import OPEN_NSFW, HeadLayer
 
 KERAS = "keras.io/api/applications"
 # keras.applications' own preprocessing: `imagenet_utils.preprocess_input`.
@@ -41,10 +35,10 @@ class Backbone:
         statistics: running means and variances of the body.
         madds: multiply-adds of the body for one picture.
         body: from a symbolic batch, and pretrained values or None, to ``pool``.
-        pretrained: what `body` gets where pretrained weights are asked for.
+        pretrained: finds the pretrained values that `body` takes.
         last: the name of the last dense layer.
-        head: what its paper puts between ``pool`` and the last layer; `build` adds it
-            only where it is asked to.
+        head: what its paper puts between ``pool`` and the last layer; `build` adds only
+            the head that it is given.
         top1: published accuracy on ImageNet's validation set, one crop; None: unknown.
         top1_source: where that is published.
     """
@@ -70,7 +64,7 @@ class Backbone:
         return self.last == DENSE
 
 
-def _none(name: str, weights: object) -> Any:
+def _no_weights(name: str, weights: object) -> Any:
     raise WeightsError(
         f"{name} has no pretrained weights: choose --init random, or another backbone"
     )
@@ -155,8 +149,8 @@ BACKBONES = {
         parameters=735_424,
         statistics=0,
         madds=746_139_936,
-        body=squeezenet.body,
-        pretrained=_none,
+        body=caffe_nets.squeezenet,
+        pretrained=_no_weights,
         head=(HeadLayer("dropout", rate=0.5),),
         top1=0.575,
         top1_source="arXiv 1602.07360",
@@ -170,8 +164,8 @@ BACKBONES = {
         parameters=5_973_552,
         statistics=0,
         madds=1_581_647_872,
-        body=googlenet.body,
-        pretrained=_none,
+        body=caffe_nets.googlenet,
+        pretrained=_no_weights,
         head=(HeadLayer("dropout", rate=0.4),),
         top1=0.687,
         top1_source="BVLC/caffe, models/bvlc_googlenet",
@@ -185,8 +179,8 @@ BACKBONES = {
         parameters=5_879_040,
         statistics=0,
         madds=935_826_112,
-        body=ms_ctc.body,
-        pretrained=_none,
-        head=ms_ctc.HEAD,
+        body=caffe_nets.ms_ctc,
+        pretrained=_no_weights,
+        head=caffe_nets.MS_CTC_HEAD,
     ),
 }

@@ -1,22 +1,22 @@
-"""What networks cost and what they are known to reach: counted, measured, published."""
+"""What the networks cost and how accurate they are: counted, measured, published."""
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from open_nsfw_tf.backbones import BACKBONES, build
-from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.trained import MAX_CLASSES
+from open_nsfw_tf.backbones.builder import build
+from open_nsfw_tf.backbones.registry import BACKBONES
+from open_nsfw_tf.backbones.trained import MAX_CLASSES
+from open_nsfw_tf.libraries import import_tensorflow
 
-RUNS = 5  # of which the median counts
+RUNS = 5  # timed; the median counts
 FLOAT32 = 4  # bytes
 IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
-class Fact:
+class ModelStats:
     """A row of the table of networks.
 
     Attributes:
@@ -54,8 +54,10 @@ class Fact:
 _PYNETBUILDER = "jay-mahadeokar/pynetbuilder, models/imagenet"
 
 
-def _published(name: str, title: str, top1: float, madds: int, values: int) -> Fact:
-    return Fact(
+def _published(
+    name: str, title: str, top1: float, madds: int, values: int
+) -> ModelStats:
+    return ModelStats(
         name=name,
         title=title,
         built=False,
@@ -77,7 +79,7 @@ PUBLISHED = (
 )
 
 
-def facts(classes: int = 2, *, measure: bool = True) -> list[Fact]:
+def model_stats(classes: int = 2, *, measure: bool = True) -> list[ModelStats]:
     """The table of networks: the backbones and what Yahoo's authors published.
 
     Args:
@@ -89,13 +91,13 @@ def facts(classes: int = 2, *, measure: bool = True) -> list[Fact]:
     """
     if not 2 <= classes <= MAX_CLASSES:
         raise ValueError(f"expected 2 to {MAX_CLASSES} classes, got {classes}")
-    found = []
+    rows = []
     for name, backbone in BACKBONES.items():
         last = backbone.features * classes
         parameters = backbone.parameters + last + classes
         values = parameters + backbone.statistics
-        found.append(
-            Fact(
+        rows.append(
+            ModelStats(
                 name=name,
                 title=backbone.title,
                 built=True,
@@ -109,7 +111,7 @@ def facts(classes: int = 2, *, measure: bool = True) -> list[Fact]:
                 source=backbone.top1_source,
             )
         )
-    return [*found, *PUBLISHED]
+    return [*rows, *PUBLISHED]
 
 
 def milliseconds_of(name: str, classes: int = 2, runs: int = RUNS) -> float:
@@ -122,40 +124,10 @@ def milliseconds_of(name: str, classes: int = 2, runs: int = RUNS) -> float:
     side = model.inputs[0].shape[1]
     picture = tf.zeros((1, side, side, 3))
     function = tf.function(lambda batch: model(batch, training=False))
-    answer = function.get_concrete_function(picture)
+    forward = function.get_concrete_function(picture)
     times = []
     for _ in range(1 + runs):
-        begun = time.perf_counter()
-        answer(picture)[0].numpy()
-        times.append(1000 * (time.perf_counter() - begun))
+        start = time.perf_counter()
+        forward(picture)[0].numpy()
+        times.append(1000 * (time.perf_counter() - start))
     return median(times[1:])
-
-
-def parameters_of(model: Any) -> tuple[int, int]:
-    """The trainable values of a network, and its running means and variances.
-
-    Both are told by what they are, so that frozen layers are counted as others.
-    """
-    counts = {True: 0, False: 0}
-    for layer in model.layers:
-        for variable in layer.weights:
-            size = math.prod(variable.shape)
-            counts[not variable.name.startswith("moving_")] += size
-    return counts[True], counts[False]
-
-
-def madds_of(model: Any) -> int:
-    """Multiply-adds of a network's convolutions and dense layers, for one picture.
-
-    Biases, norms, sums and poolings are not counted, as is usual.
-    """
-    return sum(map(_madds, model.layers))
-
-
-def _madds(layer: Any) -> int:
-    kernel = getattr(layer, "kernel", None)
-    if kernel is None:
-        return 0
-    shape: tuple[int, ...] = tuple(kernel.shape)
-    places = layer.output.shape[1:3] if len(shape) == 4 else ()
-    return math.prod((*shape, *places))

@@ -1,9 +1,9 @@
-"""A trained model: weights, and all that says what they mean, in a folder.
+"""A trained model on disk: a folder with its weights and their description.
 
 The folder has ``model.json`` (backbone, classes, preprocessing, head) and
 ``model.safetensors``. No code is stored and none is run: the network is built again from
-the table of backbones. `open_nsfw_tf.train` writes more beside them, which nobody needs
-who only wants scores.
+the table of backbones. `open_nsfw_tf.train` writes more files beside them, which scoring
+does not need.
 """
 
 import json
@@ -64,7 +64,7 @@ class HeadLayer:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a run of training ends in.
+    """What training results in.
 
     Attributes:
         backbone: a key of `open_nsfw_tf.backbones.BACKBONES`.
@@ -84,7 +84,7 @@ class TrainedModel:
 
     @property
     def is_open_nsfw(self) -> bool:
-        """Whether this is Yahoo's network with Yahoo's pixels, whatever its classes."""
+        """Whether this is Yahoo's network with its preprocessing, whatever its classes."""
         alike = self.preprocessing == YAHOO and not self.head
         return alike and self.backbone == OPEN_NSFW
 
@@ -97,7 +97,7 @@ def is_trained(path: str | os.PathLike[str]) -> bool:
 def write_trained(folder: Path, model: TrainedModel) -> None:
     """Write a trained model into a folder that exists.
 
-    A model that is there stays whole until the new one is.
+    A model that is already there stays whole until the new one is written.
 
     Raises:
         OSError: it cannot be written.
@@ -117,11 +117,11 @@ def write_trained(folder: Path, model: TrainedModel) -> None:
 def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
     """Read what `write_trained` wrote.
 
-    The arrays of Yahoo's network are held against it; those of others where one is built.
+    The arrays of Yahoo's network are checked here; those of others when it is built.
 
     Raises:
         OSError: a file is not there or cannot be read.
-        WeightsError: a file is broken, or says what makes no sense.
+        WeightsError: a file is broken, or its content makes no sense.
     """
     path = Path(folder)
     try:
@@ -174,8 +174,6 @@ def _classes(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_CLASSES:
         raise ValueError(f"expected a list of 2 classes or more, got {value!r:.80}")
     names = tuple(map(_text, value))
-    if not all(map(str.isprintable, names)):  # they are printed to terminals
-        raise ValueError("expected classes of printable characters")
     if len(set(names)) < len(names) or set(names) & set(NOT_SCORES):
         raise ValueError(
             f"expected different classes, none of them called {', '.join(NOT_SCORES)}"

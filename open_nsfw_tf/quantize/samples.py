@@ -80,32 +80,6 @@ def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
     return made
 
 
-SWINGS = (0, 25, 90)  # of 256 levels: flat, faint and clear
-
-
-def smooth_pictures(count: int, seed: int = 0) -> list[np.ndarray]:
-    """Flat colours and soft gradients, the same at every call: what is no photograph.
-
-    Args:
-        count: how many.
-        seed: another seed gives others.
-
-    Returns:
-        uint8 RGB arrays (224, 224, 3): sums of the lowest cosine waves, tinted.
-    """
-    side = np.linspace(0, np.pi, 224)
-    waves = np.stack([np.cos(number * side) for number in range(3)])
-    made = []
-    for index in range(count):
-        random = np.random.default_rng((seed, index))
-        colours = random.normal(size=(3, 3, 3))
-        field = np.einsum("ih,jw,ijc->hwc", waves, waves, colours)
-        swing = SWINGS[index % len(SWINGS)] * field / np.abs(field).max()
-        pixels = random.uniform(30, 225, 3) + swing
-        made.append(np.clip(pixels, 0, 255).astype(np.uint8))
-    return made
-
-
 def readable_pictures(
     pictures: Iterable[Picture], most: int = MAX_NAMED
 ) -> tuple[list[Image.Image], list[str]]:

@@ -1,4 +1,4 @@
-"""Where an export goes: beside its destination until it is whole, then into place."""
+"""Writing an export beside its destination, and renaming it when it is complete."""
 
 import os
 import secrets
@@ -38,7 +38,7 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A name in the destination's folder, which is made if need be; nothing stays."""
+    """A name in the destination's folder, which is made if need be; it is removed at the end."""
     made = [folder for folder in target.parents if not folder.exists()]
     # The suffix stays: some runtimes and libraries go by it.
     name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
@@ -66,7 +66,7 @@ def _remove(path: Path) -> None:
 
 
 def move(temporary: Path, target: Path) -> None:
-    """Put what is whole in its place; what was there goes when that has worked."""
+    """Rename the finished export; an earlier one is removed once that has worked."""
     if os.path.lexists(target):  # an existing one, which may be overwritten
         old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
         target.rename(old)
