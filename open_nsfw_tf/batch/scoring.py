@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from open_nsfw_tf.batch.item import (
     Item,
@@ -26,6 +26,7 @@ from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
 from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
 from open_nsfw_tf.tables import digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
+from open_nsfw_tf.tables.parts import PartsWriter
 
 MAX_WAIT = 1.0  # seconds that a row waits for others to be written with
 
@@ -217,15 +218,6 @@ class Unscored:
 # -- writing
 
 
-class Writer(Protocol):
-    """What `TableWriter` and `PartsWriter` have in common."""
-
-    done: dict[bytes, bytes]
-
-    def write(self, rows: Iterable[Row]) -> None:
-        """Add rows; after it returns, no kill can lose them."""
-
-
 class RowWriter:
     """Writes rows to a table, some at a time, and counts them.
 
@@ -239,7 +231,11 @@ class RowWriter:
     """
 
     def __init__(
-        self, table: Writer, size: int, seconds: float, progress: Callable[[int], None]
+        self,
+        table: TableWriter | PartsWriter,
+        size: int,
+        seconds: float,
+        progress: Callable[[int], None],
     ) -> None:
         self._table, self._size, self._seconds = table, size, seconds
         self._progress = progress
