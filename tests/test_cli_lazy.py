@@ -80,7 +80,7 @@ def test_classify_loads_no_other_room() -> None:
     assert len(found) <= 30, found
     rooms = {name.split(".")[1] for name in found if "." in name}
     others = {"train", "export", "dataset", "evaluate", "report", "batch", "convert"}
-    assert not rooms & (others | {"distributed", "backbones", "request", "judge"})
+    assert not rooms & (others | {"backbones", "request", "judge"})
     commands = {name for name in found if name.startswith("open_nsfw_tf.cli.")}
     assert commands == {
         f"open_nsfw_tf.cli.{name}" for name in ("app", "classify", "loading", "options")

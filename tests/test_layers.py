@@ -21,7 +21,7 @@ ROWS = [
     ["engines", "plots"],
     ["classifier", "export", "convert", "report", "dataset", "plots_models"],
     ["request", "batch", "compare"],
-    ["judge", "distributed"],
+    ["judge"],
     ["train"],
     ["cli"],
 ]
@@ -60,9 +60,8 @@ OWNERS = {
     "faiss": {"dataset/neighbours"},
     "imagehash": {"dataset/fingerprints"},
     "cleanlab": {"dataset/mistakes"},
-    "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
-    | {"distributed/listing", "distributed/remote"},
-    "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},
+    "pyarrow": {"tables/parquet", "batch/ray_tasks", "batch/remote"},
+    "ray": {"batch/ray", "batch/ray_tasks"},
     "rich": {"cli/dataset", "cli/progress", "weights"},
     "typer": {
         "cli/app",
