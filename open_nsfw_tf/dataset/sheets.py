@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from open_nsfw_tf.dataset.sort import Sorted
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import MAX_PIXELS, load_rgb
 
 TILE = 160  # pixels, both sides

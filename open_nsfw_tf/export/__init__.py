@@ -24,7 +24,7 @@ from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
 from open_nsfw_tf.export.destination import beside, check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.weights import load_weights
 

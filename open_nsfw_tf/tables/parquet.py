@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.tables import CHUNK, STAMP, Chunk, digest, score_columns
 from open_nsfw_tf.tables.text import Row, lines, parse_object
 
