@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from open_nsfw_tf.dataset.workers import in_order
 from open_nsfw_tf.messages import shown
+from open_nsfw_tf.parallel import in_order
 from open_nsfw_tf.picture import MAX_PIXELS, ImageError, check_max_pixels, load_rgb
 from open_nsfw_tf.train.sides import Side, find_classes, find_sides, read_side
 
