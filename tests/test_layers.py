@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 # From the ground up. Rooms of one row do not import each other, but for the parts of a
 # folder, which may import the folder's own `__init__`.
 ROWS = [
-    ["messages", "pipeline", "forks"],
+    ["messages", "parallel", "forks"],
     ["files"],
     ["architecture", "picture", "backend", "preprocessing"],
     ["image", "scores", "folding"],
@@ -18,11 +18,12 @@ ROWS = [
     ["weights", "mmdnn_route", "image_graph", "network", "quantize", "tables"]
     + ["moves"],
     ["trained", "undo"],
-    ["model", "evaluate", "backbones"],
-    ["engines", "plots"],
-    ["classifier", "export", "convert", "report", "dataset", "plots_models"],
-    ["request", "batch", "compare"],
-    ["judge", "distributed"],
+    ["model", "backbones"],
+    ["engines"],
+    ["classifier", "export", "convert"],
+    ["request", "batch"],
+    ["evaluate", "distributed"],
+    ["report", "dataset"],
     ["train"],
     ["cli"],
 ]
@@ -49,8 +50,7 @@ OWNERS = {
         "image_graph",
         "samples",
         "dataset/fingerprints",
-        "dataset/plainness",
-        "dataset/sheets",
+        "dataset/sort",
         "export/job",
         "export/savedmodel",
     },
@@ -59,9 +59,9 @@ OWNERS = {
     "matplotlib": {"plots"},
     "pooch": {"published"},
     "sklearn": {"evaluate/figures"},
-    "faiss": {"dataset/neighbours"},
+    "faiss": {"dataset/duplicates"},
     "imagehash": {"dataset/fingerprints"},
-    "cleanlab": {"dataset/mistakes"},
+    "cleanlab": {"dataset/label_errors"},
     "pyarrow": {"tables/parquet", "distributed/blocks", "distributed/scorer"}
     | {"distributed/listing", "distributed/remote"},
     "ray": {"distributed/cluster", "distributed/listing", "distributed/scorer"},

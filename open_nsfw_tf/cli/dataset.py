@@ -1,6 +1,5 @@
 """`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from open_nsfw_tf.cli.app import app, choice, one_of
-from open_nsfw_tf.dataset import check as checking
+from open_nsfw_tf.dataset import (
+    File,
+    ProposedMoves,
+    ReadOptions,
+    Scan,
+    check,
+    dedupe,
+    scan,
+    split,
+)
 from open_nsfw_tf.dataset import duplicates as copies
-from open_nsfw_tf.dataset import split as splitting
-from open_nsfw_tf.dataset.cells import THRESHOLD
-from open_nsfw_tf.dataset.folder import File, Found, find
+from open_nsfw_tf.dataset.check import KINDS, MIN_SIDE, looks_like_picture
+from open_nsfw_tf.dataset.duplicates import DISTANCE
 from open_nsfw_tf.files import PassedOver, read_head
 from open_nsfw_tf.messages import shown
-from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal, Move, plan
+from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal
 from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
@@ -66,11 +73,11 @@ AllOption = Annotated[
 def _some_of(names: Iterable[str], flag: str, help: str) -> Any:
     """An option that may be given many times, each time with one of some names."""
     names = tuple(names)
-    check = one_of(names)
+    check_one = one_of(names)
 
     def check_all(values: list[str] | None) -> list[str] | None:
         for value in values or ():
-            check(value)
+            check_one(value)
         return values
 
     return typer.Option(
@@ -87,11 +94,11 @@ def check_command(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        _some_of(checking.KINDS, "--kind", help="Move only these; may be given often."),
+        _some_of(KINDS, "--kind", help="Move only these; may be given often."),
     ] = None,
     min_side: Annotated[
         int, typer.Option(min=0, help="Pixels; what has a shorter side is tiny.")
-    ] = checking.MIN_SIDE,
+    ] = MIN_SIDE,
     max_pixels: PixelsOption = MAX_PIXELS,
     threads: ThreadsOption = None,
     show_all: AllOption = False,
@@ -100,8 +107,9 @@ def check_command(
     """Find unreadable, truncated, tiny, blank, animated and misnamed pictures."""
     found = find_files(folder, quarantine, show_all)
     with _progress(found) as seen_one:
-        checked = checking.check(found, min_side, max_pixels, threads, seen_one)
-    _table(checked.counts, checking.KINDS)
+        reading = ReadOptions(max_pixels, threads, seen_one)
+        checked = check(found, quarantine, kind or tuple(KINDS), min_side, reading)
+    _table(checked.counts, KINDS)
     print(f"{checked.good:8} good")
     if checked.other:
         print(
@@ -114,11 +122,8 @@ def check_command(
     )
     print_some(odd, show_all)
     print_some((f"other: {shown(file.name)}" for file in checked.other), show_all)
-    if quarantine is not None:
-        pairs = checking.moves_of(
-            checked, str(quarantine), kind or list(checking.KINDS)
-        )
-        act(pairs, found.files, quarantine, "move", "check", apply)
+    if checked.moves is not None:
+        act(checked.moves, apply)
 
 
 @dataset_app.command("dedupe")
@@ -133,11 +138,11 @@ def dedupe_command(
             copies.KINDS,
             "--move",
             help="Which copies to move; may be given many times. inside: copies in one "
-            "class of one side; leaks: training pictures with a copy in test or val; "
+            "class of one split; leaks: training pictures with a copy in test or val; "
             "classes: all copies, for a person to decide. Without it: inside.",
         ),
     ] = None,
-    threshold: ThresholdOption = THRESHOLD,
+    threshold: ThresholdOption = DISTANCE,
     exact: Annotated[
         bool, typer.Option("--exact", help="Only equal pixels count.")
     ] = False,
@@ -149,26 +154,19 @@ def dedupe_command(
     """Find copies: of files, of pixels, and near ones. The best copy stays."""
     found = find_files(folder, to, show_all)
     with _progress(found) as seen_one:
-        result = copies.find_duplicates(
-            found, threshold, exact, max_pixels, threads, seen_one
-        )
+        reading = ReadOptions(max_pixels, threads, seen_one)
+        kinds = move or [copies.INSIDE]
+        result = dedupe(found, to, kinds, threshold, exact, reading)
     _unreadable(found, result.unreadable)
     for kind, title in copies.KINDS.items():
         groups = result.groups[kind]
         print(f"{kind}: {result.count(kind)} copies in {len(groups)} groups {title}")
         print_some((_group(group) for group in groups), show_all)
-    act(
-        copies.moves_of(result, move or ["inside"], str(to)),
-        found.files,
-        to,
-        "move",
-        "dedupe",
-        apply,
-    )
+    act(result.moves, apply)
 
 
 def _group(group: copies.Group) -> str:
-    lines = [f"  {shown(group.kept.name)}"]
+    lines = [f"  {shown(group.best.name)}"]
     for copy in group.copies:
         how = copy.how if copy.how != "near" else f"near, {copy.bits} bits"
         lines.append(f"    {shown(copy.file.name)} ({how})")
@@ -187,7 +185,7 @@ def split_command(
         typer.Option(help="Where train, test and val go. Without it: into DIR itself."),
     ] = None,
     how: ActionOption = "move",
-    threshold: ThresholdOption = THRESHOLD,
+    threshold: ThresholdOption = DISTANCE,
     max_pixels: PixelsOption = MAX_PIXELS,
     threads: ThreadsOption = None,
     apply: ApplyOption = False,
@@ -198,9 +196,8 @@ def split_command(
     found = find_files(folder, to, into_itself=True)
     shares = {"train": train, "val": val, "test": test}
     with _progress(found) as seen_one:
-        done = splitting.split(
-            found, shares, seed, threshold, max_pixels, threads, seen_one
-        )
+        reading = ReadOptions(max_pixels, threads, seen_one)
+        done = split(found, to, shares, seed, threshold, how, reading)
     _unreadable(found, done.unreadable)
     if done.unlabelled:
         print(f"{len(done.unlabelled)} in no class folder are left alone")
@@ -208,14 +205,13 @@ def split_command(
         f"{done.clusters} groups of look-alikes are kept together; "
         f"the largest has {done.largest}"
     )
-    labels = sorted({f.label or "" for files in done.sides.values() for f in files})
-    print(f"{'class':20}" + "".join(f"{side:>9}" for side in done.sides))
+    labels = sorted({f.label or "" for files in done.splits.values() for f in files})
+    print(f"{'class':20}" + "".join(f"{name:>9}" for name in done.splits))
     for label in labels:
-        counts = "".join(f"{done.count(side, label):9}" for side in done.sides)
+        counts = "".join(f"{done.count(name, label):9}" for name in done.splits)
         print(f"{shown(label):20}{counts}")
-    target = to or folder
-    pairs = splitting.moves_of(done, str(target))
-    act(pairs, found.files, target, how, "split", apply)
+    if done.moves is not None:
+        act(done.moves, apply)
 
 
 @dataset_app.command("undo")
@@ -255,15 +251,9 @@ def find_files(
     target: Path | None = None,
     show_all: bool = False,
     into_itself: bool = False,
-) -> Found:
+) -> Scan:
     """The files of a folder but for the one that is moved to; what is left out."""
-    itself = target is not None and os.path.realpath(target) == os.path.realpath(folder)
-    if itself and not into_itself:
-        raise ValueError(
-            f"{shown(target)}: what was found would go into the pictures' own folder, "
-            "as if it were classes: give another folder"
-        )
-    found = find(folder, [str(target)] if target is not None else [])
+    found = scan(folder, target, into_itself)
     if found.left:
         print(f"{len(found.left)} names are left out")
         lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
@@ -273,26 +263,9 @@ def find_files(
     return found
 
 
-def act(
-    pairs: list[tuple[str, str]],
-    files: Iterable[File],
-    target: Path,
-    how: str,
-    command: str,
-    apply: bool,
-) -> Journal | None:
-    """Say what will be done, and do it if that is wanted.
-
-    Args:
-        pairs: sources and wanted targets, absolute paths.
-        files: that were looked at; a source that has changed since is left.
-        target: where the manifest goes.
-        how: a key of `ACTIONS`.
-        command: what asks for it, for the manifest.
-        apply: whether it is done.
-    """
-    stamps = {file.path: (file.size, file.mtime_ns) for file in files}
-    made = plan((Move(*pair, stamps.get(pair[0])) for pair in pairs), how)
+def act(moves: ProposedMoves, apply: bool) -> Journal | None:
+    """Say what will be done, and do it if that is wanted."""
+    how, made = moves.action, moves.plan
     for step in made.moves:
         source, wanted = (
             shown(step.source, LONGEST_PATH),
@@ -305,9 +278,10 @@ def act(
     if not apply:
         print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
         return None
-    journal = Journal(made.moves, str(target), how, command)
-    print(f"undo with: {journal.undo_command}", flush=True)
-    journal.run()
+    journal = moves.apply(
+        lambda begun: print(f"undo with: {begun.undo_command}", flush=True)
+    )
+    assert journal is not None  # there is something to do
     gone = len(made.missing) + len(journal.missing)
     changed = len(made.changed) + len(journal.changed)
     print(
@@ -332,10 +306,10 @@ def print_some(lines: Iterator[str], show_all: bool) -> None:
         print(line)
 
 
-def _unreadable(found: Found, names: Mapping[str, str]) -> None:
+def _unreadable(found: Scan, names: Mapping[str, str]) -> None:
     """Say how many files could not be read, apart from what is no picture at all."""
     refused = [file for file in found.files if file.name in names]
-    others = [file for file in refused if not checking.looks_like_picture(file)]
+    others = [file for file in refused if not looks_like_picture(file)]
     if others:
         print(f"passed over as no pictures: {_passed_over(others)}")
     if count := len(refused) - len(others):
@@ -354,7 +328,7 @@ def _passed_over(files: Iterable[File]) -> PassedOver:
 
 
 @contextmanager
-def _progress(found: Found) -> Iterator[Callable[[], None]]:
+def _progress(found: Scan) -> Iterator[Callable[[], None]]:
     """A bar on standard error, where somebody watches."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda: None

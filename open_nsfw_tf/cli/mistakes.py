@@ -18,13 +18,12 @@ from open_nsfw_tf.cli.dataset import (
     find_files,
     print_some,
 )
-from open_nsfw_tf.dataset import mistakes
-from open_nsfw_tf.dataset import sort as sorting
-from open_nsfw_tf.dataset.judged import Judged, judge, trouble_lines
-from open_nsfw_tf.dataset.sheets import write_sheets
+from open_nsfw_tf.dataset import ScoredFolder, SheetOptions, SortOptions, clean, sort
+from open_nsfw_tf.dataset.label_errors import Disagreement
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.picture import MAX_PIXELS
-from open_nsfw_tf.tables import read_table
+
+NAMED = 3  # pictures of each problem
 
 ScoresOption = Annotated[
     Path,
@@ -67,27 +66,28 @@ def clean_command(
     apply: ApplyOption = False,
 ) -> None:
     """Find labels that are likely wrong, by confident learning on a table of scores."""
-    judged = _judged(folder, to, scores, called, strict)
-    found = mistakes.find_mistakes(judged)
+    names = _names(called)
+    result = clean(find_files(folder, to), scores, to, every, names, strict)
+    found, scored = result.disagreements, result.scored
+    _print_problems(scored)
     print(
         f"{'label, then prediction':24}"
-        + "".join(f"{shown(c):>12}" for c in judged.classes)
+        + "".join(f"{shown(c):>12}" for c in scored.classes)
     )
-    for label, row in zip(judged.classes, mistakes.confusion(judged), strict=True):
+    for label, row in zip(scored.classes, result.confusion, strict=True):
         print(f"{shown(label):24}" + "".join(f"{count:12}" for count in row))
-    likely = sum(mistake.likely for mistake in found)
+    likely = sum(one.likely_error for one in found)
     print(f"{len(found)} labels are not what was predicted, {likely} are likely wrong")
     for (label, other), count in Counter((m.label, m.predicted) for m in found).items():
         print(f"true class {shown(label)}, predicted {shown(other)}: {count}")
         of_pair = (m for m in found if (m.label, m.predicted) == (label, other))
-        print_some((_mistake(mistake) for mistake in of_pair), show_all)
-    pairs = mistakes.moves_of(found, str(to), every)
-    act(pairs, judged.files, to, "move", "clean", apply)
+        print_some(map(_disagreement, of_pair), show_all)
+    act(result.moves, apply)
 
 
-def _mistake(mistake: mistakes.Mistake) -> str:
-    mark = "likely wrong" if mistake.likely else "            "
-    return f"  {mark} {mistake.predicted_score:.4f} {shown(mistake.file.name)}"
+def _disagreement(one: Disagreement) -> str:
+    mark = "likely wrong" if one.likely_error else "            "
+    return f"  {mark} {one.predicted_score:.4f} {shown(one.file.name)}"
 
 
 @dataset_app.command("sort")
@@ -121,36 +121,33 @@ def sort_command(
     apply: ApplyOption = False,
 ) -> None:
     """Sort pictures by how right the classifier was, with sheets to look at."""
-    judged = _judged(folder, to, scores, called, strict)
-    places = sorting.sort(judged, threshold, positive, by)
-    for name, count in Counter(place.folder for place in places).items():
+    options = SortOptions(by, positive, threshold, how)
+    found = find_files(folder, to)
+    result = sort(found, scores, to, options, _names(called), strict)
+    _print_problems(result.scored)
+    for name, count in Counter(one.folder for one in result.pictures).items():
         print(f"{count:8} {shown(name)}")
-    pairs = sorting.moves_of(places, str(to))
-    journal = act(pairs, judged.files, to, how, "sort", apply)
+    journal = act(result.moves, apply)
     if not sheets:
         return
-    if journal is None:
-        if not apply:
-            print(f"contact sheets would be written to {shown(to / 'sheets')}")
-        return
-    where = {step.source: step.target for step in journal.finished}
-    for path in write_sheets(places, where, to / "sheets", sheets, blur, max_pixels):
-        journal.wrote(path)
+    if journal is None and not apply:
+        print(f"contact sheets would be written to {shown(to / 'sheets')}")
+    for path in result.draw(SheetOptions(sheets, blur, max_pixels)):
         print(f"sheet {shown(path)}")
 
 
-def _judged(
-    folder: Path, to: Path, scores: Path, called: list[str] | None, strict: bool
-) -> Judged:
+def _names(called: list[str] | None) -> dict[str, str]:
+    """What --called says: the class that a folder stands for."""
     names = {}
     for pair in called or ():
         name, equals, column = pair.partition("=")
         if not equals:
             raise ValueError(f"expected --called FOLDER=CLASS, got {shown(pair)}")
         names[name] = column
-    table = read_table(scores, any_number=True)
-    judged = judge(find_files(folder, to), table, names, strict)
-    for line in trouble_lines(judged.trouble):
-        print(line)
-    print(f"{len(judged.files)} pictures with a label and scores")
-    return judged
+    return names
+
+
+def _print_problems(scored: ScoredFolder) -> None:
+    for problem in scored.problems:
+        print(problem.line(NAMED))
+    print(f"{len(scored.files)} pictures with a label and scores")

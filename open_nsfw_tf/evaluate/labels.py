@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
 from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
+SPLITS = {  # names of folders that hold class folders, and what they stand for
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
 Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 
@@ -24,12 +35,15 @@ class Labels:
         labels: of the same length.
         root: the folder that relative paths start from: the labels' own.
         source: what they were read from, for people.
+        stamps: int64 (rows, 2): size and modification time (ns) of the files, so that
+            scores of earlier ones are noticed; None: whatever was scored counts.
     """
 
     paths: list[str]
     labels: list[str]
     root: str
     source: str
+    stamps: np.ndarray | None = None
 
 
 def read_labels(source: str | os.PathLike[str]) -> Labels:

@@ -1,7 +1,7 @@
 """Where the pictures of classes lie: which folders stand for what.
 
 DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
-other names of `open_nsfw_tf.dataset.folder.SIDES` do as well). Pictures lie in a class's
+other names of `open_nsfw_tf.evaluate.labels.SPLITS` do as well). Pictures lie in a class's
 folder or deeper. What is found is what `open_nsfw_tf.evaluate.labels` finds in the same
 folder: hidden names are left out, links to files are followed and links to folders are
 not, but for those of the classes themselves.
@@ -10,8 +10,7 @@ not, but for those of the classes themselves.
 import os
 from dataclasses import dataclass, field
 
-from open_nsfw_tf.dataset.folder import SIDES
-from open_nsfw_tf.evaluate.labels import files_below
+from open_nsfw_tf.evaluate.labels import SPLITS, files_below
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.messages import shown
 from open_nsfw_tf.moves import is_manifest
@@ -42,7 +41,7 @@ def find_sides(root: str) -> dict[str, str]:
         raise type(error)(f"{shown(root)}: {EXPECTED}; got {got}") from error
     sides: dict[str, str] = {}
     for name in folders:
-        side = SIDES.get(name.lower())
+        side = SPLITS.get(name.lower())
         if side in sides:
             raise ValueError(
                 f"{shown(root)}: expected one folder for {side}, got "
@@ -50,7 +49,7 @@ def find_sides(root: str) -> dict[str, str]:
             )
         if side:
             sides[side] = os.path.join(root, name)
-    others = [name for name in folders if name.lower() not in SIDES]
+    others = [name for name in folders if name.lower() not in SPLITS]
     if "train" not in sides:
         if not sides or others:
             return {"train": root}
