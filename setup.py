@@ -21,6 +21,7 @@ DATASET = [
 ]
 COREML = ["coremltools>=9"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]
+HEIF = ["pillow-heif>=1"]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
@@ -42,6 +43,7 @@ setup(
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
     package_data={"open_nsfw_tf": ["py.typed", "report/page.html", "report/style.css"]},
     install_requires=[
+        "filelock>=3.24",
         "h5py>=3.11",
         "numpy>=1.26",
         "onnx>=1.16",
@@ -63,6 +65,7 @@ setup(
         "evaluate": [*EVALUATE, *PARQUET],
         "train": TRAIN,
         "dataset": DATASET,
+        "heif": HEIF,
         "parquet": PARQUET,
         "ray": RAY,
         "serving": SERVING,
@@ -73,6 +76,7 @@ setup(
             *COREML,
             *EVALUATE,
             *DATASET,
+            *HEIF,
             *PARQUET,
             *RAY,
             *SERVING,

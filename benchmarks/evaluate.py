@@ -46,7 +46,7 @@ def write(folder: Path, rows: int) -> None:
 
 def measure(folder: Path, name: str) -> dict[str, Any]:
     """Seconds, processor seconds and the peak of memory of one command."""
-    options = ["--max-fnr", "0.05", "--report", "r.html", "--json", "r.json"]
+    options = ["--max-fnr", "0.05", "--output", "r.html", "--json-file", "r.json"]
     command = [sys.executable, "-c", COMMAND, "evaluate", name, "--labels"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from open_nsfw_tf.folding import unfold_batch_norm
+from open_nsfw_tf.architecture import unfold_batch_norm
 from open_nsfw_tf.formats import FORMATS, module
 from open_nsfw_tf.weights import load_weights
 

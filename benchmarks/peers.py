@@ -27,7 +27,7 @@ from benchmarks.photos import readable, repeated, soft_fields, write_photos
 from benchmarks.turns import Plan, Workers
 from open_nsfw_tf import Classifier, load_weights, save_weights
 from open_nsfw_tf.engines.onnxruntime import graph
-from open_nsfw_tf.formats.prototxt import prototxt
+from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import yahoo_tensor
 from open_nsfw_tf.weights import find_weights
 

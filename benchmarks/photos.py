@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.image import CROP, ImageError, yahoo_tensor
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import CROP, yahoo_tensor
 from open_nsfw_tf.samples import generated_pictures
 
 # Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have them.

@@ -15,7 +15,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.image import ImageError, describe, read_file
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import describe, read_file
 from open_nsfw_tf.request import predict_request
 
 SIGNATURE = "predict_bytes"  # takes picture files; answers (N, 2), columns SFW, NSFW

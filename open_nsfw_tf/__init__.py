@@ -12,29 +12,27 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier, classify
-    from open_nsfw_tf.image import ImageError, create_yahoo_image_loader
-    from open_nsfw_tf.image_graph import (
-        create_tensorflow_image_loader,
-        load_base64_tensor,
-    )
+    from open_nsfw_tf.errors import ImageError, WeightsError
+    from open_nsfw_tf.image import create_yahoo_image_loader
     from open_nsfw_tf.model import InputType, OpenNsfwModel
     from open_nsfw_tf.scores import ClassScores, Scores
-    from open_nsfw_tf.weights import WeightsError, load_weights, save_weights
+    from open_nsfw_tf.tf_image import create_tensorflow_image_loader, load_base64_tensor
+    from open_nsfw_tf.weights import load_weights, save_weights
 
 # Each name is imported when it is first asked for, so that nobody waits for what they
 # do not use.
 _HOMES = {
     "ClassScores": "scores",
     "Classifier": "classifier",
-    "ImageError": "image",
+    "ImageError": "errors",
     "InputType": "model",
     "OpenNsfwModel": "model",
     "Scores": "scores",
-    "WeightsError": "architecture",
+    "WeightsError": "errors",
     "classify": "classifier",
-    "create_tensorflow_image_loader": "image_graph",
+    "create_tensorflow_image_loader": "tf_image",
     "create_yahoo_image_loader": "image",
-    "load_base64_tensor": "image_graph",
+    "load_base64_tensor": "tf_image",
     "load_weights": "weights",
     "save_weights": "weights",
 }

@@ -1,4 +1,6 @@
-"""ResNet-50-thin as a table, and what the table alone can say of its weights.
+"""ResNet-50-thin as a table, and what follows from the table for its weights.
+
+Checking weights against the table is here, and so is folding their batch norms.
 
 Every layer's name, shape and place is what Yahoo's ``deploy.prototxt`` (yahoo/open_nsfw,
 ``nsfw_model``) says. Everything that walks the network - the Keras model, the ONNX
@@ -9,17 +11,16 @@ names and shapes of `LAYERS`; the last layer may have another number of outputs 
 Yahoo's two, see `layers_of`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from open_nsfw_tf.errors import WeightsError
+
 Layer = dict[str, np.ndarray]
 Weights = dict[str, Layer]
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be found, read, trusted or fitted to the network."""
 
 
 INPUT_SIZE = 224  # pixels, height and width
@@ -30,6 +31,7 @@ BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt keeps
 POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up
 POOL_STRIDE = 2
 DENSE = "fc_nsfw"
+MAX_COMPLAINTS = 8  # in one error; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,6 @@ def _layers() -> dict[str, dict[str, tuple[int, ...]]]:
 LAYERS = _layers()  # 107 layers: {layer: {field: shape}}; kernels HWIO, dense (in, out)
 
 
-SHOWN = 8  # complaints in one error; the rest are counted
-
-
 def layers_of(classes: int) -> dict[str, dict[str, tuple[int, ...]]]:
     """`LAYERS` of a network with so many outputs."""
     return {**LAYERS, DENSE: {"weights": (FEATURES, classes), "biases": (classes,)}}
@@ -209,7 +208,7 @@ def classes_of(weights: Weights) -> int:
 
 
 def check_weights(weights: Weights, classes: int | None = None) -> None:
-    """Hold names, shapes and values against the network's 107 layers.
+    """Check names, shapes and values of the network's 107 layers.
 
     Args:
         weights: the canonical dict.
@@ -217,13 +216,13 @@ def check_weights(weights: Weights, classes: int | None = None) -> None:
 
     Raises:
         WeightsError: layers or fields are missing or surplus, shapes differ, or values
-            are not finite numbers of dtype float32; all of it is said in one line.
+            are not finite numbers of dtype float32; one line lists all of it.
     """
     complaints = _complaints(weights, layers_of(classes or _classes_or_two(weights)))
     if complaints:
-        rest = len(complaints) - SHOWN
+        rest = len(complaints) - MAX_COMPLAINTS
         more = f"; and {rest} more" if rest > 0 else ""
-        raise WeightsError("; ".join(complaints[:SHOWN]) + more)
+        raise WeightsError("; ".join(complaints[:MAX_COMPLAINTS]) + more)
 
 
 def _classes_or_two(weights: Weights) -> int:
@@ -270,3 +269,176 @@ def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[
     if name.endswith(".variance") and array.min() < 0:
         return [f"{name}: holds a negative variance"]
     return []
+
+
+# -- layers that come without our names
+
+
+def weights_in_order(
+    convolutions: Sequence[Layer], batch_norms: Sequence[Layer], dense: Sequence[Layer]
+) -> Weights:
+    """Give layers that come in the network's order their names.
+
+    Args:
+        convolutions: ``weights`` (HWIO) and ``biases`` of each, in an order as
+            `names_in_order` takes it.
+        batch_norms: one for each convolution, in the same order.
+        dense: the last layer.
+
+    Returns:
+        The canonical dict; `check_weights` has not seen it.
+
+    Raises:
+        WeightsError: the layers are not as many, or the kernels another network's.
+    """
+    counts = (len(convolutions), len(batch_norms), len(dense))
+    if counts != (len(CONVOLUTIONS), len(CONVOLUTIONS), 1):
+        raise WeightsError(
+            f"another network: expected {len(CONVOLUTIONS)} convolutions, as many batch "
+            f"norms and 1 dense layer, got {counts[0]}, {counts[1]} and {counts[2]}"
+        )
+    names = names_in_order([layer["weights"].shape for layer in convolutions])
+    weights = {DENSE: dense[0]}
+    for name, kernel, norm in zip(names, convolutions, batch_norms, strict=True):
+        weights[f"conv_{name}"], weights[f"bn_{name}"] = kernel, norm
+    return {name: weights[name] for name in LAYERS}
+
+
+def names_in_order(kernels: Sequence[tuple[int, ...]]) -> list[str]:
+    """The names of convolutions that come in an order in which data may flow.
+
+    Where a block's projection stands among its others differs between models. Within a
+    block the shape tells them apart: no two kernels have the same.
+
+    Args:
+        kernels: the shapes of all 53, HWIO.
+
+    Returns:
+        What follows ``conv_`` in the name of each.
+
+    Raises:
+        WeightsError: a kernel has a shape that none of its block has, or two have one.
+    """
+    names: list[str] = []
+    for group in convolution_groups():
+        left = {
+            (conv.kernel, conv.kernel, conv.inputs, conv.outputs): conv.place
+            for conv in group
+        }
+        for shape in kernels[len(names) : len(names) + len(group)]:
+            if shape not in left:
+                raise WeightsError(
+                    f"another network: expected conv_{group[0].place} and what is beside "
+                    f"it, with kernels of {', '.join(map(str, left))}, got {shape}"
+                )
+            names.append(left.pop(shape))
+    return names
+
+
+def convolution_groups() -> list[tuple[Convolution, ...]]:
+    """The convolutions of the stem and of each block; a block's projection is last."""
+    blocks = [block for stage in BLOCKS for block in stage]
+    return [(STEM,)] + [
+        block.main + ((block.projection,) if block.projection else ())
+        for block in blocks
+    ]
+
+
+# -- batch norms into the convolutions before them, and out again
+
+
+def identity_batch_norm(channels: int) -> Layer:
+    """The batch norm that changes nothing: variance and epsilon sum to one."""
+    one = np.ones(channels, np.float32)
+    return {
+        "mean": np.zeros(channels, np.float32),
+        "variance": one - np.float32(BATCH_NORM_EPSILON),
+        "scale": one,
+        "offset": np.zeros(channels, np.float32),
+    }
+
+
+def fold_batch_norm(weights: Weights) -> Weights:
+    """Move every batch norm into the convolution before it.
+
+    The function that the weights compute stays the same up to float32 rounding; the
+    arithmetic is done in float64. Folding folded weights changes no bit.
+
+    Args:
+        weights: the canonical dict, complete.
+
+    Returns:
+        A new canonical dict, whose batch norms are `identity_batch_norm`.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    check_weights(weights)
+    folded: Weights = {}
+    for conv in CONVOLUTIONS:
+        kernel, norm = weights[f"conv_{conv.place}"], weights[f"bn_{conv.place}"]
+        variance = norm["variance"].astype(np.float64) + BATCH_NORM_EPSILON
+        factor = norm["scale"] / np.sqrt(variance)
+        biases = (kernel["biases"] - norm["mean"].astype(np.float64)) * factor
+        with np.errstate(over="ignore"):  # found when all is done
+            folded[f"conv_{conv.place}"] = {
+                "weights": (kernel["weights"] * factor).astype(np.float32),
+                "biases": (biases + norm["offset"]).astype(np.float32),
+            }
+        folded[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+    folded[DENSE] = {field: array.copy() for field, array in weights[DENSE].items()}
+    check_weights(folded)  # scales may be finite and their products not
+    return folded
+
+
+def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
+    """Give every convolution a batch norm of random statistics that it makes up for.
+
+    The opposite of `fold_batch_norm`, for what only takes or only tests weights with
+    batch norms: the function that they compute stays the same up to float32 rounding.
+    Some variances are as small as epsilon and some scales are negative, so that a
+    reader that mistakes one field for another, or epsilon, does not go unseen.
+
+    Args:
+        weights: the canonical dict, complete; its batch norms are folded first.
+        seed: of the random statistics; the same seed gives the same weights.
+
+    Returns:
+        A new canonical dict.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    random = np.random.default_rng(seed)
+    unfolded = fold_batch_norm(weights)
+    for conv in CONVOLUTIONS:
+        count = conv.outputs
+        kernel = unfolded[f"conv_{conv.place}"]
+        sign = random.choice([-1.0, 1.0], count)
+        variance = (10 ** random.uniform(-5, 1, count)).astype(np.float32)
+        deviation = np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
+        norm = {
+            "mean": (random.uniform(-0.25, 0.25, count) * deviation).astype(np.float32),
+            "variance": variance,
+            "scale": (sign * random.uniform(0.5, 2, count)).astype(np.float32),
+        }
+        factor = norm["scale"] / deviation
+        biases = (random.uniform(-0.25, 0.25, count) * deviation).astype(np.float32)
+        # From the rounded values, so that the last one makes up for their rounding.
+        shift = (biases - norm["mean"].astype(np.float64)) * factor
+        norm["offset"] = (kernel["biases"] - shift).astype(np.float32)
+        unfolded[f"conv_{conv.place}"] = {
+            "weights": (kernel["weights"] / factor).astype(np.float32),
+            "biases": biases,
+        }
+        unfolded[f"bn_{conv.place}"] = norm
+    return unfolded
+
+
+def is_folded(weights: Weights) -> bool:
+    """Whether every batch norm is `identity_batch_norm`, bit for bit."""
+    return all(
+        np.array_equal(weights[f"bn_{conv.place}"][field], array)
+        for conv in CONVOLUTIONS
+        for field, array in identity_batch_norm(conv.outputs).items()
+    )

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.forks import OneProcess, loading
-from open_nsfw_tf.messages import one_line, shown
 
 # What TensorFlow's C++ writes before its own settings for logging take effect, such as
 # "I0000 00:00:1795168271.889178    4577 port.cc:153] oneDNN custom operations are on."
@@ -85,7 +85,7 @@ def import_tensorflow() -> Any:
 def _check_backend(name: str) -> None:
     if name != "tensorflow":
         raise ImportError(
-            f"Keras runs on {shown(name)}, this network needs TensorFlow: set "
+            f"Keras runs on {sanitize(name)}, this network needs TensorFlow: set "
             "KERAS_BACKEND=tensorflow"
         )
 

@@ -12,20 +12,20 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 
 from open_nsfw_tf import engines
-from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights, WeightsError
+from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.errors import ImageError, WeightsError
 from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
     MAX_PIXELS,
-    ImageError,
+    YAHOO,
     Picture,
     check_batch,
+    check_max_pixels,
     load_rgb,
     read_file,
     tensor,
 )
 from open_nsfw_tf.parallel import chunks, cores, in_order
-from open_nsfw_tf.picture import check_max_pixels
-from open_nsfw_tf.preprocessing import YAHOO
 from open_nsfw_tf.scores import AnyScores, Scores, scores_of
 from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import find_weights

@@ -1,41 +1,40 @@
 """Weights from any layout to any other, with the proof that they are the same."""
 
 import os
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from open_nsfw_tf.architecture import (
-    CHANNELS,
     LAYERS,
     Weights,
-    WeightsError,
     check_weights,
     classes_of,
+    fold_batch_norm,
+    is_folded,
+    unfold_batch_norm,
 )
-from open_nsfw_tf.backend import open_session
+from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.files import refuse_existing
-from open_nsfw_tf.folding import fold_batch_norm, is_folded, unfold_batch_norm
 from open_nsfw_tf.formats import (
     FORMATS,
+    collect_notes,
     detect,
+    git_blob,
     module,
+    onnx,
     reading,
-    remarks,
     replacing,
+    sha256,
 )
-from open_nsfw_tf.formats.prototxt import prototxt
+from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.published import PUBLISHED, git_blob, sha256
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
-from open_nsfw_tf.weights import find_weights, format_of
+from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
 SCORES = 5e-6  # the largest difference of a score
@@ -60,7 +59,7 @@ class Conversion:
         score_difference: the largest one of an NSFW score between the two files.
         compared: how many pictures were scored.
         network: the deploy.prototxt beside a caffemodel; None for other formats.
-        said: what had to be changed on the way, a line each.
+        notes: what had to be changed on the way, a line each.
     """
 
     path: Path
@@ -71,7 +70,7 @@ class Conversion:
     score_difference: float
     compared: int
     network: Path | None
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def convert(
@@ -112,16 +111,18 @@ def convert(
     network = target.with_suffix(".prototxt") if target_format == "caffemodel" else None
     for path in filter(None, (target, network)):
         _check_free(path, overwrite)
-    with remarks() as said:
+    with collect_notes() as notes:
         read = _read(found, source_format)
         weights = read if unfold is None else unfold_batch_norm(read, unfold)
         if unfold is not None:
-            said.append(f"batch norms were unfolded with random statistics, {unfold}")
+            notes.append(f"batch norms were unfolded with random statistics, {unfold}")
         if target_format in FOLDING and not is_folded(weights):
-            said.append("batch norms were folded into the convolutions")
-    named = list(pictures) or sample_pictures(COMPARED)
+            notes.append("batch norms were folded into the convolutions")
+    images, left_out = readable_pictures(pictures)
+    notes += left_out
+    named = images or sample_pictures(COMPARED)
     batch = np.stack([yahoo_tensor(picture) for picture in named])
-    with _beside(target) as temporary:
+    with replacing(target) as temporary:
         module(target_format).write(temporary, weights)
         back = _read(temporary, target_format)
         arrays = _array_difference(weights, back)
@@ -129,14 +130,13 @@ def convert(
         other = _scores(temporary, target_format, back, batch)
         scores = float(np.abs(one - other).max())
         bound = SCORES if is_folded(read) == is_folded(back) else FOLDED_SCORES
-        if HALF in said:  # the source computes in float16 what we do in float32
+        if HALF in notes:  # the source computes in float16 what we do in float32
             bound = HALF_SCORES
         if arrays > ARRAYS or not scores <= bound:
             raise WeightsError(
-                f"{shown(target)}: what was written differs when it is read back: arrays "
+                f"{sanitize(target)}: what was written differs when it is read back: arrays "
                 f"by {arrays:.2g}, scores by {scores:.2g}; nothing was kept"
             )
-        temporary.replace(target)
         if network:
             with replacing(network) as unfinished:
                 unfinished.write_text(prototxt(classes_of(weights)), encoding="utf-8")
@@ -149,7 +149,7 @@ def convert(
         score_difference=scores,
         compared=len(named),
         network=network,
-        said=tuple(said),
+        notes=tuple(notes),
     )
 
 
@@ -160,30 +160,17 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     model = read_trained(source)
     if not model.is_open_nsfw:
         raise WeightsError(
-            f"{shown(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
+            f"{sanitize(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
             "preprocessing and without layers before the last one, which alone these "
-            f"formats hold; got one of {shown(model.backbone)}: see `open-nsfw export`"
+            f"formats hold; got one of {sanitize(model.backbone)}: see `open-nsfw export`"
         )
     return Path(source) / ARRAYS_FILE
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{shown(path)} is a folder: name a file")
+        raise IsADirectoryError(f"{sanitize(path)} is a folder: name a file")
     refuse_existing(path, overwrite)
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
-    try:
-        yield temporary
-    except OSError as error:
-        if not isinstance(error, FileExistsError):
-            error.filename, error.filename2 = str(target), None  # not a hidden name
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, format: str) -> Weights:
@@ -206,20 +193,12 @@ def _array_difference(weights: Weights, back: Weights) -> float:
 
 
 def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.ndarray:
-    """What a file answers: an ONNX graph by itself, other files in our network."""
+    """The scores of a file: an ONNX graph runs itself, other weights our network."""
     from open_nsfw_tf import engines
 
-    if format != "onnx":
-        return engines.create("onnxruntime", weights)(batch)
-    # Its reader has held every node of it against the network before.
-    session = open_session(path.read_bytes())
-    taken = session.get_inputs()[0]
-    inputs = batch if taken.shape[-1] == CHANNELS else batch.transpose(0, 3, 1, 2)
-    rows = [
-        session.run(None, {taken.name: np.ascontiguousarray(inputs[i : i + 1])})[0]
-        for i in range(len(inputs))
-    ]
-    return np.concatenate(rows).astype(np.float32)
+    if format == "onnx":
+        return onnx.scores(path, batch)
+    return engines.create("onnxruntime", weights)(batch)
 
 
 # -- inspection
@@ -227,7 +206,7 @@ def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class Inspection:
-    """What can be said of a file of weights.
+    """The description of a file of weights.
 
     Attributes:
         path: of the file.
@@ -240,7 +219,7 @@ class Inspection:
         parameters: how many numbers it holds.
         folded: whether its batch norms are folded into the convolutions.
         difference: the first difference from the reference weights, in words.
-        said: what had to be changed while reading, a line each.
+        notes: what had to be changed while reading, a line each.
     """
 
     path: Path
@@ -253,7 +232,7 @@ class Inspection:
     parameters: int
     folded: bool
     difference: str
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -269,7 +248,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     copies = (
         name for name, c in PUBLISHED.items() if {c.sha256, c.git_blob} & {*digests}
     )
-    with remarks() as said, reading(found, "file", OSError):
+    with collect_notes() as notes, reading(found, "file", OSError):
         weights = module(format).read(found)
     complaint, folded, difference = "", False, ""
     try:
@@ -289,30 +268,30 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         sum(array.size for array in arrays),
         folded,
         difference,
-        tuple(said),
+        tuple(notes),
     )
 
 
 def _from_reference(folded: Weights) -> str:
     """How folded weights differ from those that are found without a name."""
     try:
-        place = find_weights(download=False)
-        reference = fold_batch_norm(_read(place, detect(place)))
+        location = find_weights(download=False)
+        reference = fold_batch_norm(_read(location, detect(location)))
     except WeightsError:
         return "no reference weights are installed to compare with"
     for layer, shapes in LAYERS.items():
         for field in shapes:
             if folded[layer][field].shape != reference[layer][field].shape:
-                return f"{layer}.{field}: other classes than those from {place}"
+                return f"{layer}.{field}: other classes than those from {location}"
             differences = np.abs(folded[layer][field] - reference[layer][field])
             if differences.max() > 0:
                 at = np.unravel_index(int(differences.argmax()), differences.shape)
                 where = ", ".join(map(str, at))
                 return (
                     f"first in {layer}.{field}: by up to {differences.max():.3g}, at "
-                    f"[{where}], from {place}"
+                    f"[{where}], from {location}"
                 )
-    return f"none from {place}"
+    return f"none from {location}"
 
 
 TITLES = {name: known.title for name, known in FORMATS.items()}

@@ -8,16 +8,17 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 
 # -- which files are pictures
 
@@ -45,7 +46,7 @@ def _starts(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-# By Pillow's name. Of these alone `open_nsfw_tf.picture` decodes pictures.
+# By Pillow's name. Of these alone `open_nsfw_tf.image` decodes pictures.
 PICTURE_TYPES = {
     # A camera's JPEG with others behind it is an .mpo; Pillow calls it MPO.
     "JPEG": PictureType(
@@ -184,7 +185,7 @@ class PassedOver(Counter[str]):
         # What could be read is said, however little of it there is.
         named = known[:_NAMED] + [pair for pair in known[_NAMED:] if _is_heif(pair[0])]
         parts = [
-            f"{count} {shown(kind)}"
+            f"{count} {sanitize(kind)}"
             + f" (to read them: {HEIF_NEEDED})" * _is_heif(kind)
             for kind, count in named
         ]
@@ -461,7 +462,9 @@ def refuse_existing(
         FileExistsError: something is there, and `overwrite` is False.
     """
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"{shown(path)} exists: name {instead}, or --overwrite")
+        raise FileExistsError(
+            f"{sanitize(path)} exists: name {instead}, or --overwrite"
+        )
 
 
 @contextmanager
@@ -474,18 +477,85 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(
-            f"{shown(path)}: expected the name of a file, got a device or pipe"
+            f"{sanitize(path)}: expected the name of a file, got a device or pipe"
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename == str(temporary):  # which nobody has heard of
-            error.filename = str(path)
+        if error.filename in (None, str(temporary)):  # which nobody has heard of
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# -- names that are one on some disks, and locks
+
+
+def name_key(name: str) -> str:
+    """What two names share that some disks hold for one: case, and Unicode's forms."""
+    plain = unicodedata.normalize("NFD", name).casefold()
+    return unicodedata.normalize("NFC", plain)
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Refuse classes whose folders would be one on some disks.
+
+    Raises:
+        ValueError: two differ only in case, or in how Unicode writes their accents.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(name_key(name), name)
+        if other != name:
+            how = "how Unicode writes the same letters"
+            if unicodedata.normalize("NFC", name) != unicodedata.normalize(
+                "NFC", other
+            ):
+                how = "upper and lower case"
+            raise ValueError(
+                f"two classes differ only in {how}: rename one of "
+                f"{sanitize(other)} and {sanitize(name)}"
+            )
+
+
+def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
+    """Keep other runs out of a file or a folder, until this one ends, even by a kill.
+
+    Args:
+        path: of the lock file, which goes in the end; a kill leaves it, and it locks no
+            one out.
+        meant: what it guards, for the error.
+
+    Returns:
+        What frees the lock.
+
+    Raises:
+        ValueError: another run holds it.
+        OSError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path, thread_local=False)
+    try:
+        os.stat(os.path.dirname(path) or os.curdir)  # or it would be made
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"{sanitize(meant)}: another run is writing to it; wait for its end"
+        ) from error
+    except OSError as error:
+        error.filename = str(meant)  # not a hidden name
+        raise
+
+    def free() -> None:
+        with suppress(OSError):  # Windows removes no open file; filelock does it then
+            os.unlink(path)
+        held.release()
+
+    return free
 
 
 # -- free names

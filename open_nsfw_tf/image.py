@@ -1,52 +1,584 @@
-"""The exact Yahoo loader: any picture to the tensor that Caffe saw, bit for bit.
+"""A picture of any kind to the exact batch: bytes -> RGB -> what a network sees.
 
 Yahoo's ``classify_nsfw.py`` (yahoo/open_nsfw) converts to RGB, resizes to 256 x 256
 with Pillow's bilinear filter, saves as JPEG, decodes that, crops 224 x 224 from the
 middle, swaps to BGR and takes off the mean. Every step changes scores; none is left
 out here. Alpha is dropped, EXIF orientation ignored, the first frame of an animation
 taken - as in the original. Networks of other preprocessing share the code.
+
+Pillow decodes, from an allow-list of raster formats, below a limit of pixels that is
+checked before anything is allocated. Whatever is wrong with a picture is an
+`ImageError` of one line that names it; Pillow and libtiff print nothing of their own
+meanwhile, but Pillow warns of odd metadata.
+
+HEIC and HEIF, which the original could not read, are read where pillow-heif is
+installed. A file's own rotation and mirroring (``irot`` and ``imir``) are part of how
+its pixels are stored, and applied; EXIF orientation is ignored, as in all formats.
 """
 
-from collections.abc import Callable
+import ctypes
+import logging
+import os
+import stat
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, _imaging
 
-from open_nsfw_tf.picture import (
-    MAX_PIXELS,
-    ImageError,
-    Picture,
-    check_max_pixels,
-    describe,
-    load_rgb,
-    read_file,
-)
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.errors import ImageError, one_line, sanitize
+from open_nsfw_tf.files import HEIF_NEEDED, PICTURE_TYPES
+from open_nsfw_tf.forks import fork_waits_for, loading
 
 __all__ = [
     "CROP",
+    "FORMATS",
+    "LARGEST",
     "MAX_PIXELS",
     "MEAN_BGR",
     "RESIZE",
+    "YAHOO",
     "ImageError",
     "Picture",
+    "Preprocessing",
     "check_batch",
+    "check_max_pixels",
     "create_yahoo_image_loader",
+    "decoding",
     "describe",
+    "identify",
+    "is_heif",
     "load_rgb",
     "pixels",
     "read_file",
     "tensor",
-    "yahoo_pixels",
     "yahoo_tensor",
 ]
 
+# Pillow's own limit, where it raises: twice 2**28 // 3 pixels, as it rounds.
+MAX_PIXELS = 178_956_970
+MAX_BYTES = 1 << 30  # of one picture in a stream, whose size nothing else bounds
+READ = 1 << 20  # bytes that are asked of a stream at once
+
+# Raster formats only. Pillow's default list has EPS (runs Ghostscript) and dozens that
+# nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
+FORMATS = tuple(PICTURE_TYPES)
+
+Picture = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | Image.Image
+    | np.ndarray
+)
+
+
+# -- preprocessing, as data that travels with a model
+
+ORDERS = ("BGR", "RGB")
+LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
+_MAX = 3.4e38  # of float32, which the pixels become
+_FIELDS = "expected the preprocessing's resize, crop, jpeg, order, mean and scale"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The steps from a picture to a network's input.
+
+    Attributes:
+        resize: pixels, both sides, before the crop.
+        crop: pixels, both sides, from the middle: the network's input.
+        jpeg: whether the resized picture is saved as JPEG (quality 75, 4:2:0) and read
+            again, as Yahoo's pipeline did.
+        order: of the channels, "BGR" or "RGB".
+        mean: of 0..255, taken off each channel, in their `order`.
+        scale: what remains is multiplied by this.
+
+    Raises:
+        ValueError: a value that makes no sense.
+    """
+
+    resize: int
+    crop: int
+    jpeg: bool
+    order: str
+    mean: tuple[float, float, float]
+    scale: float
+
+    def __post_init__(self) -> None:
+        sides = (self.resize, self.crop)
+        if not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
+            raise ValueError(
+                f"expected a resize and a crop of 1 to {LARGEST} pixels, got "
+                f"{sanitize(self.resize, 40)} and {sanitize(self.crop, 40)}"
+            )
+        if self.crop > self.resize:
+            raise ValueError(f"cannot crop {self.crop} pixels from {self.resize}")
+        if self.order not in ORDERS or type(self.jpeg) is not bool:
+            raise ValueError(f"{_FIELDS}; the order is BGR or RGB, jpeg a truth value")
+        numbers = (*self.mean, self.scale)
+        if len(self.mean) != 3 or not all(map(_is_number, numbers)):
+            raise ValueError(f"{_FIELDS}; the mean has three numbers, the scale is one")
+
+    @property
+    def words(self) -> str:
+        """The steps in words, for whoever finds a network without this project."""
+        order = [f"RGB; bilinear resize to {self.resize}x{self.resize}"]
+        if self.jpeg:
+            order.append("JPEG, quality 75, and back")
+        if self.crop != self.resize:
+            order.append(f"centre crop {self.crop}x{self.crop}")
+        order += [self.order] if self.order != "RGB" else []
+        return "; ".join([*order, self.values])
+
+    @property
+    def values(self) -> str:
+        """What is done to 0..255, in words."""
+        return "minus mean" if self.scale == 1 else f"minus mean, times {self.scale:g}"
+
+    def record(self) -> dict[str, Any]:
+        """Itself as JSON can hold it; `from_record` makes it again."""
+        return {**asdict(self), "mean": list(self.mean)}
+
+    @classmethod
+    def from_record(cls, record: object) -> "Preprocessing":
+        """What `record` gave.
+
+        Raises:
+            ValueError: fields are missing or surplus, or make no sense.
+        """
+        if not isinstance(record, dict) or set(record) != set(cls.__annotations__):
+            raise ValueError(_FIELDS)
+        mean = record["mean"]
+        return cls(**{**record, "mean": tuple(mean) if isinstance(mean, list) else ()})
+
+
+def _is_number(value: object) -> bool:
+    # compared, as an integer of JSON can be too large to convert
+    return type(value) in (int, float) and abs(value) <= _MAX  # type: ignore[arg-type]
+
+
+# yahoo/open_nsfw, classify_nsfw.py; its training mean.
+YAHOO = Preprocessing(256, 224, True, "BGR", (104.0, 117.0, 123.0), 1.0)
 RESIZE = YAHOO.resize  # pixels, both sides; before the crop
 CROP = YAHOO.crop  # pixels, both sides; the network's input
-OFFSET = (RESIZE - CROP) // 2  # pixels
 MEAN_BGR = YAHOO.mean  # of 0..255
+
+
+# -- any kind of picture to RGB
+
+
+def describe(picture: object) -> str:
+    """How errors call a picture: its path, or what kind of thing it is."""
+    if isinstance(picture, str | os.PathLike):
+        return sanitize(os.fsdecode(picture)) or "''"
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return f"<{len(picture)} bytes>"
+    name = getattr(picture, "name", None)
+    return sanitize(name) if isinstance(name, str) else f"<{type(picture).__name__}>"
+
+
+def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode any kind of picture to RGB, as Pillow's ``convert("RGB")`` does.
+
+    Args:
+        picture: a path, the bytes of a picture file, a binary file object (read from
+            where it stands), a PIL image (its current frame; it is not changed), or a
+            uint8 RGB array (height, width, 3), 0..255.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Returns:
+        A PIL image of mode RGB, in its own size.
+
+    Raises:
+        ImageError: the picture is missing, empty, truncated, corrupt, too large, not
+            one of `FORMATS`, or an object or array of another kind. The message names
+            the picture and the reason in one line.
+    """
+    check_max_pixels(max_pixels)
+    with _naming(picture):
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture, max_pixels)
+        if isinstance(picture, Image.Image):
+            _check_size(picture.size, max_pixels)
+            with decoding():
+                return _to_rgb(picture)
+        with _open_binary(picture) as file, decoding():
+            return _decode(file, max_pixels)
+
+
+def read_file(picture: Picture) -> bytes:
+    """The bytes of a picture file, which are not looked into.
+
+    Args:
+        picture: a path, bytes, or a binary file object (read from where it stands).
+
+    Raises:
+        ImageError: it is missing, empty, no regular file, too large, or no file at all.
+    """
+    if isinstance(picture, Image.Image | np.ndarray):
+        raise ImageError(
+            f"{describe(picture)}: expected a picture file, by its path, bytes or file"
+        )
+    with _naming(picture), _open_binary(picture) as file:
+        return _read_all(file)
+
+
+def check_max_pixels(max_pixels: object) -> None:
+    """Refuse a limit that is none.
+
+    Raises:
+        ValueError: it is not a whole number of at least 1.
+    """
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"expected max_pixels of at least 1, got {max_pixels!r:.80}")
+
+
+@contextmanager
+def _naming(picture: object) -> Iterator[None]:
+    """Whatever goes wrong with a picture is an `ImageError` that names it."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{describe(picture)}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise ImageError(f"{describe(picture)}: {reason}") from error
+    except UnicodeEncodeError as error:  # such as half of a pair of surrogates
+        reason = "expected a path, got characters that no file name can have"
+        raise ImageError(f"{describe(picture)}: {reason}") from error
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Whatever a decoder stumbles over is an `ImageError`, and it prints nothing."""
+    try:
+        with _quiet():
+            yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it") from error
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"corrupt picture ({one_line(error)})") from error
+
+
+# What Pillow's decoders raise for broken files, beside OSError.
+_DECODER_ERRORS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    ZeroDivisionError,
+    NotImplementedError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(
+            f"expected a picture of at least 1 x 1, got {width} x {height}"
+        )
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit of {max_pixels:,}; "
+            "raise max_pixels if you trust the picture"
+        )
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            "expected a uint8 RGB array of shape (height, width, 3), got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _open_binary(picture: Any) -> IO[bytes]:
+    if isinstance(picture, str | os.PathLike):
+        return _open_path(os.fsdecode(picture))
+    if isinstance(picture, bytes | bytearray | memoryview):
+        data = bytes(picture)
+    elif hasattr(picture, "read"):
+        try:
+            data = _read_all(picture)
+        except (ValueError, TypeError, RuntimeError, EOFError) as error:
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"cannot be read ({one_line(error)})") from error
+    else:
+        raise ImageError(
+            "expected a path, bytes, a binary file, a PIL image or a uint8 RGB array, "
+            f"got {type(picture).__name__}"
+        )
+    if not data:
+        raise ImageError("empty: expected a picture, got 0 bytes")
+    return BytesIO(data)
+
+
+def _read_all(file: Any) -> bytes:
+    data = bytearray()
+    while chunk := file.read(READ):
+        if not isinstance(chunk, bytes | bytearray):
+            raise ImageError("expected a file opened in binary mode, got a text file")
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise ImageError(f"more than {MAX_BYTES >> 20} MiB in one picture")
+    return bytes(data)
+
+
+def _open_path(path: str) -> IO[bytes]:
+    if not path or "\0" in path:
+        raise ImageError("expected a path, got an empty one or one with a null byte")
+    # Not blocking, or opening a pipe that nobody writes to would hang for ever.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _O_BINARY)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            kind = (
+                "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            )
+            raise ImageError(f"expected a picture file, this is {kind}")
+        if not status.st_size:
+            raise ImageError("empty: expected a picture, got 0 bytes")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+_O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+
+
+# -- decoding, past Pillow's own check of sizes
+#
+# Pillow warns above half of its limit, and both the warning and the limit are settings
+# of the whole process. `Image.open` is passed by. Three plugins check on their own: for
+# those the limit is lifted under a lock, while they read a header.
+
+_SETTINGS = threading.Lock()
+_CHECKING = ("TIFF", "GIF", "ICO")
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    with _SETTINGS:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
+    try:
+        return _decode_once(file, max_pixels)
+    except Warning:
+        # The application turns warnings into errors, but one of odd metadata must not
+        # decide over a picture: once more, with the filters set aside.
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode_once(file, max_pixels)
+
+
+_FILTERS = threading.Lock()
+
+
+def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
+    with identify(file, max_pixels) as image:
+        _check_size(image.size, max_pixels)
+        if image.format != "TIFF":
+            return _to_rgb(image)
+        _check_tiles(image, max_pixels)
+        with _without_pillows_limit():
+            image.load_prepare()  # where its plugin checks; decoding comes after
+        with _without_libtiffs_errors:
+            return _to_rgb(image)
+
+
+# -- silence: what a decoder says is in the error, which alone names the picture
+
+_thread = threading.local()
+_LOGGERS = ("Image", "ImageFile", "PngImagePlugin", "TiffImagePlugin")  # of Pillow
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not getattr(_thread, "decoding", False)
+
+
+for _name in _LOGGERS:  # of what they say, only that of our own calls is dropped
+    logging.getLogger(f"PIL.{_name}").addFilter(_is_not_ours)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's loggers silent in this thread."""
+    before = getattr(_thread, "decoding", False)
+    _thread.decoding = True
+    try:
+        yield
+    finally:
+        _thread.decoding = before
+
+
+class _LibtiffErrors:
+    """Keeps libtiff, inside Pillow, from writing errors to standard error.
+
+    Its error handler is one for the whole process: it is taken away while any thread
+    decodes a TIFF here, and then put back. Where Pillow does not show libtiff's
+    functions (it may be linked statically) nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._users = 0
+        self._handler: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self._users += 1
+            if self._users == 1:
+                self._handler = self._set(None)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self._users -= 1
+            if not self._users:
+                self._set(self._handler)
+
+    def _set(self, handler: int | None) -> int | None:
+        try:
+            function = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        except (OSError, AttributeError):
+            return None
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+        found: int | None = function(handler)
+        return found
+
+
+_without_libtiffs_errors = _LibtiffErrors()
+
+# A process forks only while nobody holds these: in the child a setting of Pillow's would
+# stay changed. The outer one is registered later.
+for _lock in (_without_libtiffs_errors.lock, _SETTINGS, _FILTERS):
+    fork_waits_for(_lock)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def identify(file: IO[bytes], max_pixels: int) -> Any:
+    """`Image.open` for our formats: the picture, of which only the header is read.
+
+    Raises ImageError, or what Pillow does: for use under `decoding`.
+    """
+    _import_plugins()
+    file.seek(0)
+    prefix = file.read(16)
+    reasons = []
+    for name in FORMATS:
+        factory, accept = _plugin(name)
+        if factory is None:
+            reasons.append(f"this Pillow has no decoder for {name}")
+            continue
+        accepted = accept is None or accept(prefix)
+        if isinstance(accepted, str):  # the plugin's own words: a codec is missing
+            reasons.append(accepted)
+        elif accepted:
+            try:
+                return _open_as(name, factory, file, max_pixels)
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                reasons.append(f"it starts as {name}, but: {one_line(error)}")
+    known = ", ".join(FORMATS)
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    raise ImageError(f"not a picture this library reads{why}; it reads {known}")
+
+
+def _plugin(name: str) -> Any:
+    """The class that opens a format, None if there is none, and what it accepts."""
+    if name == "HEIF":
+        return _open_heif, is_heif
+    if name not in Image.OPEN:
+        _import_plugins(every=True)
+    return Image.OPEN.get(name, (None, None))
+
+
+@cache
+def _import_plugins(every: bool = False) -> None:
+    with loading:
+        Image.init() if every else Image.preinit()
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file that begins so may be HEIC or HEIF; some such files are AVIF."""
+    return head[4:8] == b"ftyp" and head[8:12] in PICTURE_TYPES["HEIF"].brands
+
+
+def _open_heif(file: IO[bytes], name: str) -> Any:
+    # The class alone: pillow-heif's `register_heif_opener` would change what
+    # `Image.open` reads in the whole process.
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageError(f"HEIC and HEIF need pillow-heif: {HEIF_NEEDED}") from error
+    return HeifImageFile(file, name)
+
+
+def _open_as(name: str, factory: Any, file: IO[bytes], max_pixels: int) -> Any:
+    if name == "ICO":  # whose plugin decodes at once, whatever the size
+        for size in _ico_sizes(file):
+            _check_size(size, max_pixels)
+    file.seek(0)
+    with _without_pillows_limit() if name in _CHECKING else nullcontext():
+        return factory(file, "")
+
+
+def _ico_sizes(file: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """The sizes of an icon's pictures, of which each is a PNG or a bitmap."""
+    file.seek(0)
+    _, _, count = struct.unpack("<3H", file.read(6))
+    entries = [struct.unpack("<8x2I", file.read(16)) for _ in range(count)]
+    for _, offset in entries:
+        file.seek(offset)
+        head = file.read(24)
+        if head.startswith(b"\x89PNG"):
+            yield struct.unpack(">2I", head[16:])
+        else:
+            width, height = struct.unpack("<4x2i12x", head)
+            yield width, abs(height) // 2  # the colours, and below them the mask
+
+
+def _check_tiles(image: Any, max_pixels: int) -> None:
+    """A TIFF may be small and declare tiles of gigabytes, which libtiff allocates."""
+    sides = [image.tag_v2.get(tag, 1) for tag in (322, 323)]
+    if all(isinstance(side, int) and side > 0 for side in sides):
+        _check_size((sides[0], sides[1]), max(max_pixels, 1 << 16))
+
+
+# -- RGB to a network's input
 
 
 def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
@@ -110,18 +642,6 @@ def tensor(
 def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
     """The mean of one row of pixels."""
     return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
-
-
-def yahoo_pixels(image: Image.Image) -> np.ndarray:
-    """Yahoo's resize, JPEG round trip and crop.
-
-    Args:
-        image: of mode RGB, any size.
-
-    Returns:
-        uint8 (224, 224, 3), RGB, 0..255.
-    """
-    return pixels(image, YAHOO)
 
 
 def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:

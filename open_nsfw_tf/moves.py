@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import secrets
-import shlex
 import shutil
 import stat
 import time
@@ -24,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.errors import MoveError, sanitize, shell_word
 from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
-from open_nsfw_tf.messages import shown
 
 MANIFEST = "undo-"  # how the names of manifests begin
 MANIFEST_SUFFIX = ".jsonl"
@@ -52,10 +51,6 @@ _NO_LINKS = {
     errno.EMLINK,
     errno.EACCES,
 }
-
-
-class MoveError(OSError):
-    """Moving stopped; the message names the manifest that undoes what was moved."""
 
 
 def is_manifest(name: str) -> bool:
@@ -368,7 +363,7 @@ class Journal:
     @property
     def undo_command(self) -> str:
         """The command line that takes the moves back."""
-        path = shlex.quote(shown(self.path, LONGEST_PATH))
+        path = shell_word(self.path)
         return f"open-nsfw dataset undo --apply {path}"
 
     def run(self) -> None:
@@ -475,7 +470,7 @@ class Journal:
     def _stopped(self, step: Move, error: OSError) -> MoveError:
         others = len(self._failed) - 1
         return MoveError(
-            f"{shown(step.source)} -> {shown(step.target)}: "
+            f"{sanitize(step.source)} -> {sanitize(step.target)}: "
             f"{error.strerror or error}{f' (and {others} more)' if others > 0 else ''}; "
             f"{len(self.finished)} of {len(self.moves)} were done: "
             f"`{self.undo_command}` takes them back"

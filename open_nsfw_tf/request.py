@@ -8,21 +8,34 @@
 
 import base64
 import json
+from io import BytesIO
 from typing import Any
 
-from open_nsfw_tf.export.savedmodel import DEFAULTS
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
-    ImageError,
+    MAX_PIXELS,
     Picture,
     create_yahoo_image_loader,
+    decoding,
     describe,
+    identify,
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.tf_image import create_tensorflow_image_loader
+from open_nsfw_tf.tf_image.loader import MAX_SIDE
 
 TARGETS = ("tf-serving", "ml-engine")
-INPUT_TYPES = tuple(DEFAULTS)
+INPUT_TYPES = ("tensor", "bytes", "base64_jpeg")
 LOADERS = ("yahoo", "tensorflow")
+# What exported networks decode, and the modes of Pillow's in which they surely do.
+SERVED = {
+    "JPEG": {"L", "RGB"},  # but for progressive ones, which may lack scans
+    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"},
+    "WEBP": {"RGB", "RGBA"},
+    "GIF": set[str](),
+    "BMP": set[str](),
+}
 
 
 def predict_request(
@@ -53,7 +66,9 @@ def predict_request(
     Raises:
         ValueError: an unknown target, input type or loader, or a signature for a
             target whose requests name none.
-        ImageError: the picture cannot be read.
+        ImageError: the picture cannot be read; or its file is sent, and is of a kind
+            that the exported networks refuse, such as TIFF.
+        ImportError: a file of an unusual kind, and no TensorFlow to try it with.
     """
     _check("target", target, TARGETS)
     _check("input type", input_type, INPUT_TYPES)
@@ -66,8 +81,11 @@ def predict_request(
     instance = _instance(picture, input_type, image_loader)
     if target == "ml-engine":
         return json.dumps({"inputs": instance})
-    name = signature_name or DEFAULTS[input_type]
-    return json.dumps({"signature_name": name, "instances": [instance]})
+    if signature_name is None:
+        from open_nsfw_tf.export.savedmodel import DEFAULTS
+
+        signature_name = DEFAULTS[input_type]
+    return json.dumps({"signature_name": signature_name, "instances": [instance]})
 
 
 def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -82,6 +100,7 @@ def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
     data = read_file(picture)
     try:
         load_rgb(data)  # what is no picture is not sent
+        _check_served(data)
     except ImageError as error:
         raise ImageError(
             str(error).replace(describe(data), describe(picture))
@@ -91,9 +110,33 @@ def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
     return {"b64": base64.b64encode(data).decode("ascii")}
 
 
+def _check_served(data: bytes) -> None:
+    """Refuse a picture file that the exported networks do not decode.
+
+    Most files need no TensorFlow for that; of the others their own loader decides.
+
+    Raises:
+        ImageError: they would answer with an error.
+        ImportError: TensorFlow, which is needed for this file, is missing.
+    """
+    with decoding(), BytesIO(data) as file, identify(file, MAX_PIXELS) as image:
+        kind, mode = image.format, image.mode
+        plain = max(image.size) <= MAX_SIDE and not image.info.get("progressive")
+    advice = "send it prepared, as input type tensor (-i tensor)"
+    if kind not in SERVED:
+        raise ImageError(
+            f"{describe(data)}: a {kind} file, of which a server decodes none, only "
+            f"{', '.join(SERVED)}: {advice}"
+        )
+    if plain and mode in SERVED[kind]:
+        return
+    try:
+        _loader("tensorflow")(data)
+    except ImageError as error:
+        raise ImageError(f"{error}; a server would refuse it: {advice}") from error
+
+
 def _loader(image_loader: str) -> Any:
     if image_loader == "yahoo":
         return create_yahoo_image_loader(expand_dims=False)
-    from open_nsfw_tf.image_graph import create_tensorflow_image_loader
-
     return create_tensorflow_image_loader(expand_dims=False)

@@ -1,11 +1,16 @@
 """Pictures to compare and to calibrate with, where the user names none."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import Picture, load_rgb
+
+MAX_NAMED = 64  # pictures, in memory at the same time; large ones have 40 MB each
 SIZES = ((640, 480), (333, 500), (1200, 800), (224, 224), (90, 1000))  # width, height
 
 # Photographs that other packages install, by package and its folder of them; no drawings,
@@ -99,6 +104,42 @@ def smooth_pictures(count: int, seed: int = 0) -> list[np.ndarray]:
         pixels = random.uniform(30, 225, 3) + swing
         made.append(np.clip(pixels, 0, 255).astype(np.uint8))
     return made
+
+
+def readable_pictures(
+    pictures: Iterable[Picture], most: int = MAX_NAMED
+) -> tuple[list[Image.Image], list[str]]:
+    """Decode the pictures that a user names; what cannot be read is left out.
+
+    Args:
+        pictures: as for `open_nsfw_tf.image.load_rgb`.
+        most: how many are taken; of more, so many, spread over all of them.
+
+    Returns:
+        PIL images of mode RGB, and what the user should know, a line each.
+
+    Raises:
+        ImageError: some are named, and none can be read.
+    """
+    named = list(pictures)
+    chosen, notes = named, []
+    if len(named) > most:
+        chosen = [named[index * len(named) // most] for index in range(most)]
+        notes.append(f"{most} pictures were taken of {len(named)}, spread over them")
+    images, reasons = [], []
+    for picture in chosen:
+        try:
+            images.append(load_rgb(picture))
+        except ImageError as error:
+            reasons.append(str(error))
+    if chosen and not images:
+        raise ImageError(
+            f"cannot compare with {reasons[0]}"
+            + (f", nor with {len(reasons) - 1} others" if len(reasons) > 1 else "")
+        )
+    if reasons:
+        notes.append(f"{len(reasons)} pictures were left out, as {reasons[0]}")
+    return images, notes
 
 
 def sample_pictures(count: int) -> list[Path | Image.Image]:

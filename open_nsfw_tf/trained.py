@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.architecture import Weights, WeightsError, check_weights
+from open_nsfw_tf.architecture import Weights, check_weights
+from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats import replacing, safetensors
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.tables import NOT_SCORES
 
 MODEL = "model.json"
@@ -59,7 +59,7 @@ class HeadLayer:
             or self.activation not in ACTIVATIONS
             or not 0 <= self.rate < 1
         ):
-            raise ValueError(f"no layer of a head: {shown(str(self), 200)}")
+            raise ValueError(f"no layer of a head: {sanitize(str(self), 200)}")
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
             check_weights(model.weights, len(model.classes))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise type(error)(
-            f"{shown(str(path))}: expected the folder of a trained model, which "
+            f"{sanitize(str(path))}: expected the folder of a trained model, which "
             f"`open-nsfw train` writes, with {MODEL} and {ARRAYS}"
         ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
-            f"{shown(str(path))}: expected a trained model as `open-nsfw train` writes "
+            f"{sanitize(str(path))}: expected a trained model as `open-nsfw train` writes "
             f"it: {error}"
         ) from error
     return model

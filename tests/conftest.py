@@ -93,7 +93,7 @@ def trained(weights: Any) -> Any:
 @pytest.fixture(scope="session")
 def unfolded(trained: Any) -> Any:
     """The same function with random batch norms."""
-    from open_nsfw_tf.folding import unfold_batch_norm
+    from open_nsfw_tf.architecture import unfold_batch_norm
 
     return unfold_batch_norm(trained, seed=1)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from open_nsfw_tf.architecture import DENSE, LAYERS, WeightsError
+from open_nsfw_tf.architecture import DENSE, LAYERS
 from open_nsfw_tf.backbones import (
     BACKBONES,
     body_of,
@@ -34,7 +34,8 @@ from open_nsfw_tf.backbones.facts import (
 )
 from open_nsfw_tf.backbones.tables import MaxPool, PyramidPool, walk
 from open_nsfw_tf.cli import app
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.trained import HeadLayer, TrainedModel, read_trained, write_trained
 
 # Trainable values with 1000 classes: of keras.applications (whose totals count running
@@ -513,7 +514,7 @@ def models(*arguments: str) -> Any:
 
 def test_models_prints_every_network(tmp_path: Path) -> None:
     json_file, svg = tmp_path / "models.json", tmp_path / "models.svg"
-    done = models("--no-measure", "--json", str(json_file), "--svg", str(svg))
+    done = models("--no-measure", "--json-file", str(json_file), "--svg", str(svg))
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     for name in (*BACKBONES, "ResNet-50 (pynet", "ResNet-50 1by2 (pynet"):
@@ -545,10 +546,13 @@ def test_models_counts_as_many_classes_as_asked() -> None:
 def test_models_destroys_nothing(tmp_path: Path) -> None:
     picture = tmp_path / "a.jpg"
     for arguments, kind in (
-        (("--json", str(tmp_path)), IsADirectoryError),
+        (("--json-file", str(tmp_path)), IsADirectoryError),
         (("--svg", str(tmp_path / "no" / "a.svg")), FileNotFoundError),
-        (("--json", str(picture)), ValueError),
-        (("--json", str(tmp_path / "a"), "--svg", str(tmp_path / "a")), ValueError),
+        (("--json-file", str(picture)), ValueError),
+        (
+            ("--json-file", str(tmp_path / "a"), "--svg", str(tmp_path / "a")),
+            ValueError,
+        ),
     ):
         done = models("--no-measure", *arguments)
         assert isinstance(done.exception, kind), arguments

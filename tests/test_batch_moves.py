@@ -19,7 +19,8 @@ from test_batch import SUFFIXES
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import Summary, score_batch
 from open_nsfw_tf.batch.sorting import check_destination, sort_files
-from open_nsfw_tf.moves import Journal, MoveError
+from open_nsfw_tf.errors import MoveError
+from open_nsfw_tf.moves import Journal
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import TableWriter
 from open_nsfw_tf.undo import undo

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from open_nsfw_tf.errors import TrainingError
 from open_nsfw_tf.train import checkpoints
-from open_nsfw_tf.train.checkpoints import State, TrainingError
+from open_nsfw_tf.train.checkpoints import State
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE, installed_engines
 
 from open_nsfw_tf.engines import ENGINES
+from open_nsfw_tf.errors import shell_word
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -195,7 +196,7 @@ def test_weights_where_list_and_fetch(weights_path: Path, tmp_path: Path) -> Non
     listed = open_nsfw("weights", "list", env=environment).stdout
     assert f"* $OPEN_NSFW_TF_WEIGHTS: {weights_path}" in listed
     assert "+ the installed package" in listed
-    fetch = ("weights", "fetch", "--folder", tmp_path, "--url", "http://127.0.0.1:9/x")
+    fetch = ("weights", "fetch", "--output", tmp_path, "--url", "http://127.0.0.1:9/x")
     done = open_nsfw(*fetch)
     assert done.returncode == 1
     assert "cannot download" in done.stderr
@@ -308,3 +309,75 @@ def test_an_interrupt_while_modules_load_is_silent(loaded: bool) -> None:
     )
     assert ended.returncode == -signal.SIGINT
     assert (b"KeyboardInterrupt" in ended.stderr) == loaded
+
+
+ODD = "日本 Ω.png"  # a name that few encodings have
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_names_that_standard_output_lacks_are_escaped(
+    tmp_path: Path, encoding: str
+) -> None:
+    """In every command that prints: none ends, none loses a row."""
+    folder = tmp_path / "Ωクラス"
+    folder.mkdir()
+    picture = folder / ODD
+    picture.write_bytes(Path(COFFEE).read_bytes())
+    (folder / "copy.png").write_bytes(Path(COFFEE).read_bytes())
+    (folder / "broken.png").write_bytes(b"no picture")
+    table = tmp_path / "Ω.csv"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    shown = ODD if encoding == "utf-8" else "\\u65e5\\u672c \\u03a9.png"
+
+    def printed(*command: Any) -> str:
+        options = {"env": environment, "encoding": encoding, "timeout": 120}
+        done = subprocess.run(
+            [SCRIPTS / command[0], *command[1:]],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            **options,
+        )
+        assert not done.stderr, command
+        assert done.returncode == 0, command
+        return done.stdout
+
+    assert shown in printed("open-nsfw", "classify", picture, COFFEE)
+    assert "\\u65e5" in printed("open-nsfw", "classify", "--json", picture)
+    assert shown in printed("classify_nsfw.py", picture)
+    assert "2 pictures" not in printed("open-nsfw", "batch", folder, "-o", table)
+    assert shown in printed("open-nsfw", "rank", table)
+    assert "\\u65e5" in printed("open-nsfw", "rank", "--json", table)
+    assert shown in printed("open-nsfw", "compare", table, table, "--common")
+    assert shown in printed("open-nsfw", "dataset", "dedupe", tmp_path)
+    weights = tmp_path / "Ω.npy"
+    weights.write_bytes(b"x")
+    environment["OPEN_NSFW_TF_WEIGHTS"] = str(weights)
+    end = "Ω.npy" if encoding == "utf-8" else "\\u03a9.npy"
+    assert printed("open-nsfw", "weights", "where").strip().endswith(end)
+    assert end in printed("open-nsfw", "weights", "list")
+    assert "Usage" in printed("open-nsfw", "--help")
+
+
+def test_a_path_of_any_bytes_is_printed_as_it_is(tmp_path: Path) -> None:
+    """For `$(open-nsfw weights where)`, whose path is no text."""
+    path = os.path.join(os.fsencode(tmp_path), b"latin\xe9.npy")
+    Path(os.fsdecode(path)).write_bytes(b"x")
+    done = subprocess.run(
+        [SCRIPTS / "open-nsfw", "weights", "where"],
+        env={**os.environ, "OPEN_NSFW_TF_WEIGHTS": os.fsdecode(path)},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == path + b"\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "two words", "it's", "-m", "ü", "a\nb\x1b", "\udce9'\\"]
+)
+def test_words_of_commands_can_be_copied(name: str) -> None:
+    word = shell_word(name)
+    assert word.isprintable()
+    command = ["bash", "-c", f"printf %s {word}"]
+    said = subprocess.run(command, capture_output=True, check=True).stdout
+    assert os.path.normpath(os.fsdecode(said)) == name

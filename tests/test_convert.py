@@ -15,7 +15,7 @@ import pytest
 from open_nsfw_tf import WeightsError, load_weights, save_weights
 from open_nsfw_tf.convert import convert, inspect
 from open_nsfw_tf.formats import FORMATS, npy, onnx_graph, replacing
-from open_nsfw_tf.published import PUBLISHED
+from open_nsfw_tf.weights import PUBLISHED
 
 SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -53,7 +53,7 @@ def test_every_format_there_and_back(
     assert set(tmp_path.iterdir()) == made
     if format == "onnx":
         assert done.score_difference <= 1e-5
-        assert done.said == ("batch norms were folded into the convolutions",)
+        assert done.notes == ("batch norms were folded into the convolutions",)
     else:
         assert done.score_difference == 0
         assert_equal(load_weights(back), unfolded)
@@ -64,7 +64,7 @@ def test_unfolding_is_an_option(weights_path: Path, tmp_path: Path) -> None:
     done = convert(weights_path, path, unfold=3, pictures=PHOTOS)
     assert done.array_difference == 0
     assert 0 < done.score_difference <= 1e-5
-    assert done.said == ("batch norms were unfolded with random statistics, 3",)
+    assert done.notes == ("batch norms were unfolded with random statistics, 3",)
     assert not inspect(path).folded
 
 
@@ -89,7 +89,7 @@ def test_other_floats_are_converted_and_that_is_said(
     array[()] = other
     np.save(path, array, allow_pickle=True)
     done = convert(path, tmp_path / "x.safetensors", pictures=PHOTOS)
-    assert done.said == (f"{np.dtype(dtype)} arrays were converted to float32",)
+    assert done.notes == (f"{np.dtype(dtype)} arrays were converted to float32",)
 
 
 def test_a_difference_leaves_nothing(
@@ -133,6 +133,7 @@ def test_a_missing_or_full_folder_is_an_oserror(
     with pytest.raises(OSError, match="No such file") as caught:
         convert(weights_path, tmp_path / "none" / f"x{suffix}", pictures=PHOTOS[:1])
     assert str(tmp_path / "none" / f"x{suffix}") in str(caught.value)
+    assert "None" not in str(caught.value) and "->" not in str(caught.value)
     code = (
         "import resource, signal, sys\n"
         "from open_nsfw_tf.convert import convert\n"
@@ -176,7 +177,7 @@ def test_a_source_graph_is_run_itself(weights: Any, tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     done = convert(path, tmp_path / "x.npy", pictures=PHOTOS)
     assert done.score_difference <= 1e-3
-    assert done.said == ("float16 arrays were converted to float32",)
+    assert done.notes == ("float16 arrays were converted to float32",)
 
 
 def test_the_command(weights_path: Path, tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_inspection_of_unfolded_and_foreign_files(
 
 
 def test_the_prototxt_is_the_networks() -> None:
-    from open_nsfw_tf.formats.prototxt import prototxt
+    from open_nsfw_tf.formats.caffemodel import prototxt
 
     assert prototxt().count('type: "Convolution"') == 53
     assert prototxt().count("use_global_stats: true") == 53
@@ -261,3 +262,16 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
         file.write_text("what nobody reads")
     assert path.is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_pictures_that_cannot_be_read_are_left_out(
+    weights_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    command = [Path(sys.executable).parent / "open-nsfw", "convert"]
+    options = ["--pictures", tmp_path, "--pictures", PHOTOS[0]]
+    done = run(*command, weights_path, tmp_path / "x.npy", *options)
+    assert done.returncode == 0, done.stderr
+    assert "scores of 1 pictures" in done.stdout
+    assert "note: 1 pictures were left out, as " in done.stdout
+    assert "broken.jpg: " in done.stdout

@@ -85,11 +85,11 @@ def manifest(folder: Path) -> Path:
 
 
 CHANGING = {
-    "check": ("data", "--quarantine", "out"),
-    "dedupe": ("data", "--to", "out"),
-    "split": ("data", "--to", "out", "--train", ".5", "--test", ".5"),
-    "clean": ("data", "--to", "out", "--every", "--scores", "scores.csv"),
-    "sort": ("data", "--to", "out", "--how", "move", "--scores", "scores.csv"),
+    "check": ("data", "--output", "out"),
+    "dedupe": ("data", "--output", "out"),
+    "split": ("data", "--output", "out", "--train", ".5", "--test", ".5"),
+    "clean": ("data", "--output", "out", "--every", "--scores", "scores.csv"),
+    "sort": ("data", "--output", "out", "--how", "move", "--scores", "scores.csv"),
 }
 
 
@@ -127,7 +127,7 @@ def test_check_prints_a_table(run: Run, data: Path) -> None:
     assert lines[6].split() == ["6", "good"]
     assert lines[7].startswith("truncated: sfw/broken.jpg: image file is truncated")
     assert len(lines) == 8
-    quarantined = run("check", "data", "--quarantine", "q", "--kind", "tiny")
+    quarantined = run("check", "data", "--output", "q", "--kind", "tiny")
     assert "nothing to move" in quarantined
 
 
@@ -156,7 +156,7 @@ def test_split_in_place(run: Run, data: Path) -> None:
     assert "leaks: 0 copies" in leaks
     run("undo", manifest(data), "--apply")
     assert before == {name for name in tree(data) if not name.startswith("undo-")}
-    with pytest.raises(ValueError, match="--how copy needs --to"):
+    with pytest.raises(ValueError, match="--how copy needs --output"):
         run("split", "data", "--how", "copy")
 
 
@@ -235,11 +235,11 @@ def test_what_is_missing(arguments: tuple[str, ...], run: Run, data: Path) -> No
 def test_wrong_usage(run: Run, data: Path) -> None:
     assert "not one of" in run("check", "data", "--kind", "x", status=2)
     with pytest.raises(ValueError, match="distance of 0 to 11 bits, got 99"):
-        run("dedupe", "data", "--threshold", "99")
+        run("dedupe", "data", "--distance", "99")
 
 
 def test_undo_that_is_not_whole_fails(run: Run, data: Path, tmp_path: Path) -> None:
-    run("dedupe", "data", "--to", "out", "--apply")
+    run("dedupe", "data", "--output", "out", "--apply")
     (tmp_path / "out/inside/sfw/small.jpg").unlink()
     done = run("undo", manifest(tmp_path / "out"), "--apply", status=1)
     assert "1 gone: neither here nor where it came from" in done
@@ -274,10 +274,10 @@ def test_help_is_there(command: str, run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("check", "data", "--quarantine", "data"),
-        ("dedupe", "data", "--to", "./data/"),
-        ("clean", "data", "--scores", "scores.csv", "--to", "link"),
-        ("sort", "data", "--scores", "scores.csv", "--how", "move", "--to", "data"),
+        ("check", "data", "--output", "data"),
+        ("dedupe", "data", "--output", "./data/"),
+        ("clean", "data", "--scores", "scores.csv", "--output", "link"),
+        ("sort", "data", "--scores", "scores.csv", "--how", "move", "--output", "data"),
     ],
 )
 def test_nothing_goes_into_the_folder_itself(
@@ -288,7 +288,7 @@ def test_nothing_goes_into_the_folder_itself(
     with pytest.raises(ValueError, match="own folder"):
         run(*arguments, "--apply")
     assert tree(data) == before
-    run("split", "data", "--to", "data", "--apply")
+    run("split", "data", "--output", "data", "--apply")
 
 
 def test_odd_scores_are_counted(run: Run, data: Path, scores: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
         stamped.append(f"{row},{status.st_size},{status.st_mtime_ns}")
     scores.write_text("\n".join([*stamped, ""]))
     shutil.copyfile(data / "sfw/coffee.png", data / "sfw/rocket.jpg")
-    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores)
+    arguments = ("sort", data, "--output", tmp_path / "out", "--scores", scores)
     said = run(*arguments, "--how", "move", "--apply")
     changed = "pictures that have changed since they were scored (left out): 1, such as"
     assert f"{changed} sfw/rocket.jpg" in said
@@ -324,7 +324,15 @@ def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
 def test_links_are_not_made_twice(
     run: Run, data: Path, scores: Path, tmp_path: Path
 ) -> None:
-    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores, "--apply")
+    arguments = (
+        "sort",
+        data,
+        "--output",
+        tmp_path / "out",
+        "--scores",
+        scores,
+        "--apply",
+    )
     run(*arguments)
     before = tree(tmp_path)
     assert "nothing to link" in run(*arguments, "--sheets", "1")

@@ -13,8 +13,9 @@ import pytest
 
 from open_nsfw_tf import moves as moving
 from open_nsfw_tf import undo as undoing
+from open_nsfw_tf.errors import MoveError
 from open_nsfw_tf.files import stamp_of
-from open_nsfw_tf.moves import Journal, Move, MoveError, plan
+from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.undo import undo
 
 HOWS = ("move", "copy", "link")

@@ -257,6 +257,7 @@ def test_errors_are_one_line(folder: Path, message: str) -> None:
         score_with_ray(sources, "out", address=address)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (folder / "out").exists()
 
 
 def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) -> None:

@@ -26,7 +26,7 @@ from open_nsfw_tf.architecture import BLOCKS, Block, lean_blocks
 from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.engines import ENGINES, PRECISIONS, cache, onnxruntime
 from open_nsfw_tf.formats.onnx_graph import graph
-from open_nsfw_tf.published import cache_folder
+from open_nsfw_tf.weights import cache_folder
 
 load = create_yahoo_image_loader(expand_dims=False)
 ALL_ENGINES = pytest.mark.parametrize("name", installed_engines())

@@ -58,7 +58,7 @@ def write(path: Path, scores: dict[str, float]) -> None:
 def test_the_command(folder: Path) -> None:
     done = run(
         *("scores.csv", "--labels", "labels.csv", "--max-fnr", "0.1"),
-        *("--report", "report.html", "--json", "figures.json"),
+        *("--output", "report.html", "--json-file", "figures.json"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_the_command_takes_every_option(folder: Path) -> None:
     done = run(
         *("scores.csv", "other.csv", "--labels", "labels.csv", "--cost", "10:1"),
         *("--band", "0.3:0.7", "--positive", "nsfw", "--map", "porn=nsfw"),
-        *("--bootstrap", "20", "--strict", "--json", "out.json"),
+        *("--bootstrap", "20", "--strict", "--json-file", "out.json"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
@@ -196,8 +196,8 @@ def test_json_where_no_threshold_fits(folder: Path) -> None:
         ),
         (["high.csv"], "error: high.csv: row 1: expected a score of 0 to 1"),
         (["other.csv", "--strict"], "error: strict: scores without a label"),
-        (["scores.csv", "--report", "no/r.html"], "no folder for the report"),
-        (["scores.csv", "--json", "no/r.json"], "no folder for the JSON file"),
+        (["scores.csv", "--output", "no/r.html"], "no folder for the report"),
+        (["scores.csv", "--json-file", "no/r.json"], "no folder for the JSON file"),
     ],
 )
 def test_errors_are_one_line(folder: Path, arguments: list[str], words: str) -> None:
@@ -316,13 +316,13 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--json", "labels.csv"], "would overwrite an input"),
-        (["--report", "./scores.csv"], "would overwrite an input"),
-        (["--json", "link.csv"], "would overwrite an input"),
-        (["--report", "same", "--json", "same"], "would overwrite the report"),
-        (["--report", "nodir/r.html"], "no folder for the report: create nodir first"),
-        (["--json", "."], "expected the name of a file"),
-        (["--json", "a.jpg"], "would overwrite a picture"),
+        (["--json-file", "labels.csv"], "would overwrite an input"),
+        (["--output", "./scores.csv"], "would overwrite an input"),
+        (["--json-file", "link.csv"], "would overwrite an input"),
+        (["--output", "same", "--json-file", "same"], "would overwrite the report"),
+        (["--output", "nodir/r.html"], "no folder for the report: create nodir first"),
+        (["--json-file", "."], "expected the name of a file"),
+        (["--json-file", "a.jpg"], "would overwrite a picture"),
     ],
 )
 def test_outputs_are_looked_at_before_any_work(

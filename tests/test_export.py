@@ -15,10 +15,12 @@ import pytest
 from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
-from open_nsfw_tf.export import FORMATS, ExportError, export
+from open_nsfw_tf.errors import ExportError, ImageError
+from open_nsfw_tf.export import FORMATS, export
 from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.formats.onnx_graph import METADATA
+from open_nsfw_tf.samples import readable_pictures
 
 SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -133,7 +135,22 @@ def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
     assert "Rsqrt" in kinds["frozen_open_nsfw.pb"]  # of the batch norms
     assert "Rsqrt" not in kinds["optimized_open_nsfw.pb"]
     assert (path / "open_nsfw.pb").stat().st_size < 3e6  # the weights are beside it
+    if input_type == "tensor":
+        _check_that_nan_is_refused(path / "frozen_open_nsfw.pb")
     assert import_tensorflow().__version__
+
+
+def _check_that_nan_is_refused(path: Path) -> None:
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.export.graph import read_graph
+
+    tf = import_tensorflow()
+    batch = np.zeros((2, 224, 224, 3), np.float32)
+    batch[1, 0, 0, 0] = np.nan
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.graph_util.import_graph_def(read_graph(path), name="")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: NaN"):
+            session.run("predictions:0", {"input:0": batch})
 
 
 def test_graphs_as_text_and_fewer(weights: Any, tmp_path: Path) -> None:
@@ -297,3 +314,36 @@ def test_generated_pictures_are_always_the_same() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert len(sample_pictures(20)) == 20
     assert shutil.which("sh")
+
+
+def test_pictures_come_from_folders_and_globs(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for photo in PHOTOS[:2]:
+        shutil.copy(photo, folder / "deep" / photo.name)
+    shutil.copy(PHOTOS[2], tmp_path / "one.jpg")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "notes.txt").write_text("none")
+    command = (SCRIPTS / "open-nsfw", "export", "onnx", tmp_path / "nsfw.onnx")
+    done = run(*command, "--pictures", folder, "--pictures", tmp_path / "*.jpg")
+    assert done.returncode == 0, done.stderr
+    assert "over 3 pictures" in done.stdout
+    notes = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: 1 pictures were left out, as ")
+    assert "broken.png: " in notes[0]
+    for wrong, reason in [("none", "no such file or folder"), ("*.tif", "no glob")]:
+        done = run(*command, "--overwrite", "--pictures", tmp_path / wrong)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_of_many_pictures_some_are_taken() -> None:
+    many = [np.full((9, 9, 3), number, np.uint8) for number in range(200)]
+    images, notes = readable_pictures(many, 8)
+    assert [np.asarray(image)[0, 0, 0] for image in images] == list(range(0, 200, 25))
+    assert notes == ["8 pictures were taken of 200, spread over them"]
+    assert readable_pictures([]) == ([], [])
+    with pytest.raises(ImageError, match=r"^cannot compare with .* nor with 1 others$"):
+        readable_pictures([b"x", b"y"])

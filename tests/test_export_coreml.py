@@ -15,8 +15,9 @@ if find_spec("coremltools") is None:
 
 from open_nsfw_tf import WeightsError
 from open_nsfw_tf.architecture import LABELS
-from open_nsfw_tf.export import FORMATS, Export, ExportError, Job, coreml, export
-from open_nsfw_tf.image import MEAN_BGR, load_rgb, yahoo_pixels, yahoo_tensor
+from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.export import FORMATS, Export, Job, coreml, export
+from open_nsfw_tf.image import MEAN_BGR, YAHOO, load_rgb, pixels, yahoo_tensor
 
 NAMES = ("coffee.png", "astronaut.png", "rocket.jpg", "chelsea.png")
 SIZES = {"float32": 23_750_000, "float16": 11_950_000}  # bytes, at most
@@ -145,7 +146,7 @@ def test_crops_are_yahoos_pixels(job: Job) -> None:
     for crop, image in zip(
         coreml._crops(job.batch, job.preprocessing), job.pictures, strict=True
     ):
-        assert np.array_equal(crop, yahoo_pixels(image))
+        assert np.array_equal(crop, pixels(image, YAHOO))
 
 
 def corrupt_bias(spec: Any) -> None:

@@ -14,8 +14,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from open_nsfw_tf.architecture import WeightsError, check_weights
-from open_nsfw_tf.formats import FORMATS, caffemodel, detect, keras, module
+from open_nsfw_tf.architecture import check_weights
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.formats import (
+    FORMATS,
+    caffemodel,
+    detect,
+    keras,
+    module,
+    sandbox,
+)
 from open_nsfw_tf.formats.caffemodel import _blob, _message
 
 NAMES = {name: f"a{known.suffixes[0]}" for name, known in FORMATS.items()}
@@ -46,6 +54,38 @@ def survive(path: Path, name: str) -> None:
 def peak_memory() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forked(parser, paths) -> bytes:
+    """`sandbox`'s child process, forked: to start Python for each file takes long."""
+    answer = paths[0].with_name("answer")
+    child = os.fork()
+    if not child:
+        try:
+            answer.write_bytes(sandbox.packed_answer(parser, paths))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if status:
+        stopped.append(paths[0].read_bytes())
+        raise ValueError("crashed")
+    return answer.read_bytes()
+
+
+stopped: list[bytes] = []  # files at which a parser crashed, or was stopped
+
+
+@pytest.fixture(autouse=True)
+def forking(monkeypatch):
+    """Nearly every reading here is in a process of its own, with its limits."""
+    import h5py  # noqa: F401 - not in every child anew
+    import onnx  # noqa: F401
+    from google.protobuf import message_factory  # noqa: F401
+
+    stopped.clear()
+    monkeypatch.setattr(sandbox, "_answer_of_child", forked)
+    monkeypatch.setattr(sandbox, "TIMEOUT", 4)  # seconds of the processor
 
 
 @pytest.fixture(autouse=True)
@@ -153,13 +193,19 @@ def damaged(data: bytes, dice: random.Random, places: list[int] | None) -> bytes
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_small_files(tmp_path, name):
+def test_damaged_small_files(tmp_path, monkeypatch, name):
     path = tmp_path / NAMES[name]
     data = tiny(name, path)
     dice = random.Random(f"tiny {name}")
     for _ in range(TINY_ROUNDS):
         path.write_bytes(damaged(data, dice, None))
         survive(path, name)
+    if stopped:  # the same, with a child process as users have it
+        monkeypatch.undo()
+        monkeypatch.setattr(sandbox, "TIMEOUT", 4)
+        path.write_bytes(stopped[0])
+        with pytest.raises(WeightsError):
+            module(name).read(path)
 
 
 @pytest.mark.parametrize("name", FORMATS)

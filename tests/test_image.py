@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -17,13 +19,14 @@ import pytest
 from conftest import GOLDEN
 from PIL import Image
 
-from open_nsfw_tf import picture as picture_room
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
-    ImageError,
+    FORMATS,
+    YAHOO,
     check_batch,
     create_yahoo_image_loader,
     load_rgb,
-    yahoo_pixels,
+    pixels,
 )
 
 load = create_yahoo_image_loader(expand_dims=False)
@@ -70,10 +73,10 @@ def fixed_point_resize(pixels: np.ndarray, size: int) -> np.ndarray:
     "size", [(20, 2000), (7, 900), (1, 3000), (300, 4), (517, 1023)]
 )
 def test_resize_is_horizontal_first_whatever_pillow_does(size: tuple[int, int]) -> None:
-    pixels = np.random.default_rng(5).integers(0, 256, (*size[::-1], 3), np.uint8)
-    wide = fixed_point_resize(pixels.transpose(1, 0, 2), 256).transpose(1, 0, 2)
-    expected = Image.fromarray(fixed_point_resize(wide, 256))
-    assert np.array_equal(yahoo_pixels(Image.fromarray(pixels)), yahoo_pixels(expected))
+    array = np.random.default_rng(5).integers(0, 256, (*size[::-1], 3), np.uint8)
+    wide = fixed_point_resize(array.transpose(1, 0, 2), 256).transpose(1, 0, 2)
+    expected = pixels(Image.fromarray(fixed_point_resize(wide, 256)), YAHOO)
+    assert np.array_equal(pixels(Image.fromarray(array), YAHOO), expected)
 
 
 def test_pillow_13_alone_would_differ() -> None:
@@ -276,7 +279,7 @@ def test_formats_that_run_programs_are_not_read(tmp_path: Path) -> None:
     pictures.sample("coffee.png").save(path, format="EPS")
     with pytest.raises(ImageError, match="not a picture this library reads"):
         load(path)
-    assert "EPS" not in picture_room.FORMATS
+    assert "EPS" not in FORMATS
 
 
 def icon(side: int) -> bytes:
@@ -336,3 +339,131 @@ def test_metadata_never_decides_over_a_picture() -> None:
 def test_a_limit_is_a_number(limit: Any) -> None:
     with pytest.raises(ValueError, match="max_pixels"):
         create_yahoo_image_loader(max_pixels=limit)
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
+    return file.getvalue()
+
+
+PHOTO = pictures.sample("coffee.png").resize((120, 80))
+
+
+def test_heic_is_read_and_nothing_else_is_changed(tmp_path: Path) -> None:
+    data = heic(PHOTO, quality=-1, chroma=444)
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(data)
+    read = load_rgb(path)
+    assert read.size == (120, 80)
+    assert np.abs(np.asarray(read, int) - np.asarray(PHOTO, int)).max() <= 3
+    for kind in (str(path), data, io.BytesIO(data)):
+        assert np.array_equal(load(kind), load(path))
+    container = data[:8] + b"mif1" + data[12:]  # a brand that AVIF has too
+    assert np.array_equal(load(container), load(path))
+    assert "HEIF" not in Image.OPEN  # `Image.open` reads what it read before
+    with pytest.raises(ImageError, match="120 x 80 pixels are more than the limit"):
+        load_rgb(data, max_pixels=9_000)
+
+
+def test_heics_of_other_kinds() -> None:
+    """10 bits become 8, alpha is dropped, the first picture is taken."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    rgba = PHOTO.convert("RGBA")
+    rgba.putalpha(PHOTO.convert("L"))
+    plain = np.asarray(load_rgb(heic(PHOTO, quality=-1, chroma=444)), int)
+    seen = np.asarray(load_rgb(heic(rgba, quality=-1, chroma=444)), int)
+    assert np.abs(seen - plain).max() <= 3
+    deep = (np.asarray(PHOTO, np.uint16) << 8).astype(np.uint16)
+    file = io.BytesIO()
+    options: dict[str, Any] = {"quality": -1, "chroma": 444}
+    pillow_heif.encode("RGB;16", PHOTO.size, deep.tobytes(), file, **options)
+    seen = np.asarray(load_rgb(file.getvalue()), int)
+    assert np.abs(seen - plain).max() <= 4
+    several = pillow_heif.from_pillow(PHOTO)
+    several.add_from_pillow(PHOTO.rotate(180))
+    file = io.BytesIO()
+    several.save(file, quality=-1, chroma=444)
+    assert np.abs(np.asarray(load_rgb(file.getvalue()), int) - plain).max() <= 3
+
+
+def test_a_damaged_heic_is_an_image_error_or_a_picture() -> None:
+    data = heic(PHOTO)
+    random = np.random.default_rng(7)
+    cases = [data[:size] for size in range(12, len(data), len(data) // 40)]
+    cases.append(data[:12] + bytes(2000))
+    for _ in range(60):
+        broken = bytearray(data)
+        for at in random.integers(12, len(data), 3):
+            broken[at] = random.integers(256)
+        cases.append(bytes(broken))
+    refused = 0
+    for case in cases:
+        try:
+            load(case)
+        except ImageError as error:
+            refused += 1
+            assert str(error).isprintable()
+            assert len(str(error)) < 600
+    assert refused > 30
+
+
+def test_without_its_library_heic_names_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for brand in (b"heic", b"mif1", b"hevc"):
+        with pytest.raises(ImageError, match=r"pip install 'open_nsfw_tf\[heif\]'$"):
+            load(head[:8] + brand + head[12:])
+
+
+def broken_tiffs() -> list[bytes]:
+    """Of which Pillow's logger complains, and libtiff itself."""
+    many = bytearray(pictures.encoded(Image.new("RGB", (8, 8)), "TIFF"))
+    at = many.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    many[at + 8 : at + 10] = b"\xff\xff"
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    lzw = bytearray(
+        pictures.encoded(Image.fromarray(noise), "TIFF", compression="tiff_lzw")
+    )
+    lzw[40:140] = b"\xff" * 100
+    return [bytes(many), bytes(lzw)]
+
+
+def test_decoders_are_silent(tmp_path: Path) -> None:
+    """In a process of its own, as pytest takes what loggers say."""
+    for number, data in enumerate(broken_tiffs()):
+        (tmp_path / f"{number}.tif").write_bytes(data)
+    code = """
+import sys, threading
+from PIL import Image
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import load_rgb
+def work():
+    for path in sys.argv[1:] * 5:
+        try:
+            load_rgb(path)
+        except ImageError as error:
+            print(error)
+threads = [threading.Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print("own", file=sys.stderr)
+for path in sys.argv[1:]:
+    try:
+        Image.open(path).load()
+    except Exception:
+        pass
+"""
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("0.tif: ") == done.stdout.count("1.tif: ") == 20
+    ours, _, users = done.stderr.partition("own\n")
+    assert not ours
+    assert "More samples per pixel" in users  # whose own calls say what they said

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_pictures import make_pictures
 
-from open_nsfw_tf.train.checkpoints import TrainingError
+from open_nsfw_tf.errors import TrainingError
 from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf import load_weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import detect, mmdnn, npy
 
 
@@ -60,10 +61,31 @@ def test_a_batch_norm_without_scale_or_bias(tmp_path, trained):
 @pytest.mark.parametrize("name", ["out.json", "out.pb"])
 def test_its_graph_is_refused(tmp_path, name):
     path = tmp_path / name
-    path.write_bytes(b'{"node": []}' if name.endswith("json") else b"\x0a\x02\x0a\x00")
+    node = b"\x0a\x04data\x12\x09DataInput"  # its name and its operation
+    text = b'{"node": [{"name": "data", "op": "DataInput"}]}'
+    path.write_bytes(text if name.endswith("json") else b"\x0a%c" % len(node) + node)
     assert detect(path) == "mmdnn"
     with pytest.raises(WeightsError, match=r"pass the \.npy"):
         mmdnn.read(path)
+
+
+@pytest.mark.parametrize(
+    "name, content, reason",
+    [
+        ("frozen.pb", b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "TensorFlow"),
+        ("model.json", b'{"version": 1}', "got a .json file, which holds none"),
+        ("empty.pb", b"", "got a .pb file, which holds none"),
+    ],
+)
+def test_other_graphs_are_not_called_mmdnns(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=reason) as caught:
+        load_weights(path)
+    assert "MMdnn" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        mmdnn.read(tmp_path / "none.pb")
 
 
 def test_unknown_fields_are_named(tmp_path):

@@ -20,8 +20,8 @@ from open_nsfw_tf import (
 from open_nsfw_tf.architecture import (
     BLOCKS,
     LAYERS,
+    fold_batch_norm,
 )
-from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.model import conv_block, identity_block
 
 # Relative to the largest value of the stage: 50 layers of float32 in another order.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import npy
 
 SMALL = {

@@ -12,9 +12,9 @@ from open_nsfw_tf.architecture import (
     BLOCKS,
     STEM,
     Convolution,
+    fold_batch_norm,
 )
 from open_nsfw_tf.backend import import_onnxruntime
-from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.image import yahoo_tensor
 from open_nsfw_tf.quantize import (
     Quantized,

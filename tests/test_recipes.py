@@ -10,7 +10,7 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf.backbones import BACKBONES
-from open_nsfw_tf.preprocessing import YAHOO
+from open_nsfw_tf.image import YAHOO
 from open_nsfw_tf.train import schedule
 from open_nsfw_tf.train.augment import Augmentation
 from open_nsfw_tf.train.data import read_data

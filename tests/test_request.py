@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import pictures
 import pytest
+from PIL import Image
 
-from open_nsfw_tf import ImageError, create_yahoo_image_loader
+from open_nsfw_tf import (
+    ImageError,
+    create_tensorflow_image_loader,
+    create_yahoo_image_loader,
+)
 from open_nsfw_tf.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
 
 ROOT = Path(__file__).parent.parent
@@ -149,3 +154,59 @@ def test_commands_refuse_in_one_line() -> None:
         done = run(*SCRIPT, *flags, ROCKET)
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
+
+
+def file_of(format: str, mode: str = "RGB", **options: Any) -> bytes:
+    file = BytesIO()
+    image = pictures.sample("coffee.png").resize((40, 30)).convert(mode)
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+REFUSED = {  # what Pillow reads and the exported networks do not
+    "TIFF": file_of("TIFF"),
+    "ICO": file_of("ICO"),
+    "PPM": file_of("PPM"),
+    "JPEG2000": file_of("JPEG2000"),
+    "CMYK JPEG": file_of("JPEG", "CMYK"),
+    "palette BMP": file_of("BMP", "P"),
+    "GIF with transparency": file_of("GIF", "P", transparency=0),
+}
+SENT = {
+    "JPEG": file_of("JPEG"),
+    "gray JPEG": file_of("JPEG", "L"),
+    "progressive JPEG": file_of("JPEG", progressive=True),
+    "PNG": file_of("PNG", "RGBA"),
+    "palette PNG": file_of("PNG", "P"),
+    "bits": file_of("PNG", "1"),
+    "WebP": file_of("WEBP"),
+    "GIF": file_of("GIF"),
+    "BMP": file_of("BMP"),
+}
+
+
+def wide() -> bytes:
+    file = BytesIO()
+    Image.new("L", (131_073, 1)).save(file, "PNG")
+    return file.getvalue()
+
+
+REFUSED["wide PNG"] = wide()
+
+
+@pytest.mark.parametrize("input_type", ["bytes", "base64_jpeg"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_that_a_server_refuses_are_not_sent(name: str, input_type: str) -> None:
+    with pytest.raises(ImageError, match=r"^<\d+ bytes>: .* \(-i tensor\)$") as caught:
+        predict_request(REFUSED[name], input_type=input_type)
+    assert "\n" not in str(caught.value)
+    assert body(REFUSED[name], input_type="tensor")["instances"]
+    with pytest.raises(ImageError):  # as the server, which has the same loader
+        create_tensorflow_image_loader()(REFUSED[name])
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_files_that_a_server_reads_are_sent(name: str) -> None:
+    (instance,) = body(SENT[name], input_type="bytes")["instances"]
+    assert base64.b64decode(instance["b64"]) == SENT[name]
+    create_tensorflow_image_loader()(SENT[name])

@@ -241,3 +241,26 @@ def test_bad_elements_are_named(
     tf = import_tensorflow()
     with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
         served.signatures[signature](tf.constant(inputs))
+
+
+@pytest.mark.parametrize("signature", ["predict_images", "serving_default"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.nan, "NaN or infinity in its values"),
+        (np.inf, "NaN or infinity in its values"),
+        (-np.inf, "NaN or infinity in its values"),
+        (3e38, "NaN or infinity in its scores"),  # which overflows on the way
+    ],
+)
+def test_numbers_that_have_no_score_are_refused(
+    served: Served, signature: str, value: float, reason: str
+) -> None:
+    tf = import_tensorflow()
+    batch = np.zeros((3, 224, 224, 3), np.float32)
+    batch[1, 5, 5] = value
+    if value == 3e38:
+        batch[1] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"picture 1: {reason}"):
+        served.signatures[signature](tf.constant(batch))
+    assert np.isfinite(served.predict(signature, {"inputs": batch[:1]})).all()

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from open_nsfw_tf.files import lock
 from open_nsfw_tf.tables import digest, rank, read_table
 from open_nsfw_tf.tables.append import TableWriter
+from open_nsfw_tf.tables.parts import PartsWriter
 
 COLUMNS = ["path", "sfw", "nsfw", "error"]
 NAMES = [
@@ -216,3 +218,58 @@ def test_rank(tmp_path: Path) -> None:
         rank(table, column="drawing")
     with pytest.raises(ValueError, match="top of at least 1"):
         rank(table, 0)
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from open_nsfw_tf.files import lock
+free = lock(sys.argv[1], "t.csv")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_does_not_outlive_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / ".t.csv.lock"
+    command = [sys.executable, "-c", HOLDS, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"^t.csv: another run is writing to it"):
+            lock(path, "t.csv")
+        with pytest.raises(ValueError, match="another run is writing to it"):
+            TableWriter(tmp_path / "t.csv", COLUMNS)
+        holder.kill()
+        holder.wait()
+    with TableWriter(tmp_path / "t.csv", COLUMNS) as table:
+        table.write([row("a")])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_table_is_locked_under_all_its_names(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    table = TableWriter(tmp_path / "t.csv", COLUMNS)
+    with table, pytest.raises(ValueError, match="another run is writing to it"):
+        TableWriter(tmp_path / "link.csv", COLUMNS, "resume")
+    with pytest.raises(FileNotFoundError, match=r"'.*none/t.csv'$"):
+        TableWriter(tmp_path / "none" / "t.csv", COLUMNS)
+
+
+def test_a_folder_of_parts_that_got_none_goes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(OSError, match="no Ray"), PartsWriter(tmp_path / "a/b", COLUMNS):
+        raise ConnectionError("no Ray at this address")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    table = PartsWriter(tmp_path / "there", COLUMNS)
+    with table, pytest.raises(ValueError, match="another run is writing to it"):
+        PartsWriter(tmp_path / "there", COLUMNS, "resume")
+    with PartsWriter(tmp_path / "a/b", COLUMNS) as table:
+        table.write([row("a")])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a",
+        "b",
+        "part-000001.parquet",
+        "there",
+    ]

@@ -23,11 +23,11 @@ from training_pictures import make_pictures
 from open_nsfw_tf import Classifier, WeightsError
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.errors import TrainingError
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
 from open_nsfw_tf.train import run as runs
-from open_nsfw_tf.train.checkpoints import TrainingError
 from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.fit import Fit, Watch
 from open_nsfw_tf.train.plan import make_plan

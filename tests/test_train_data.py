@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from open_nsfw_tf.dataset import join_scores, scan, split
+from open_nsfw_tf.evaluate import Labels, join
+from open_nsfw_tf.files import check_distinct
+from open_nsfw_tf.tables import Table
+from open_nsfw_tf.train import train
 from open_nsfw_tf.train.data import Data, Split, class_weights, read_data
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -43,10 +48,10 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.train.labels.dtype == np.int64
     both = data.train.paths + data.validation.paths
     assert len(set(both)) == 30
-    for split in (data.train, data.validation):
-        for name, label in zip(names(split, tmp_path), split.labels, strict=True):
+    for part in (data.train, data.validation):
+        for name, label in zip(names(part, tmp_path), part.labels, strict=True):
             assert name.startswith("ab"[label])
-        assert split.paths == sorted(split.paths)
+        assert part.paths == sorted(part.paths)
 
 
 def test_the_split_is_seeded_and_one_class_does_not_change_anothers(
@@ -292,3 +297,59 @@ def test_command_line(
     assert read_data(tmp_path / "x").classes == ("sfw", "nsfw")
     with pytest.raises(SystemExit, match="expected an empty folder"):
         made.main()
+
+
+@pytest.mark.parametrize(
+    "one, other, how",
+    [
+        ("cat", "Cat", "upper and lower case"),
+        ("strasse", "straße", "upper and lower case"),
+        ("caf\u00e9", "cafe\u0301", "how Unicode writes"),
+        ("\ufb01sh", "FISH", "upper and lower case"),
+    ],
+)
+def test_classes_that_some_disks_take_for_one(
+    tmp_path: Path, one: str, other: str, how: str
+) -> None:
+    """In training, and wherever else classes become folders."""
+    fill(tmp_path, {one: 2, other: 2})
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this disk takes them for one")
+    for refused in (
+        lambda: read_data(tmp_path),
+        lambda: split(tmp_path, shares={"train": 0.5, "test": 0.5}),
+        lambda: check_distinct([one, other]),
+    ):
+        with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
+            refused()
+    scores = {name: np.full(4, 0.5) for name in (one, other)}
+    paths = [str(path) for path in sorted(tmp_path.rglob("*.png"))]
+    table = Table(paths, scores, [None] * 4, None)
+    with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
+        join_scores(scan(tmp_path), table)
+    labels = Labels(paths, [one] * 4, str(tmp_path), "a table")
+    with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
+        join({"scores": table}, labels)
+
+
+def test_train_refuses_such_classes_before_it_begins(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", {"Cat": 4, "cat": 4})
+    with pytest.raises(ValueError, match="rename one of Cat and cat"):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_of_another_spelling_in_test_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, {"train/caf\u00e9": 1, "train/x": 1})
+    fill(tmp_path, {"test/cafe\u0301": 1, "test/x": 1})
+    with pytest.raises(ValueError, match=r"but for 'caf.*': rename one"):
+        read_data(tmp_path)
+
+
+def test_labels_are_found_in_any_of_unicodes_forms(tmp_path: Path) -> None:
+    """As macOS writes them, and as tables do."""
+    root = fill(tmp_path, {"cafe\u0301": 1, "x": 1})
+    scores = {"caf\u00e9": np.array([1.0, 0.0]), "x": np.array([0.0, 1.0])}
+    paths = ["cafe\u0301/000.png", "x/000.png"]
+    made = join_scores(scan(root), Table(paths, scores, [None] * 2, None), strict=True)
+    assert made.labels.tolist() == [0, 1]

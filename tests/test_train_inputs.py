@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.ndimage import affine_transform
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.image import ImageError, create_yahoo_image_loader, tensor
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import YAHOO, Preprocessing, create_yahoo_image_loader, tensor
 from open_nsfw_tf.samples import generated_pictures
 from open_nsfw_tf.train import pixels as pixels_room
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation, augment, transform

@@ -24,12 +24,19 @@ from open_nsfw_tf.architecture import DENSE, check_weights, classes_of
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, inspect
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.export import export
 from open_nsfw_tf.formats import FORMATS
-from open_nsfw_tf.image import check_batch, pixels, tensor, yahoo_tensor
-from open_nsfw_tf.picture import ImageError, load_rgb
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.image import (
+    YAHOO,
+    Preprocessing,
+    check_batch,
+    load_rgb,
+    pixels,
+    tensor,
+    yahoo_tensor,
+)
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.trained import (
     ARRAYS,
@@ -134,7 +141,7 @@ def test_a_resize_to_the_pictures_own_size() -> None:
 )
 def test_the_graph_loads_the_same_to_the_bit(steps: Preprocessing) -> None:
     from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.image_graph import load_bytes_tensor
+    from open_nsfw_tf.tf_image import load_bytes_tensor
 
     tf = import_tensorflow()
     files = [Path(path).read_bytes() for path in PICTURES]

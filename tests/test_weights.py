@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import http.server
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,16 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from open_nsfw_tf import architecture, load_weights, published, save_weights
+from open_nsfw_tf import architecture, load_weights, save_weights
 from open_nsfw_tf import weights as weights_room
-from open_nsfw_tf.architecture import (
-    LAYERS,
-    WeightsError,
-    check_weights,
-)
-from open_nsfw_tf.folding import fold_batch_norm, is_folded
-from open_nsfw_tf.published import PUBLISHED, fetch_weights, verify
-from open_nsfw_tf.weights import find_weights
+from open_nsfw_tf.architecture import LAYERS, check_weights, fold_batch_norm, is_folded
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.formats import git_blob, sha256
+from open_nsfw_tf.weights import PUBLISHED, fetch_weights, find_weights, verify
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -175,7 +172,7 @@ def test_places_come_in_their_order(
 def test_a_damaged_copy_in_the_cache_is_not_used(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = published.cache_folder()
+    folder = weights_room.cache_folder()
     folder.mkdir(parents=True)
     (folder / PUBLISHED["npy"].file).write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="expected git_blob fd83911b"):
@@ -296,7 +293,7 @@ def test_the_last_resort_is_a_download(
 ) -> None:
     npy = replace(PUBLISHED["npy"], url=f"{server}/weights")
     monkeypatch.setitem(PUBLISHED, "npy", npy)
-    assert find_weights() == published.cache_folder() / npy.file
+    assert find_weights() == weights_room.cache_folder() / npy.file
     assert find_weights(download=False).is_file()
 
 
@@ -321,7 +318,7 @@ def test_downloads_that_fail_leave_nothing(
     monkeypatch.setattr(Server, "content", b"another file")
     monkeypatch.setattr(Server, "announced", 12)
     refused("expected git_blob")
-    monkeypatch.setattr(published, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(weights_room, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(Server, "content", served["content"])
     monkeypatch.setattr(Server, "announced", len(served["content"]))
     refused("more than 1 MiB")
@@ -346,7 +343,7 @@ def test_the_package_s_copy_has_its_checksum(
 def test_git_blob_is_gits_own_name(tmp_path: Path) -> None:
     path = tmp_path / "hello"
     path.write_bytes(b"hello\n")  # `git hash-object` says so
-    assert published.git_blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert git_blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(
@@ -355,3 +352,16 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot download"):
         fetch_weights(folder=tmp_path / "file" / "below", url=f"{server}/weights")
+
+
+def test_a_changed_file_has_another_checksum(tmp_path: Path) -> None:
+    """Also where it is changed at once, or its time is old and its size the same."""
+    path = tmp_path / "hello"
+    for number in range(20):
+        path.write_text(f"{number:04}")
+        assert sha256(path) == hashlib.sha256(f"{number:04}".encode()).hexdigest()
+    for seconds, content in ((1000, b"one"), (2000, b"two")):
+        path.write_bytes(content)
+        os.utime(path, (seconds, seconds))
+        for _ in range(2):
+            assert sha256(path) == hashlib.sha256(content).hexdigest()

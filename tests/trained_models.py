@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import DENSE, FEATURES
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.trained import OPEN_NSFW, HeadLayer, TrainedModel
 
 CLASSES = ("drawing", "neutral", "nsfw")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.arrays import (
     check_arrays,
     initialise,
@@ -20,8 +20,8 @@ from open_nsfw_tf.backbones.arrays import (
 from open_nsfw_tf.backbones.head import add_head, check_head, head_shapes
 from open_nsfw_tf.backbones.table import BACKBONES, Backbone
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.preprocessing import LARGEST
+from open_nsfw_tf.errors import WeightsError, sanitize
+from open_nsfw_tf.image import LARGEST
 from open_nsfw_tf.trained import MAX_CLASSES, HeadLayer, TrainedModel
 
 __all__ = [
@@ -144,7 +144,7 @@ def _backbone(name: str) -> Backbone:
     backbone = BACKBONES.get(name) if isinstance(name, str) else None
     if backbone is None:
         raise ValueError(
-            f"no backbone is called {shown(name, 80)}: choose of {', '.join(BACKBONES)}"
+            f"no backbone is called {sanitize(name, 80)}: choose of {', '.join(BACKBONES)}"
         )
     return backbone
 
@@ -152,12 +152,12 @@ def _backbone(name: str) -> Backbone:
 def _check(backbone: Backbone, name: str, classes: int, size: int) -> None:
     if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
         raise ValueError(
-            f"expected 2 to {MAX_CLASSES} classes, got {shown(classes, 40)}"
+            f"expected 2 to {MAX_CLASSES} classes, got {sanitize(classes, 40)}"
         )
     if type(size) is not int or not backbone.least <= size <= LARGEST:
         raise ValueError(
             f"{name} takes an input of {backbone.least} to {LARGEST} pixels a side, got "
-            f"{shown(size, 40)}"
+            f"{sanitize(size, 40)}"
         )
 
 

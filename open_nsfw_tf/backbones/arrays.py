@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import SHOWN, Weights, WeightsError
+from open_nsfw_tf.architecture import MAX_COMPLAINTS, Weights
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.trained import OPEN_NSFW
 
 Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {variable: shape}}
@@ -78,9 +79,9 @@ def check_arrays(
     """
     complaints = list(_complaints(weights, shapes, _fields(canonical), partly))
     if complaints:
-        rest = len(complaints) - SHOWN
+        rest = len(complaints) - MAX_COMPLAINTS
         more = f"; and {rest} more" if rest > 0 else ""
-        raise WeightsError("; ".join(complaints[:SHOWN]) + more)
+        raise WeightsError("; ".join(complaints[:MAX_COMPLAINTS]) + more)
 
 
 def _complaints(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from open_nsfw_tf.backbones.arrays import Shapes
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.trained import HeadLayer
 
 LONGEST = 32  # layers of a head
@@ -33,16 +33,16 @@ def check_head(head: Sequence[HeadLayer]) -> None:
     for layer in head:
         if layer.initializer not in tuple(INITIALIZERS):
             raise ValueError(
-                f"no initialiser is called {shown(layer.initializer, 80)}: choose of "
+                f"no initialiser is called {sanitize(layer.initializer, 80)}: choose of "
                 f"{', '.join(INITIALIZERS)}"
             )
         if type(layer.l2) not in (int, float) or not 0 <= layer.l2 < 1:
             raise ValueError(
-                f"expected an l2 of 0 to below 1, got {shown(layer.l2, 40)}"
+                f"expected an l2 of 0 to below 1, got {sanitize(layer.l2, 40)}"
             )
         if layer.kind == "dense" and type(layer.units) is not int:
             raise ValueError(
-                f"expected a whole number of units, got {shown(layer.units, 40)}"
+                f"expected a whole number of units, got {sanitize(layer.units, 40)}"
             )
 
 

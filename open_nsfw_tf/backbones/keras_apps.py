@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from open_nsfw_tf.architecture import WeightsError
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 
 IMAGENET = "imagenet"
 TIMEOUT = 30.0  # seconds without an answer before a download is given up
@@ -60,9 +59,9 @@ def pretrained(name: str, weights: object) -> str:
         raise WeightsError(f"{name}: expected the path of Keras' weights file")
     path = os.fspath(weights)
     if not os.path.isfile(path):
-        raise WeightsError(f"{shown(path)}: no such file; name Keras' weights file")
+        raise WeightsError(f"{sanitize(path)}: no such file; name Keras' weights file")
     if not path.lower().endswith((".h5", ".hdf5")):
-        raise WeightsError(f"{shown(path)}: expected Keras' weights file, a .h5")
+        raise WeightsError(f"{sanitize(path)}: expected Keras' weights file, a .h5")
     return path
 
 
@@ -118,7 +117,7 @@ def _one_error(kind: str, source: str | None) -> Iterator[None]:
     except Exception as error:  # Keras raises nothing narrower
         if source is None:
             raise
-        what = "ImageNet's weights" if source == IMAGENET else shown(source)
+        what = "ImageNet's weights" if source == IMAGENET else sanitize(source)
         alien = isinstance(error, UserWarning)
         reason = "it is another network's" if alien else one_line(error)
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Yahoo's network as a backbone: the blocks of `open_nsfw_tf.network`, up to ``pool``."""
+"""Yahoo's network as a backbone: the blocks of `open_nsfw_tf.model`, up to ``pool``."""
 
 import os
 from typing import Any
@@ -13,9 +13,9 @@ from open_nsfw_tf.architecture import (
     LAYERS,
     Weights,
     check_weights,
+    identity_batch_norm,
 )
-from open_nsfw_tf.folding import identity_batch_norm
-from open_nsfw_tf.network import network
+from open_nsfw_tf.model import network
 from open_nsfw_tf.weights import load_weights
 
 

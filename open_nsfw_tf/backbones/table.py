@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from open_nsfw_tf.architecture import DENSE, Weights, WeightsError
+from open_nsfw_tf.architecture import DENSE, Weights
 from open_nsfw_tf.backbones import (
     googlenet,
     keras_apps,
@@ -17,7 +17,8 @@ from open_nsfw_tf.backbones import (
     resnet50_thin,
     squeezenet,
 )
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.trained import OPEN_NSFW, HeadLayer
 
 KERAS = "keras.io/api/applications"

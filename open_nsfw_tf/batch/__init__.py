@@ -16,8 +16,9 @@ from typing import IO, Any
 from open_nsfw_tf.batch.item import Item, stamped
 from open_nsfw_tf.batch.sources import STDIN, check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
+from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.files import PassedOver, open_regular, stamp_of
-from open_nsfw_tf.image import ImageError, describe
+from open_nsfw_tf.image import describe
 from open_nsfw_tf.scores import AnyScores
 from open_nsfw_tf.tables import STAMP, digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from open_nsfw_tf.errors import one_line
 from open_nsfw_tf.files import PassedOver, Stamp, by_content, by_suffix, stamp_of
-from open_nsfw_tf.messages import one_line
 
 
 @dataclass(frozen=True, slots=True)

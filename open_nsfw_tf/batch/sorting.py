@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.tables import Table, digest
 
@@ -26,7 +26,7 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
     """
     for path in (folder, *(folder / name for name in FOLDERS)):
         if os.path.lexists(path) and not path.is_dir():
-            raise ValueError(f"{shown(path)}: expected a folder, or nothing yet")
+            raise ValueError(f"{sanitize(path)}: expected a folder, or nothing yet")
     inside = os.path.realpath(folder)
     for source in sources:
         tree, deep, _ = source.partition("**")
@@ -35,8 +35,8 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
         outer = os.path.realpath(os.path.dirname(tree) if deep else source)
         if os.path.commonpath([inside, outer]) == outer:
             raise ValueError(
-                f"{shown(folder)}: expected a folder that is not within the source "
-                f"{shown(source)}"
+                f"{sanitize(folder)}: expected a folder that is not within the source "
+                f"{sanitize(source)}"
             )
 
 
@@ -48,7 +48,7 @@ def check_sortable(classes: Iterable[str]) -> None:
     """
     if SCORE not in (names := list(classes)):
         raise ValueError(
-            f"expected a class {SCORE} to sort files by, got {shown(', '.join(names))}"
+            f"expected a class {SCORE} to sort files by, got {sanitize(', '.join(names))}"
         )
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from open_nsfw_tf.batch.archives import is_tar, is_zip, tar_members, zip_members
 from open_nsfw_tf.batch.item import SELECT, Item, Select, Wanted, counting, failed
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     LISTS,
@@ -26,8 +27,7 @@ from open_nsfw_tf.files import (
     read_paths,
     walk,
 )
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import ImageError, read_file
+from open_nsfw_tf.image import read_file
 
 STDIN = "-"
 
@@ -50,12 +50,14 @@ def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
     if not found:
         raise ValueError("expected at least one source of pictures, got none")
     if select not in SELECT:
-        raise ValueError(f"expected select {', '.join(SELECT)}, got {shown(select)!r}")
+        raise ValueError(
+            f"expected select {', '.join(SELECT)}, got {sanitize(select)!r}"
+        )
     for source in found:
         there = source == STDIN or os.path.lexists(source)
         if not there and next(_matches(source), None) is None:
             raise ValueError(
-                f"{shown(source) or repr(source)}: no such file or folder, and no glob "
+                f"{sanitize(source) or repr(source)}: no such file or folder, and no glob "
                 "that matches a file"
             )
     if found.count(STDIN) > 1:

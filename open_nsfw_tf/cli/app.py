@@ -1,104 +1,95 @@
 """The command `open-nsfw` itself, and what its commands share."""
 
+import codecs
+import io
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Annotated, Any
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from open_nsfw_tf import __version__
-from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
-from open_nsfw_tf.image import ImageError
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.cli.loading import loading
+from open_nsfw_tf.errors import sanitize
+
+# By the name of a command: the module that has it, and its line in --help.
+COMMANDS = {
+    "classify": (
+        "classify",
+        "Score pictures: the probability, 0 to 1, that each one is pornographic.",
+    ),
+    "batch": (
+        "batch",
+        "Score any number of pictures into a table: path, sfw, nsfw, error.",
+    ),
+    "rank": (
+        "compare",
+        "Print the pictures with the highest scores, the highest first.",
+    ),
+    "compare": (
+        "compare",
+        "Say how far two tables of scores of the same pictures are apart.",
+    ),
+    "evaluate": (
+        "evaluate",
+        "Evaluate scores by labels: curves, figures, and the threshold you want.",
+    ),
+    "dataset": (
+        "dataset",
+        "Pictures in class folders: check, clean, split, sort. Nothing is touched without --apply, nothing is ever deleted or overwritten, and `undo` takes it back.",
+    ),
+    "models": (
+        "models",
+        "List the networks to train: size, cost, speed here, published accuracy.",
+    ),
+    "train": ("train", "Train a classifier of your own classes on your pictures."),
+    "export": (
+        "export",
+        "Write the network in another format, and prove that it answers the same.",
+    ),
+    "request": (
+        "request",
+        "Print the body of a request for the scores of a picture: one line of JSON.",
+    ),
+    "convert": ("weights", "Convert weights, and prove that they are the same."),
+    "weights": ("weights", "The trained weights: where they are, and fetching them."),
+}
+
+
+class _Commands(TyperGroup):
+    """Imports the module of a command when that command runs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {
+            name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself, in place of its line in --help."""
+        name, found, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            with loading():
+                module = import_module(f"open_nsfw_tf.cli.{COMMANDS[name][0]}")
+            found = get_group(module.commands).commands[name]
+        return name, found, rest
+
 
 app = typer.Typer(
     name="open-nsfw",
+    cls=_Commands,
     help="Probability that a picture is pornographic: Yahoo's Open-NSFW, exactly.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
-    """A check that a value is one of some names."""
-    names = tuple(names)
-
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in names:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}.")
-        return value
-
-    return check
-
-
-def choice(names: Iterable[str], *flags: str, help: str, argument: bool = False) -> Any:
-    """An option, or an argument, that must be one of some names."""
-    names = tuple(names)
-    make = typer.Argument if argument else typer.Option
-    return make(
-        *flags, callback=one_of(names), metavar=f"[{'|'.join(names)}]", help=help
-    )
-
-
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        "-m",
-        help="A file of weights in any known format. Without it they are looked for: "
-        "see `open-nsfw weights list`.",
-    ),
-]
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        help="Instead of weights: the folder of a model that `open-nsfw train` has made. "
-        "It scores with its own classes.",
-    ),
-]
-EngineOption = Annotated[
-    str,
-    choice(
-        ("auto", *ENGINES),
-        "--engine",
-        help="What computes the scores; in float32 all answer the same. auto: the fastest "
-        "that is installed and offers the precision.",
-    ),
-]
-PrecisionOption = Annotated[
-    str,
-    choice(
-        PRECISIONS,
-        "--precision",
-        help="float32 is exact. The others are approximate: they change scores by up to "
-        f"{FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .005 "
-        "(int8, which is fastest, and takes a minute the first time).",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=1,
-        help="Threads that decode and score side by side; one for each core if not given.",
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        help="What the engine computes on, as it calls it: cpu; cuda:1 or coreml for "
-        "onnxruntime; gpu:0 for openvino and tensorflow. A wrong one is answered with "
-        "those there are.",
-    ),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -147,7 +138,7 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except _EXPECTED as error:
         if sys.stderr is not None:
-            print(f"error: {shown(error, LONGEST)}", file=sys.stderr)
+            print(f"error: {sanitize(error, LONGEST)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -182,22 +173,27 @@ def _silence_libraries() -> None:
     sys.stderr = os.fdopen(ours, "w", buffering=1, errors="backslashreplace")
 
 
-def standard_input() -> IO[bytes]:
-    """The binary standard input.
-
-    Raises:
-        ImageError: it is closed.
-    """
-    if sys.stdin is None:
-        raise ImageError("-: expected a picture on standard input, which is closed")
-    return sys.stdin.buffer
+ESCAPING = "open_nsfw_tf.escaping"  # how characters are printed that cannot be
 
 
-def standard_output_is_open() -> None:
-    """Refuse to work for nobody.
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a name that are no text, as they are; what an encoding lacks, as \\u."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(ESCAPING, _escape)
+
+
+def open_standard_output() -> None:
+    """Print any name, whatever standard output's encoding; refuse to work for nobody.
 
     Raises:
         OSError: standard output is closed.
     """
     if sys.stdout is None:
         raise OSError("standard output is closed: there is nowhere to print to")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPING)

@@ -1,10 +1,11 @@
-"""`open-nsfw batch`, and `batch_classify.py` with the flags of the first port."""
+"""`open-nsfw batch`: any number of pictures into a table."""
 
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,42 +22,24 @@ from open_nsfw_tf.batch.sorting import (
 )
 from open_nsfw_tf.batch.sources import STDIN, check_sources, count
 from open_nsfw_tf.classifier import BATCH_SIZE, MAX_BATCH_SIZE, Classifier
-from open_nsfw_tf.cli.app import (
-    DeviceOption,
-    EngineOption,
-    ModelOption,
-    PrecisionOption,
-    WeightsOption,
-    WorkersOption,
-    app,
+from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
+from open_nsfw_tf.cli.options import (
+    Scoring,
+    Writing,
     choice,
+    grouped,
     standard_input,
 )
-from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
+from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.distributed import score_with_ray
 from open_nsfw_tf.distributed.cluster import LOCAL
 from open_nsfw_tf.distributed.remote import is_remote
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.request import LOADERS
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.tables.append import Mode
-from open_nsfw_tf.trained import read_trained
+from open_nsfw_tf.trained import TrainedModel, read_trained
 
-original = typer.Typer(
-    name="batch_classify.py", add_completion=False, pretty_exceptions_enable=False
-)
+commands = typer.Typer()
 
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with a table that exists: skip what it has, unless the file has "
-        "changed since.",
-    ),
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a table that exists.")
-]
 _ADDRESS = re.compile(
     r"auto|local|ray://.+|[\w.-]+:\d+|\[[\da-f:]+\]:\d+", re.IGNORECASE
 )
@@ -77,7 +60,141 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-@app.command(cls=_Command)
+@dataclass(frozen=True)
+class Sorting:
+    """Where the files go when all is scored."""
+
+    move_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--move-to",
+            metavar="DIR",
+            help="When all is scored, move the files to DIR/nsfw and DIR/sfw; "
+            "`open-nsfw dataset undo` takes it back.",
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="With --move-to: nsfw is what scores as much or more.",
+        ),
+    ] = None
+    link: Annotated[
+        bool, typer.Option("--link", help="With --move-to: make links, move nothing.")
+    ] = False
+
+    def check(self, sources: list[str], trained: TrainedModel | None) -> None:
+        """Refuse what cannot be done, before any work."""
+        if (self.move_to is None) != (self.threshold is None) or (
+            self.link and self.move_to is None
+        ):
+            raise typer.BadParameter("--move-to and --threshold go together.")
+        if self.move_to is None:
+            return
+        if any(map(is_remote, sources)):
+            raise typer.BadParameter("--move-to moves files of this machine only.")
+        check_destination(self.move_to, sources)
+        if trained is not None:
+            check_sortable(trained.classes)
+
+    def sort(self, output: Path, named: set[bytes]) -> None:
+        """Move, or link, the files that this run's sources name, if that is wanted."""
+        if self.move_to is None or self.threshold is None:
+            return
+        counts: dict[str, int] = {}
+        journal = None
+        if named:
+            table = read_table(output)
+            counts, journal = sort_files(
+                table, named, self.move_to, self.threshold, self.link
+            )
+        parts = ", ".join(f"{number} {name}" for name, number in counts.items())
+        print(f"{sanitize(self.move_to)}: {parts or 'no files'}")
+        if counts.get("changed"):
+            print(
+                "changed since they were scored, and left: --resume scores them again"
+            )
+        if journal is not None:
+            print(f"undo with: {journal.undo_command}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Scoring on many machines."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Score on a Ray cluster: auto, host:port or ray://host:port; without "
+            "an address, on a Ray that is started here and ended again.",
+        ),
+    ] = None
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --ray: how many workers, one CPU each. All there are."
+        ),
+    ] = None
+    gpus: Annotated[
+        float, typer.Option(min=0.0, help="With --ray: graphics cards of each worker.")
+    ] = 0.0
+
+    def check(self, scoring: Scoring) -> None:
+        """Refuse options that do not go together."""
+        if self.ray is None and (self.actors is not None or self.gpus):
+            raise typer.BadParameter("--actors and --gpus go with --ray.")
+        if self.ray is not None and scoring.workers is not None:
+            raise typer.BadParameter("--workers goes without --ray: see --actors.")
+
+    def scorer(
+        self, scoring: Scoring, trained: TrainedModel | None
+    ) -> Callable[..., Summary]:
+        """What scores on the cluster."""
+        return partial(
+            score_with_ray,
+            address=self.ray or LOCAL,
+            actors=self.actors,
+            gpus=self.gpus,
+            engine=scoring.engine,
+            weights=scoring.weights,
+            precision=scoring.precision,
+            device=scoring.device,
+            model=trained,
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read, and how."""
+
+    hashes: Annotated[
+        bool, typer.Option("--hash", help="Add the SHA-256 of each picture's file.")
+    ] = False
+    select: Annotated[
+        str,
+        choice(
+            SELECT,
+            "--select",
+            help="What is a picture in folders and archives: what has the suffix or "
+            "the content of one, only one of the two, or all files.",
+        ),
+    ] = "either"
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH_SIZE,
+            help="Pictures that the engine gets at once; more help on GPUs only.",
+        ),
+    ] = BATCH_SIZE
+
+
+@commands.command(cls=_Command)
+@grouped
 def batch(
     sources: Annotated[
         list[str],
@@ -96,72 +213,11 @@ def batch(
             help="The table: .csv, .jsonl or .parquet; with --ray a folder.",
         ),
     ],
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    hashes: Annotated[
-        bool, typer.Option("--hash", help="Add the SHA-256 of each picture's file.")
-    ] = False,
-    select: Annotated[
-        str,
-        choice(
-            SELECT,
-            "--select",
-            help="What is a picture in folders and archives: what has the suffix or "
-            "the content of one, only one of the two, or all files.",
-        ),
-    ] = "either",
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "float32",
-    device: DeviceOption = None,
-    workers: WorkersOption = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MAX_BATCH_SIZE,
-            help="Pictures that the engine gets at once; more help on GPUs only.",
-        ),
-    ] = BATCH_SIZE,
-    weights: WeightsOption = None,
-    model: ModelOption = None,
-    move_to: Annotated[
-        Path | None,
-        typer.Option(
-            "--move-to",
-            metavar="DIR",
-            help="When all is scored, move the files to DIR/nsfw and DIR/sfw; "
-            "`open-nsfw dataset undo` takes it back.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="With --move-to: nsfw is what scores as much or more.",
-        ),
-    ] = None,
-    link: Annotated[
-        bool, typer.Option("--link", help="With --move-to: make links, move nothing.")
-    ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            "--ray",
-            metavar="[ADDRESS]",
-            help="Score on a Ray cluster: auto, host:port or ray://host:port; without "
-            "an address, on a Ray that is started here and ended again.",
-        ),
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --ray: how many workers, one CPU each. All there are."
-        ),
-    ] = None,
-    gpus: Annotated[
-        float, typer.Option(min=0.0, help="With --ray: graphics cards of each worker.")
-    ] = 0.0,
+    scoring: Scoring,
+    sorting: Sorting,
+    cluster: Cluster,
+    reading: Reading,
+    writing: Writing,
 ) -> None:
     """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
 
@@ -169,104 +225,23 @@ def batch(
     be read is a row with its error. A run that was interrupted,
     even killed, goes on with --resume: no row is lost, none is there twice.
     """
-    if (move_to is None) != (threshold is None) or (link and move_to is None):
-        raise typer.BadParameter("--move-to and --threshold go together.")
-    if move_to is not None:
-        if any(map(is_remote, sources)):
-            raise typer.BadParameter("--move-to moves files of this machine only.")
-        check_destination(move_to, sources)
-    mode = _mode(resume, overwrite)
-    trained = None if model is None else read_trained(model)
-    if move_to is not None and trained is not None:
-        check_sortable(trained.classes)
-    if ray is None:
-        if actors is not None or gpus:
-            raise typer.BadParameter("--actors and --gpus go with --ray.")
+    mode, select = writing.mode, reading.select
+    trained = None if scoring.model is None else read_trained(scoring.model)
+    sorting.check(sources, trained)
+    cluster.check(scoring)
+    if cluster.ray is None:
         check_sources(sources, select)  # before the weights: a slip costs no time
-        made = Classifier(
-            engine, weights, precision, device=device, workers=workers, model=trained
-        )
-        score = _here(made, sources, batch_size)
+        made = scoring.classifier(model=trained)
+        score = score_here(made, sources, reading.batch_size)
     else:
-        if workers is not None:
-            raise typer.BadParameter("--workers goes without --ray: see --actors.")
-        score = partial(score_with_ray, address=ray, actors=actors, gpus=gpus)
-        network = {"engine": engine, "weights": weights, "precision": precision}
-        score = partial(score, **network, device=device, model=trained)
-    with _silence() if ray else nullcontext():
-        summary = _run(score, sources, output, mode=mode, hashes=hashes, select=select)
-    _tell(summary, output)
-    if move_to is not None and threshold is not None:
-        _sort(output, summary.named, move_to, threshold, link)
+        score = cluster.scorer(scoring, trained)
+    with _silence() if cluster.ray else nullcontext():
+        summary = run(score, sources, output, select, mode=mode, hashes=reading.hashes)
+    print_summary(summary, output)
+    sorting.sort(output, summary.named)
 
 
-def _sort(
-    output: Path, named: set[bytes], folder: Path, threshold: float, link: bool
-) -> None:
-    """Move, or link, the files that this run's sources name."""
-    counts: dict[str, int] = {}
-    journal = None
-    if named:
-        table = read_table(output)
-        counts, journal = sort_files(table, named, folder, threshold, link)
-    parts = ", ".join(f"{number} {name}" for name, number in counts.items())
-    print(f"{shown(folder)}: {parts or 'no files'}")
-    if counts.get("changed"):
-        print("changed since they were scored, and left: --resume scores them again")
-    if journal is not None:
-        print(f"undo with: {journal.undo_command}")
-
-
-@original.command()
-def batch_classify_original(
-    source: Annotated[
-        str, typer.Option("--source", "-s", help="Folder of the pictures to classify.")
-    ],
-    output_file: Annotated[
-        Path,
-        typer.Option(
-            "--output_file", "-o", help="The table: .csv, .jsonl or .parquet."
-        ),
-    ],
-    model_weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--model_weights",
-            "-m",
-            help="Path of the trained weights, in any known format. Without it they "
-            "are looked for: see `open-nsfw weights list`.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch_size",
-            "-b",
-            min=1,
-            max=MAX_BATCH_SIZE,
-            help="Pictures to classify at once.",
-        ),
-    ] = 64,
-    image_loader: Annotated[
-        str,
-        choice(
-            LOADERS,
-            "--image_loader",
-            "-l",
-            help="Pillow prepares the pictures for both: the scores are the same.",
-        ),
-    ] = "yahoo",
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Score a folder of pictures into a table, with the flags of the first port."""
-    mode = _mode(resume, overwrite)
-    check_sources([source], "either")
-    score = _here(Classifier(weights=model_weights), [source], batch_size)
-    _tell(_run(score, [source], output_file, "either", mode=mode), output_file)
-
-
-def _here(
+def score_here(
     classifier: Classifier, sources: list[str], batch_size: int
 ) -> Callable[..., Summary]:
     """What scores in this process."""
@@ -274,13 +249,7 @@ def _here(
     return partial(score_batch, classifier, batch_size=batch_size, stdin=stdin)
 
 
-def _mode(resume: bool, overwrite: bool) -> Mode:
-    if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other.")
-    return "resume" if resume else "overwrite" if overwrite else "new"
-
-
-def _run(
+def run(
     score: Callable[..., Summary],
     sources: list[str],
     output: Path,
@@ -289,7 +258,7 @@ def _run(
 ) -> Summary:
     """Score, and show how far it is."""
     with (
-        _bar(sources, select) as progress,
+        progress_bar(lambda: _count(sources, select)) as progress,
         interruptible("the pictures in flight") as stop,
     ):
         return score(
@@ -304,7 +273,7 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _tell(summary: Summary, output: Path) -> None:
+def print_summary(summary: Summary, output: Path) -> None:
     """Print what was done."""
     if not summary.finished:
         print(
@@ -313,27 +282,21 @@ def _tell(summary: Summary, output: Path) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
-    print(f"{shown(output)}: {_told(summary)}")
+    print(f"{sanitize(output)}: {_summary_line(summary)}")
 
 
-def _told(summary: Summary) -> str:
+def _summary_line(summary: Summary) -> str:
     rate = summary.rows / max(summary.seconds, 1e-9)
     parts = [f"{summary.rows} pictures", f"{summary.failed} without a score"]
     if summary.again:
         parts.append(f"{summary.again} scored again that had changed")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
-    told = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
+    line = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"
     if summary.passed_over:
-        told += f"; passed over as no pictures: {summary.passed_over}"
-    return told
+        line += f"; passed over as no pictures: {summary.passed_over}"
+    return line
 
 
-def _bar(sources: list[str], select: str) -> Any:
-    if sys.stderr is None or not sys.stderr.isatty():
-        return nullcontext(lambda steps: None)
-    from open_nsfw_tf.cli.progress import progress_bar
-
-    if any(map(is_remote, sources)):
-        return progress_bar(sys.stderr, lambda: None)
-    return progress_bar(sys.stderr, lambda: count(sources, select))
+def _count(sources: list[str], select: str) -> int | None:
+    return None if any(map(is_remote, sources)) else count(sources, select)

@@ -1,52 +1,27 @@
-"""`open-nsfw classify`, and `classify_nsfw.py` with the flags of the first port."""
+"""`open-nsfw classify`."""
 
-import base64
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from open_nsfw_tf.architecture import LABELS
-from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.cli.app import (
-    DeviceOption,
-    EngineOption,
-    ModelOption,
-    PrecisionOption,
-    WeightsOption,
-    app,
-    choice,
+from open_nsfw_tf.cli.options import (
+    STDIN,
+    JsonOption,
+    Scoring,
+    grouped,
     standard_input,
 )
-from open_nsfw_tf.image import (
-    MAX_PIXELS,
-    ImageError,
-    Picture,
-    create_yahoo_image_loader,
-    describe,
-    read_file,
-)
-from open_nsfw_tf.image_graph import (
-    create_tensorflow_image_loader,
-    error_reason,
-    load_base64_tensor,
-)
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.model import InputType
-from open_nsfw_tf.request import LOADERS
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.image import MAX_PIXELS, describe
 
-STDIN = "-"
-INPUT_TYPES = (InputType.TENSOR.value, InputType.BASE64_JPEG.value)
-
-original = typer.Typer(
-    name="classify_nsfw.py", add_completion=False, pretty_exceptions_enable=False
-)
+commands = typer.Typer()
 
 
-@app.command()
+@commands.command()
+@grouped
 def classify(
     images: Annotated[
         list[str],
@@ -54,17 +29,8 @@ def classify(
             metavar="IMAGE...", help="Picture files; - reads one from standard input."
         ),
     ],
-    json_lines: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="One JSON object a line: path, sfw, nsfw, error (and label)."
-        ),
-    ] = False,
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "float32",
-    device: DeviceOption = None,
-    weights: WeightsOption = None,
-    model: ModelOption = None,
+    scoring: Scoring,
+    json_lines: JsonOption = False,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -82,13 +48,9 @@ def classify(
 
     With --model the probability of each of the model's classes. A picture that cannot be
     read is a line with its error; the others are scored all the same, and the exit
-    status is 1.
+    status is 1. Lines of JSON have path, sfw, nsfw, error (and label).
     """
-    from open_nsfw_tf.classifier import Classifier
-
-    classifier = Classifier(
-        engine, weights, precision, max_pixels=max_pixels, device=device, model=model
-    )
+    classifier = scoring.classifier(max_pixels)
     classes = classifier.classes
     if threshold is not None and "nsfw" not in classes:
         raise ValueError(
@@ -120,67 +82,5 @@ def _line(row: dict[str, Any], classes: Sequence[str]) -> str:
     names = sorted(classes, key=lambda name: -row[name])
     if tuple(classes) == LABELS:
         names = list(reversed(LABELS))
-    scores = "  ".join(f"{shown(name)} {row[name]:.6f}" for name in names)
+    scores = "  ".join(f"{sanitize(name)} {row[name]:.6f}" for name in names)
     return f"{scores}{label}  {describe(row['path'])}"
-
-
-@original.command()
-def classify_original(
-    input_file: Annotated[
-        str, typer.Argument(help="Path of the picture; - reads standard input.")
-    ],
-    model_weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--model_weights",
-            "-m",
-            help="Path of the trained weights, in any known format. Without it they "
-            "are looked for: see `open-nsfw weights list`.",
-        ),
-    ] = None,
-    image_loader: Annotated[
-        str,
-        choice(
-            LOADERS,
-            "--image_loader",
-            "-l",
-            help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
-            "The score is the same.",
-        ),
-    ] = "yahoo",
-    input_type: Annotated[
-        str,
-        choice(
-            INPUT_TYPES,
-            "--input_type",
-            "-i",
-            help="What the network takes: the prepared picture, or its file as base64 "
-            "text, which it prepares itself by TensorFlow ops whatever -l says. The "
-            "score is the same.",
-        ),
-    ] = "tensor",
-) -> None:
-    """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
-    from open_nsfw_tf.classifier import Classifier
-
-    picture = standard_input() if input_file == STDIN else input_file
-    load = create_yahoo_image_loader()
-    if input_type == "base64_jpeg":
-        load = _load_base64
-    elif image_loader == "tensorflow":
-        load = create_tensorflow_image_loader()
-    batch = load(picture)  # before the weights: a bad picture costs no time
-    sfw, nsfw = Classifier(weights=model_weights).predict(batch)[0].tolist()
-    print(f"Results for '{describe(input_file)}'")
-    print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
-
-
-def _load_base64(picture: Picture) -> np.ndarray:
-    """The batch of one that the network makes of a picture file's base64 text."""
-    tf = import_tensorflow()
-    text = base64.urlsafe_b64encode(read_file(picture))
-    try:
-        batch: np.ndarray = load_base64_tensor(tf.constant([text])).numpy()
-    except tf.errors.OpError as error:
-        raise ImageError(f"{describe(picture)}: {error_reason(error)}") from error
-    return batch

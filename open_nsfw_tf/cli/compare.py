@@ -1,4 +1,4 @@
-"""`open-nsfw rank`, `open-nsfw compare`, and `eval.py` of the first port."""
+"""`open-nsfw rank` and `open-nsfw compare`: what score tables say."""
 
 import json
 import sys
@@ -7,24 +7,20 @@ from typing import Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import app
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.cli.options import CommonOption, JsonOption, TopOption
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import in_range, rank, read_table
 from open_nsfw_tf.tables.compare import compare
 
-original = typer.Typer(
-    name="eval.py", add_completion=False, pretty_exceptions_enable=False
-)
+commands = typer.Typer()
 
 
-@app.command("rank")
+@commands.command("rank")
 def rank_command(
     scores: Annotated[Path, typer.Argument(help="A table of scores.")],
     top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
     column: Annotated[str, typer.Option(help="Whose scores.")] = "nsfw",
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line.")
-    ] = False,
+    json_lines: JsonOption = False,
 ) -> None:
     """Print the pictures with the highest scores, the highest first."""
     table = read_table(scores, any_number=True)
@@ -32,7 +28,7 @@ def rank_command(
         if json_lines:
             print(json.dumps({"path": path, column: score}))
         else:
-            print(f"{score:.6f}  {shown(path)}")
+            print(f"{score:.6f}  {sanitize(path)}")
     odd = [
         path
         for path, fit, error in zip(
@@ -43,33 +39,25 @@ def rank_command(
     if odd:
         print(
             f"left out: {len(odd)} rows without a score of 0 to 1, such as "
-            f"{shown(odd[0])}",
+            f"{sanitize(odd[0])}",
             file=sys.stderr,
         )
 
 
-@app.command("compare")
-@original.command()
+@commands.command("compare")
 def compare_command(
     original: Annotated[Path, typer.Argument(help="A table of scores.")],
     other: Annotated[Path, typer.Argument(help="Another, of the same pictures.")],
-    common: Annotated[
-        bool,
-        typer.Option(
-            "--common", help="Leave out pictures that have no score in one of them."
-        ),
-    ] = False,
-    top: Annotated[
-        int, typer.Option(min=1, help="How many of the largest differences.")
-    ] = 10,
+    common: CommonOption = False,
+    top: TopOption = 10,
 ) -> None:
     """Say how far two tables of scores of the same pictures are apart."""
     first, second = read_table(original), read_table(other)
     found = compare(first, second, common=common, top=top)
     for name, difference in found.items():
-        print(f"{shown(name)}: {difference.count} pictures")
+        print(f"{sanitize(name)}: {difference.count} pictures")
         for figure in ("min", "max", "mean", "median", "std", "correlation"):
             print(f"  {figure:<12}{getattr(difference, figure):.9f}")
         print("  largest differences:")
         for path, one, another in difference.largest:
-            print(f"    {one:.6f}  {another:.6f}  {shown(path)}")
+            print(f"    {one:.6f}  {another:.6f}  {sanitize(path)}")

@@ -1,31 +1,27 @@
-"""`open-nsfw dataset`: check, dedupe, split and undo, and what its commands share."""
+"""`open-nsfw dataset`: folders of classes, checked, cleaned, divided and sorted."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.app import app, choice, one_of
-from open_nsfw_tf.dataset import (
-    File,
-    ProposedMoves,
-    ReadOptions,
-    Scan,
-    check,
-    dedupe,
-    scan,
-    split,
-)
+from open_nsfw_tf import dataset
+from open_nsfw_tf.cli.options import PixelsOption, choice, grouped, one_of
+from open_nsfw_tf.cli.progress import progress_bar
+from open_nsfw_tf.dataset import File, ProposedMoves, ReadOptions, Scan
 from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset.check import KINDS, MIN_SIDE, looks_like_picture
-from open_nsfw_tf.dataset.duplicates import DISTANCE
+from open_nsfw_tf.dataset.label_errors import Disagreement
+from open_nsfw_tf.dataset.scored import ScoredFolder
+from open_nsfw_tf.dataset.sort import BY, SheetOptions, SortOptions
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import PassedOver, read_head
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal
-from open_nsfw_tf.picture import MAX_PIXELS
 from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
@@ -33,9 +29,11 @@ dataset_app = typer.Typer(
     "without --apply, nothing is ever deleted or overwritten, and `undo` takes it back.",
     no_args_is_help=True,
 )
-app.add_typer(dataset_app, name="dataset")
+commands = typer.Typer()
+commands.add_typer(dataset_app, name="dataset")
 
 LISTED = 20  # lines of a report that tell of one picture each
+NAMED = 3  # pictures of each problem
 
 FolderArgument = Annotated[
     Path,
@@ -52,15 +50,18 @@ ActionOption = Annotated[
     str,
     choice(ACTIONS, "--how", help="What to do with the files; link: symbolic links."),
 ]
-ThreadsOption = Annotated[
+ReadersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="That read pictures. Without it: one a processor."),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Threads that read pictures; one for each core if not given.",
+    ),
 ]
-PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
-ThresholdOption = Annotated[
+DistanceOption = Annotated[
     int,
     typer.Option(
-        "--threshold",
+        "--distance",
         help="Near duplicates: bits of 64 in which their perceptual hashes differ at "
         "most. Different photographs differ in 20 and more.",
     ),
@@ -70,14 +71,36 @@ AllOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read."""
+
+    max_pixels: PixelsOption = MAX_PIXELS
+    workers: ReadersOption = None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a folder is divided."""
+
+    train: Annotated[float, typer.Option(help="Share of the training set.")] = 0.9
+    test: Annotated[float, typer.Option(help="Share of the test set.")] = 0.1
+    val: Annotated[float, typer.Option(help="Share of the validation set.")] = 0.0
+    seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0
+
+    def record(self) -> dict[str, float]:
+        """The shares by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
 def _some_of(names: Iterable[str], flag: str, help: str) -> Any:
     """An option that may be given many times, each time with one of some names."""
     names = tuple(names)
-    check_one = one_of(names)
+    check = one_of(names)
 
     def check_all(values: list[str] | None) -> list[str] | None:
         for value in values or ():
-            check_one(value)
+            check(value)
         return values
 
     return typer.Option(
@@ -86,11 +109,15 @@ def _some_of(names: Iterable[str], flag: str, help: str) -> Any:
 
 
 @dataset_app.command("check")
+@grouped
 def check_command(
     folder: FolderArgument,
-    quarantine: Annotated[
+    reading: Reading,
+    output: Annotated[
         Path | None,
-        typer.Option(help="A folder to move the pictures with problems to."),
+        typer.Option(
+            "--output", "-o", help="A folder to move the pictures with problems to."
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None,
@@ -99,16 +126,13 @@ def check_command(
     min_side: Annotated[
         int, typer.Option(min=0, help="Pixels; what has a shorter side is tiny.")
     ] = MIN_SIDE,
-    max_pixels: PixelsOption = MAX_PIXELS,
-    threads: ThreadsOption = None,
     show_all: AllOption = False,
     apply: ApplyOption = False,
 ) -> None:
     """Find unreadable, truncated, tiny, blank, animated and misnamed pictures."""
-    found = find_files(folder, quarantine, show_all)
-    with _progress(found) as seen_one:
-        reading = ReadOptions(max_pixels, threads, seen_one)
-        checked = check(found, quarantine, kind or tuple(KINDS), min_side, reading)
+    found = find_files(folder, output, show_all)
+    with _read_options(found, reading) as options:
+        checked = dataset.check(found, output, kind or tuple(KINDS), min_side, options)
     _table(checked.counts, KINDS)
     print(f"{checked.good:8} good")
     if checked.other:
@@ -117,21 +141,23 @@ def check_command(
             f"alone: {_passed_over(checked.other)}"
         )
     odd = (
-        f"{', '.join(problem.kinds)}: {shown(problem.file.name)}: {problem.detail}"
+        f"{', '.join(problem.kinds)}: {sanitize(problem.file.name)}: {problem.detail}"
         for problem in checked.problems
     )
     print_some(odd, show_all)
-    print_some((f"other: {shown(file.name)}" for file in checked.other), show_all)
+    print_some((f"other: {sanitize(file.name)}" for file in checked.other), show_all)
     if checked.moves is not None:
         act(checked.moves, apply)
 
 
 @dataset_app.command("dedupe")
+@grouped
 def dedupe_command(
     folder: FolderArgument,
-    to: Annotated[Path, typer.Option(help="The folder to move copies to.")] = Path(
-        "duplicates"
-    ),
+    reading: Reading,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to move copies to.")
+    ] = Path("duplicates"),
     move: Annotated[
         list[str] | None,
         _some_of(
@@ -142,21 +168,18 @@ def dedupe_command(
             "classes: all copies, for a person to decide. Without it: inside.",
         ),
     ] = None,
-    threshold: ThresholdOption = DISTANCE,
+    distance: DistanceOption = copies.DISTANCE,
     exact: Annotated[
         bool, typer.Option("--exact", help="Only equal pixels count.")
     ] = False,
-    max_pixels: PixelsOption = MAX_PIXELS,
-    threads: ThreadsOption = None,
     show_all: AllOption = False,
     apply: ApplyOption = False,
 ) -> None:
     """Find copies: of files, of pixels, and near ones. The best copy stays."""
-    found = find_files(folder, to, show_all)
-    with _progress(found) as seen_one:
-        reading = ReadOptions(max_pixels, threads, seen_one)
-        kinds = move or [copies.INSIDE]
-        result = dedupe(found, to, kinds, threshold, exact, reading)
+    found = find_files(folder, output, show_all)
+    kinds = move or [copies.INSIDE]
+    with _read_options(found, reading) as options:
+        result = dataset.dedupe(found, output, kinds, distance, exact, options)
     _unreadable(found, result.unreadable)
     for kind, title in copies.KINDS.items():
         groups = result.groups[kind]
@@ -166,38 +189,40 @@ def dedupe_command(
 
 
 def _group(group: copies.Group) -> str:
-    lines = [f"  {shown(group.best.name)}"]
+    lines = [f"  {sanitize(group.best.name)}"]
     for copy in group.copies:
         how = copy.how if copy.how != "near" else f"near, {copy.bits} bits"
-        lines.append(f"    {shown(copy.file.name)} ({how})")
+        lines.append(f"    {sanitize(copy.file.name)} ({how})")
     return "\n".join(lines)
 
 
 @dataset_app.command("split")
+@grouped
 def split_command(
     folder: FolderArgument,
-    train: Annotated[float, typer.Option(help="Share of the training set.")] = 0.9,
-    test: Annotated[float, typer.Option(help="Share of the test set.")] = 0.1,
-    val: Annotated[float, typer.Option(help="Share of the validation set.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
-    to: Annotated[
+    shares: Shares,
+    reading: Reading,
+    output: Annotated[
         Path | None,
-        typer.Option(help="Where train, test and val go. Without it: into DIR itself."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where train, test and val go. Without it: into DIR itself.",
+        ),
     ] = None,
     how: ActionOption = "move",
-    threshold: ThresholdOption = DISTANCE,
-    max_pixels: PixelsOption = MAX_PIXELS,
-    threads: ThreadsOption = None,
+    distance: DistanceOption = copies.DISTANCE,
     apply: ApplyOption = False,
 ) -> None:
     """Divide every class into train and test; near duplicates stay together."""
-    if to is None and how != "move":
-        raise ValueError(f"--how {how} needs --to: a folder for the divided pictures")
-    found = find_files(folder, to, into_itself=True)
-    shares = {"train": train, "val": val, "test": test}
-    with _progress(found) as seen_one:
-        reading = ReadOptions(max_pixels, threads, seen_one)
-        done = split(found, to, shares, seed, threshold, how, reading)
+    if output is None and how != "move":
+        raise ValueError(
+            f"--how {how} needs --output: a folder for the divided pictures"
+        )
+    found = find_files(folder, output, into_itself=True)
+    division, seed = shares.record(), shares.seed
+    with _read_options(found, reading) as options:
+        done = dataset.split(found, output, division, seed, distance, how, options)
     _unreadable(found, done.unreadable)
     if done.unlabelled:
         print(f"{len(done.unlabelled)} in no class folder are left alone")
@@ -209,7 +234,7 @@ def split_command(
     print(f"{'class':20}" + "".join(f"{name:>9}" for name in done.splits))
     for label in labels:
         counts = "".join(f"{done.count(name, label):9}" for name in done.splits)
-        print(f"{shown(label):20}{counts}")
+        print(f"{sanitize(label):20}{counts}")
     if done.moves is not None:
         act(done.moves, apply)
 
@@ -225,13 +250,13 @@ def undo_command(
     """Take back what a command did, as far as it is still there."""
     done = undo(manifest, apply)
     if done.renamed is not None:
-        before, now = (shown(path, LONGEST_PATH) for path in done.renamed)
+        before, now = (sanitize(path, LONGEST_PATH) for path in done.renamed)
         print(f"{before} was renamed to {now}: the files are looked for there")
     for outcome, count in done.counts.items():
         print(f"{count:8} {outcome}")
     print_some(
         (
-            f"{outcome}: {shown(path)}"
+            f"{outcome}: {sanitize(path)}"
             for path, outcome in done.outcomes
             if outcome not in UNDONE
         ),
@@ -241,6 +266,168 @@ def undo_command(
         print("nothing was touched: --apply takes it back")
     if not done.whole:
         raise typer.Exit(1)
+
+
+# -- beside a table of scores
+
+ScoresOption = Annotated[
+    Path,
+    typer.Option(
+        help="A table of scores (CSV, JSON lines, Parquet): path and one column a class."
+    ),
+]
+CalledOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--called",
+        "--map",
+        metavar="FOLDER=CLASS",
+        help="The class of the table that a class folder stands for, where they are "
+        "called differently; may be given many times.",
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Fail if pictures and scores do not fit one to one."),
+]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The table of scores, and how it is joined with the folder."""
+
+    scores: ScoresOption
+    called: CalledOption = None
+    strict: StrictOption = False
+
+    def names(self) -> dict[str, str]:
+        """The class that a folder stands for, where they are called differently."""
+        names = {}
+        for pair in self.called or ():
+            name, equals, column = pair.partition("=")
+            if not equals:
+                raise ValueError(
+                    f"expected --called FOLDER=CLASS, got {sanitize(pair)}"
+                )
+            names[name] = column
+        return names
+
+
+@dataset_app.command("clean")
+@grouped
+def clean_command(
+    folder: FolderArgument,
+    scored: Scored,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The folder to move them to, as A_as_B/."),
+    ] = Path("mistakes"),
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--every", help="Move every disagreement, not only likely wrong labels."
+        ),
+    ] = False,
+    show_all: AllOption = False,
+    apply: ApplyOption = False,
+) -> None:
+    """Find labels that are likely wrong, by confident learning on a table of scores."""
+    found = find_files(folder, output)
+    result = dataset.clean(
+        found, scored.scores, output, every, scored.names(), scored.strict
+    )
+    _print_problems(result.scored)
+    print(
+        f"{'label, then prediction':24}"
+        + "".join(f"{sanitize(c):>12}" for c in result.scored.classes)
+    )
+    for label, row in zip(result.scored.classes, result.confusion, strict=True):
+        print(f"{sanitize(label):24}" + "".join(f"{count:12}" for count in row))
+    differing = result.disagreements
+    likely = sum(one.likely_error for one in differing)
+    print(
+        f"{len(differing)} labels are not what was predicted, {likely} are likely wrong"
+    )
+    for pair, count in Counter((d.label, d.predicted) for d in differing).items():
+        label, other = map(sanitize, pair)
+        print(f"true class {label}, predicted {other}: {count}")
+        of_pair = (d for d in differing if (d.label, d.predicted) == pair)
+        print_some(map(_disagreement, of_pair), show_all)
+    act(result.moves, apply)
+
+
+def _disagreement(one: Disagreement) -> str:
+    mark = "likely wrong" if one.likely_error else "            "
+    return f"  {mark} {one.predicted_score:.4f} {sanitize(one.file.name)}"
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Contact sheets of what was sorted."""
+
+    sheets: Annotated[
+        int, typer.Option(min=0, help="Contact sheets for each folder, of 48 pictures.")
+    ] = 0
+    blur: Annotated[
+        bool, typer.Option("--blur", help="Blur the pictures on the sheets.")
+    ] = False
+    max_pixels: PixelsOption = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What a picture is called, and what folder that makes."""
+
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Called positive from here on.")
+    ] = 0.5
+    positive: Annotated[str, typer.Option(help="The class looked for.")] = "nsfw"
+    by: Annotated[
+        str,
+        choice(
+            BY,
+            "--by",
+            help="outcome: tp, tn, fp, fn; class: a folder for each class and "
+            "prediction.",
+        ),
+    ] = "outcome"
+
+
+@dataset_app.command("sort")
+@grouped
+def sort_command(
+    folder: FolderArgument,
+    scored: Scored,
+    deciding: Deciding,
+    sheets: Sheets,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the folders go.")
+    ] = Path("sorted"),
+    how: ActionOption = "link",
+    apply: ApplyOption = False,
+) -> None:
+    """Sort pictures by how right the classifier was, with sheets to look at."""
+    found = find_files(folder, output)
+    options = SortOptions(deciding.by, deciding.positive, deciding.threshold, how)
+    result = dataset.sort(
+        found, scored.scores, output, options, scored.names(), scored.strict
+    )
+    _print_problems(result.scored)
+    for name, count in Counter(one.folder for one in result.pictures).items():
+        print(f"{count:8} {sanitize(name)}")
+    act(result.moves, apply)
+    if sheets.sheets and not apply and result.moves.plan.moves:
+        print(f"contact sheets would be written to {sanitize(output / 'sheets')}")
+    if sheets.sheets:
+        drawing = SheetOptions(sheets.sheets, sheets.blur, sheets.max_pixels)
+        for path in result.draw(drawing):
+            print(f"sheet {sanitize(path)}")
+
+
+def _print_problems(scored: ScoredFolder) -> None:
+    for problem in scored.problems:
+        print(problem.line(NAMED))
+    print(f"{len(scored.files)} pictures with a label and scores")
 
 
 # -- what the commands share
@@ -253,43 +440,41 @@ def find_files(
     into_itself: bool = False,
 ) -> Scan:
     """The files of a folder but for the one that is moved to; what is left out."""
-    found = scan(folder, target, into_itself)
+    found = dataset.scan(folder, target, into_itself)
     if found.left:
         print(f"{len(found.left)} names are left out")
-        lines = (f"  {shown(name)}: {why}" for name, why in found.left.items())
+        lines = (f"  {sanitize(name)}: {why}" for name, why in found.left.items())
         print_some(lines, show_all)
     if found.passed_over:
         print(f"passed over: {found.passed_over}")
     return found
 
 
-def act(moves: ProposedMoves, apply: bool) -> Journal | None:
+def act(moves: ProposedMoves, apply: bool) -> None:
     """Say what will be done, and do it if that is wanted."""
-    how, made = moves.action, moves.plan
-    for step in made.moves:
+    how, plan = moves.action, moves.plan
+    for step in plan.moves:
         source, wanted = (
-            shown(step.source, LONGEST_PATH),
-            shown(step.target, LONGEST_PATH),
+            sanitize(step.source, LONGEST_PATH),
+            sanitize(step.target, LONGEST_PATH),
         )
         print(f"{how} {source} -> {wanted}")
-    if not made.moves:
+    if not plan.moves:
         print(f"nothing to {how}")
-        return None
-    if not apply:
-        print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
-        return None
-    journal = moves.apply(
-        lambda begun: print(f"undo with: {begun.undo_command}", flush=True)
-    )
-    assert journal is not None  # there is something to do
-    gone = len(made.missing) + len(journal.missing)
-    changed = len(made.changed) + len(journal.changed)
-    print(
-        f"{how}: {len(journal.finished)} done"
-        + (f", {gone} had gone" if gone else "")
-        + (f", {changed} had changed and are left" if changed else "")
-    )
-    return journal
+    elif not apply:
+        print(f"nothing was touched: --apply does {len(plan.moves)} x {how}")
+    elif journal := moves.apply(_print_undo):
+        gone = len(plan.missing) + len(journal.missing)
+        changed = len(plan.changed) + len(journal.changed)
+        print(
+            f"{how}: {len(journal.finished)} done"
+            + (f", {gone} had gone" if gone else "")
+            + (f", {changed} had changed and are left" if changed else "")
+        )
+
+
+def _print_undo(journal: Journal) -> None:
+    print(f"undo with: {journal.undo_command}", flush=True)
 
 
 def _table(counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
@@ -328,14 +513,7 @@ def _passed_over(files: Iterable[File]) -> PassedOver:
 
 
 @contextmanager
-def _progress(found: Scan) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where somebody watches."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("reading", total=len(found.files))
-        yield lambda: bar.advance(task)
+def _read_options(found: Scan, reading: Reading) -> Iterator[ReadOptions]:
+    """How a folder's pictures are read, with a bar that shows how far it is."""
+    with progress_bar(lambda: len(found.files)) as step:
+        yield ReadOptions(reading.max_pixels, reading.workers, lambda: step(1))

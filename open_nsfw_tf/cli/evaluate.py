@@ -1,12 +1,19 @@
 """`open-nsfw evaluate`: how good scores are, and which threshold to take."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import EngineOption, ModelOption, WeightsOption, app
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.cli.options import JsonOption, Scoring, grouped
+from open_nsfw_tf.errors import sanitize
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.evaluate import Criterion
+
+commands = typer.Typer()
 
 ScoresArgument = Annotated[
     list[Path],
@@ -24,11 +31,12 @@ LabelsOption = Annotated[
         "or a .txt with a path and a label a line."
     ),
 ]
-ReportOption = Annotated[
-    Path | None, typer.Option(help="Write the report: one HTML file.")
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write the report: one HTML file."),
 ]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Write every figure as JSON.")
+JsonFileOption = Annotated[
+    Path | None, typer.Option(help="Write every figure as JSON.")
 ]
 MaxFnrOption = Annotated[
     float | None,
@@ -118,64 +126,93 @@ def _names(pairs: list[str] | None) -> dict[str, str]:
     return names
 
 
-@app.command("evaluate")
+@dataclass(frozen=True)
+class Choosing:
+    """How the threshold is chosen."""
+
+    max_fnr: MaxFnrOption = None
+    max_fpr: MaxFprOption = None
+    min_precision: MinPrecisionOption = None
+    min_recall: MinRecallOption = None
+    cost: CostOption = None
+    threshold: ThresholdOption = None
+    band: BandOption = "0.2:0.8"
+
+    def criterion(self) -> "Criterion":
+        """The same for the library."""
+        from open_nsfw_tf.evaluate import Criterion
+
+        return Criterion(
+            max_fnr=self.max_fnr,
+            max_fpr=self.max_fpr,
+            min_precision=self.min_precision,
+            min_recall=self.min_recall,
+            cost=None if self.cost is None else _pair(self.cost, "--cost"),
+            threshold=self.threshold,
+            band=_pair(self.band, "--band"),
+        )
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How scores and labels are joined."""
+
+    positive: PositiveOption = None
+    names: MapOption = None
+    strict: StrictOption = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is written, beside the figures for people."""
+
+    output: OutputOption = None
+    json_lines: JsonOption = False
+    json_file: JsonFileOption = None
+    thumbnails: ThumbnailsOption = 12
+
+
+@commands.command("evaluate")
+@grouped
 def evaluate_command(
     scores: ScoresArgument,
     labels: LabelsOption,
-    report: ReportOption = None,
-    json_file: JsonOption = None,
-    max_fnr: MaxFnrOption = None,
-    max_fpr: MaxFprOption = None,
-    min_precision: MinPrecisionOption = None,
-    min_recall: MinRecallOption = None,
-    cost: CostOption = None,
-    threshold: ThresholdOption = None,
-    band: BandOption = "0.2:0.8",
-    positive: PositiveOption = None,
-    names: MapOption = None,
-    strict: StrictOption = False,
+    choosing: Choosing,
+    scoring: Scoring,
+    joining: Joining,
+    results: Results,
     bootstrap: BootstrapOption = 1000,
-    thumbnails: ThumbnailsOption = 12,
-    engine: EngineOption = "auto",
-    weights: WeightsOption = None,
-    model: ModelOption = None,
 ) -> None:
     """Evaluate scores by labels: curves, figures, and the threshold you want.
 
     A picture is flagged if its score is at or above the threshold, as in
     `open-nsfw classify --threshold`.
     """
-    from open_nsfw_tf.classifier import Classifier
-    from open_nsfw_tf.evaluate import Criterion, evaluate_files
+    from open_nsfw_tf.evaluate import evaluate_files
     from open_nsfw_tf.report import check_outputs, write_json, write_report
     from open_nsfw_tf.report.text import lines
 
-    criterion = Criterion(
-        max_fnr=max_fnr,
-        max_fpr=max_fpr,
-        min_precision=min_precision,
-        min_recall=min_recall,
-        cost=None if cost is None else _pair(cost, "--cost"),
-        threshold=threshold,
-        band=_pair(band, "--band"),
-    )
-    check_outputs({"report": report, "JSON file": json_file}, [labels, *scores])
+    outputs = {"report": results.output, "JSON file": results.json_file}
+    check_outputs(outputs, [labels, *scores])
     found = evaluate_files(
         scores,
         labels,
-        criterion,
-        positive=positive or ("nsfw",),
-        names=_names(names),
-        strict=strict,
+        choosing.criterion(),
+        positive=joining.positive or ("nsfw",),
+        names=_names(joining.names),
+        strict=joining.strict,
         bootstrap=bootstrap,
-        classifier=lambda: Classifier(engine, weights, model=model),
+        classifier=scoring.classifier,
     )
-    if json_file is not None:
-        write_json(json_file, found)
-    if report is not None:
-        write_report(report, found, thumbnails)
+    if results.json_file is not None:
+        write_json(results.json_file, found)
+    if results.output is not None:
+        write_report(results.output, found, results.thumbnails)
+    if results.json_lines:
+        print(json.dumps(found.to_dict(), allow_nan=False))
+        return
     for line in lines(found):
         print(line)
-    for written in (report, json_file):
+    for written in (results.output, results.json_file):
         if written is not None:
-            print(f"written: {shown(written)}")
+            print(f"written: {sanitize(written)}")

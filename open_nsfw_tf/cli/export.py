@@ -1,38 +1,27 @@
-"""`open-nsfw export`, and the first port's export scripts."""
+"""`open-nsfw export`: the network in other formats."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.app import ModelOption, WeightsOption, app, choice
+from open_nsfw_tf.cli.options import (
+    ModelOption,
+    OverwriteOption,
+    WeightsOption,
+    choice,
+    grouped,
+)
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.image import Picture
 
 PRECISIONS = tuple(dict.fromkeys(p for f in FORMATS.values() for p in f.tolerances))
 INPUT_TYPES = FORMATS["savedmodel"].input_types
 
-savedmodel = typer.Typer(
-    name="export_savedmodel.py", add_completion=False, pretty_exceptions_enable=False
-)
-graph = typer.Typer(
-    name="export_graph.py", add_completion=False, pretty_exceptions_enable=False
-)
-tflite = typer.Typer(
-    name="export_tflite.py", add_completion=False, pretty_exceptions_enable=False
-)
+commands = typer.Typer()
 
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what exists at the destination.")
-]
-ModelWeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model_weights",
-        "-m",
-        help="Path of the trained weights, in any known format. Without it they are "
-        "looked for: see `open-nsfw weights list`.",
-    ),
-]
 InputTypeOption = Annotated[
     str,
     choice(
@@ -46,7 +35,32 @@ InputTypeOption = Annotated[
 ]
 
 
-@app.command("export")
+@dataclass(frozen=True)
+class Kind:
+    """Of a format, which of its kinds is written."""
+
+    precision: Annotated[
+        str | None,
+        choice(
+            PRECISIONS,
+            "--precision",
+            help="float32 is exact; float16 and int8 are smaller and approximate.",
+        ),
+    ] = None
+    input_type: InputTypeOption = "tensor"
+    layout: Annotated[
+        str, choice(("nhwc", "nchw"), "--layout", help="Of the ONNX input.")
+    ] = "nhwc"
+    version: Annotated[
+        int, typer.Option(min=1, help="Of the SavedModel: the folder's name.")
+    ] = 1
+    text: Annotated[
+        bool, typer.Option("--text", help="Write graphs as text (graph only).")
+    ] = False
+
+
+@commands.command("export")
+@grouped
 def export_command(
     format: Annotated[
         str,
@@ -57,31 +71,15 @@ def export_command(
         ),
     ],
     destination: Annotated[Path, typer.Argument(help="The file or folder to make.")],
+    kind: Kind,
     weights: WeightsOption = None,
     model: ModelOption = None,
-    precision: Annotated[
-        str | None,
-        choice(
-            PRECISIONS,
-            "--precision",
-            help="float32 is exact; float16 and int8 are smaller and approximate.",
-        ),
-    ] = None,
-    input_type: InputTypeOption = "tensor",
-    layout: Annotated[
-        str, choice(("nhwc", "nchw"), "--layout", help="Of the ONNX input.")
-    ] = "nhwc",
-    version: Annotated[
-        int, typer.Option(min=1, help="Of the SavedModel: the folder's name.")
-    ] = 1,
-    text: Annotated[
-        bool, typer.Option("--text", help="Write graphs as text (graph only).")
-    ] = False,
     pictures: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="A picture to compare with, and to calibrate int8 with; may be given "
-            "many times. Without it: sample pictures."
+            help="To compare with, and to calibrate int8 with: a picture, a folder of "
+            "them or a glob in quotes; may be given many times. Without it: sample "
+            "pictures."
         ),
     ] = None,
     overwrite: OverwriteOption = False,
@@ -91,22 +89,35 @@ def export_command(
     What was written is loaded again with its own runtime and compared with the model;
     above the format's tolerance nothing is left at DESTINATION.
     """
-    _export(
+    export_and_print(
         format,
         destination,
         weights=weights,
         model=model,
-        precision=precision,
-        input_type=input_type,
-        layout=layout,
-        version=version,
-        text=text,
-        pictures=pictures or (),
+        **asdict(kind),
+        pictures=named_pictures(pictures),
         overwrite=overwrite,
     )
 
 
-def _export(format: str, destination: Path, **options: Any) -> None:
+def named_pictures(sources: list[str] | None) -> list[Picture]:
+    """The pictures of files, folders, globs, lists and archives.
+
+    Raises:
+        ValueError: a source does not exist, or there is no picture in them.
+    """
+    if not sources:
+        return []
+    from open_nsfw_tf.batch.sources import check_sources, items
+
+    found = items(check_sources(sources), lambda path: True)
+    pictures: list[Picture] = [item.picture or item.path for item in found]
+    if not pictures:
+        raise ValueError(f"no picture in {sanitize(', '.join(sources))}")
+    return pictures
+
+
+def export_and_print(format: str, destination: Path, **options: Any) -> None:
     made = export(format, destination, **options)
     for line in made.said:
         print(f"note: {line}")
@@ -114,83 +125,4 @@ def _export(format: str, destination: Path, **options: Any) -> None:
         f"{made.path}: {made.size / 1e6:.1f} MB; scores differ by at most "
         f"{made.difference:.1e} over {made.compared} pictures "
         f"(allowed: {made.tolerance:.0e})"
-    )
-
-
-@savedmodel.command()
-def savedmodel_command(
-    target: Annotated[Path, typer.Argument(help="Output directory.")],
-    model_weights: ModelWeightsOption = None,
-    export_version: Annotated[
-        int,
-        typer.Option("--export_version", "-v", min=1, help="Export model version."),
-    ] = 1,
-    input_type: InputTypeOption = "base64_jpeg",
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Write a SavedModel for TF Serving, with the flags of the first port.
-
-    serving_default takes base64 text, as the first port's did; predict_images and
-    predict_bytes are there too.
-    """
-    _export(
-        "savedmodel",
-        target,
-        weights=model_weights,
-        version=export_version,
-        input_type=input_type,
-        overwrite=overwrite,
-    )
-
-
-@graph.command()
-def graph_command(
-    target: Annotated[Path, typer.Argument(help="Output directory.")],
-    model_weights: ModelWeightsOption = None,
-    input_type: InputTypeOption = "base64_jpeg",
-    freeze: Annotated[
-        bool,
-        typer.Option("--freeze/--no-freeze", "-f", help="Also write the frozen graph."),
-    ] = True,
-    optimize: Annotated[
-        bool,
-        typer.Option(
-            "--optimize/--no-optimize", "-o", help="Also write the optimised graph."
-        ),
-    ] = True,
-    text: Annotated[
-        bool, typer.Option("--text", "-t", help="Write graphs as text (.pbtxt).")
-    ] = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Write checkpoint, graph, frozen and optimised graph, as the first port did."""
-    _export(
-        "graph",
-        target,
-        weights=model_weights,
-        input_type=input_type,
-        freeze=freeze,
-        optimize=optimize,
-        text=text,
-        overwrite=overwrite,
-    )
-
-
-@tflite.command()
-def tflite_command(
-    target: Annotated[Path, typer.Argument(help="Output file, such as nsfw.tflite.")],
-    model_weights: ModelWeightsOption = None,
-    precision: Annotated[
-        str,
-        choice(FORMATS["tflite"].tolerances, "--precision", help="float32 is exact."),
-    ] = "float32",
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Write a TensorFlow Lite network and its description, a JSON file beside it."""
-    _export(
-        "tflite",
-        target,
-        weights=model_weights,
-        precision=precision,
-        overwrite=overwrite,
     )

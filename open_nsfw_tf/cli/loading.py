@@ -5,17 +5,37 @@ Imported before all other modules of the command line.
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# Only the main thread may, and what somebody else has set is left alone.
-_MINE = (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-)
-if _MINE:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+def _begin() -> bool:
+    """Let Ctrl-C end the process; False where the signal is somebody else's."""
+    # Only the main thread may, and what somebody else has set is left alone.
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if mine:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return mine
+
+
+_MINE = _begin()
 
 
 def loaded() -> None:
     """From now on Ctrl-C is Python's `KeyboardInterrupt` again."""
     if _MINE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """The same for modules that are imported later."""
+    mine = _begin()
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import app
+from open_nsfw_tf.cli.options import JsonOption
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.trained import MAX_CLASSES
 
 if TYPE_CHECKING:
     from open_nsfw_tf.backbones.facts import Fact
 
+commands = typer.Typer()
+
 HEADINGS = ("network", "input", "parameters", "multiply-adds", "MB", "ms", "top-1", "")
 
 
-@app.command("models")
+@commands.command("models")
 def models_command(
     classes: Annotated[
         int,
@@ -33,8 +35,9 @@ def models_command(
             help="Build every network and measure one picture on this machine.",
         ),
     ] = True,
+    json_lines: JsonOption = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the table as JSON.")
+        Path | None, typer.Option(help="Write the table as JSON.")
     ] = None,
     svg: Annotated[
         Path | None,
@@ -53,10 +56,11 @@ def models_command(
 
         import_matplotlib()  # before the work
     rows = facts(classes, measure=measure)
-    for line in _lines(rows):
+    records = [row.record() for row in rows]
+    for line in map(json.dumps, records) if json_lines else _lines(rows):
         print(line)
     if json_file is not None:
-        _write(json_file, json.dumps([row.record() for row in rows], indent=1) + "\n")
+        _write(json_file, json.dumps(records, indent=1) + "\n")
     if svg is not None:
         from open_nsfw_tf.report.plots import trade_off
 
@@ -105,17 +109,17 @@ def _check_outputs(outputs: dict[str, Path | None]) -> None:
         real = os.path.realpath(path)
         if os.path.isdir(real):
             raise IsADirectoryError(
-                f"{shown(path)}: expected the name of a file for the {title}, got a "
+                f"{sanitize(path)}: expected the name of a file for the {title}, got a "
                 "folder"
             )
         if not os.path.isdir(os.path.dirname(real)):
             raise FileNotFoundError(
-                f"{shown(path)}: there is no folder for the {title}: create it first"
+                f"{sanitize(path)}: there is no folder for the {title}: create it first"
             )
         if real in taken or is_picture(real):
             what = f"the {taken[real]}" if real in taken else "a picture"
             raise ValueError(
-                f"{shown(path)}: the {title} would overwrite {what}: give it another name"
+                f"{sanitize(path)}: the {title} would overwrite {what}: give it another name"
             )
         taken[real] = title
 
@@ -123,4 +127,4 @@ def _check_outputs(outputs: dict[str, Path | None]) -> None:
 def _write(path: Path, text: str) -> None:
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    print(f"written: {shown(path)}")
+    print(f"written: {sanitize(path)}")

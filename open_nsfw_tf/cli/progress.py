@@ -1,52 +1,27 @@
-"""A bar with rate and remaining time, for a terminal. Loads rich."""
+"""The progress bar, on standard error where a person looks at it."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+from typing import Any
 
 
 @contextmanager
-def progress_bar(
-    terminal: TextIO, count: Callable[[], int | None]
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar while the block runs.
+def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and remaining time while the block runs.
 
     Args:
-        terminal: where it is drawn.
         count: how many steps there are, or None; asked in a thread of its own, as
             counting many files takes its time.
 
     Yields:
         What is called with the number of steps that were taken.
     """
-    bar = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(file=terminal),
-    )
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    bar = _bar()
     task = bar.add_task("", total=None)
 
     def total() -> None:
@@ -58,3 +33,33 @@ def progress_bar(
     with bar:
         threading.Thread(target=total, daemon=True).start()
         yield lambda steps: bar.advance(task, steps)
+
+
+def _bar() -> Any:
+    """A bar of rich's, which is imported only where it is seen."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+    )

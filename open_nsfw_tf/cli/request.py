@@ -1,18 +1,13 @@
-"""`open-nsfw request`, and `create_predict_request.py` with the first port's flags."""
+"""`open-nsfw request`: the body of a request to TF Serving or ML Engine."""
 
 from typing import Annotated
 
 import typer
 
-from open_nsfw_tf.cli.app import app, choice, standard_input
-from open_nsfw_tf.cli.classify import STDIN
+from open_nsfw_tf.cli.options import STDIN, choice, standard_input
 from open_nsfw_tf.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
 
-original = typer.Typer(
-    name="create_predict_request.py",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+commands = typer.Typer()
 
 TargetOption = Annotated[
     str,
@@ -57,7 +52,7 @@ SignatureOption = Annotated[
 ]
 
 
-@app.command()
+@commands.command()
 def request(
     image: Annotated[
         str, typer.Argument(help="A picture file; - reads it from standard input.")
@@ -70,17 +65,3 @@ def request(
     """Print the body of a request for the scores of a picture: one line of JSON."""
     picture = standard_input() if image == STDIN else image
     print(predict_request(picture, target, input_type, image_loader, signature_name))
-
-
-@original.command()
-def request_original(
-    input_file: Annotated[
-        str, typer.Argument(help="Path of the picture; - reads standard input.")
-    ],
-    target: TargetOption,
-    input_type: InputTypeOption = "tensor",
-    image_loader: ImageLoaderOption = "yahoo",
-    signature_name: SignatureOption = None,
-) -> None:
-    """Print the body of a request, with the flags of the first port."""
-    request(input_file, target, input_type, image_loader, signature_name)

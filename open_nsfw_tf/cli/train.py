@@ -4,16 +4,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from open_nsfw_tf.backbones import BACKBONES
-from open_nsfw_tf.cli.app import app, choice
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.cli.options import Writing, choice, grouped
+from open_nsfw_tf.cli.progress import progress_bar
+from open_nsfw_tf.errors import sanitize, shell_word
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.train import Told, TrainingResult, train
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.plan import PRECISIONS, Plan
@@ -21,6 +23,7 @@ from open_nsfw_tf.train.recipes import INITS, RECIPES, Recipe
 from open_nsfw_tf.train.schedule import Row
 from open_nsfw_tf.train.workers import DEVICES
 
+commands = typer.Typer()
 _Begin = Callable[[Data, Plan, int], None]
 
 
@@ -47,7 +50,158 @@ def _lines(name: str, recipe: Recipe) -> Iterator[str]:
         yield f"    here: {text}"
 
 
-@app.command("train")
+@dataclass(frozen=True)
+class Network:
+    """What is trained, and from where."""
+
+    recipe: Annotated[
+        str,
+        choice(
+            RECIPES,
+            "--recipe",
+            help="How to train: see --recipes. yahoo fine-tunes the original.",
+        ),
+    ] = "yahoo"
+    backbone: Annotated[
+        str | None,
+        choice(
+            BACKBONES,
+            "--backbone",
+            help="The network; the recipe's if not given. See `open-nsfw models`.",
+        ),
+    ] = None
+    init: Annotated[
+        str | None,
+        choice(
+            INITS,
+            "--init",
+            help="Begin with pretrained weights, or at random: that takes many more "
+            "pictures.",
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", "-m", help="A file with the pretrained weights."),
+    ] = None
+    size: Annotated[
+        int | None,
+        typer.Option(help="Pixels a side that the network sees; the backbone's own."),
+    ] = None
+    freeze_body: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-body",
+            help="Train the last layers only: much faster. Pictures are looked at once, "
+            "without augmentation.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the steps go."""
+
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N]",
+            help="How often each picture is seen, in every stage of the recipe, or "
+            "one number for each stage.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures that are learned from at once.")
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="How far each step goes. Lower it if the loss is not finite."
+        ),
+    ] = None
+    class_weights: Annotated[
+        bool,
+        typer.Option(
+            "--class-weights", help="Let rare classes count as much as others."
+        ),
+    ] = False
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="What the right class gives to all, such as 0.1."),
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="End when the validation has not improved for so many epochs."
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other number of the recipe, such as momentum=0.8 or "
+            "augmentation.rotation=15; may be given many times. RUN/config.json has all.",
+        ),
+    ] = None
+
+    def changes(self, init: str | None) -> dict[str, object]:
+        """The numbers of the recipe that are set otherwise."""
+        own = {
+            "batch_size": self.batch_size,
+            "init": init,
+            "class_weights": self.class_weights or None,
+            "label_smoothing": self.label_smoothing,
+            "patience": self.patience,
+        }
+        found: dict[str, object] = dict(map(_pair, self.settings or ()))
+        return found | {k: value for k, value in own.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What it computes on."""
+
+    mixed_precision: Annotated[
+        str,
+        choice(
+            PRECISIONS,
+            "--mixed-precision",
+            help="Compute in 16 bits: faster on some hardware, less exact. The model "
+            "that comes out is float32.",
+        ),
+    ] = "float32"
+    devices: Annotated[
+        str,
+        choice(
+            DEVICES,
+            "--devices",
+            help="all: every graphics card. Several machines: set TF_CONFIG on each.",
+        ),
+    ] = "one"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What is watched, and what the report looks for."""
+
+    validation: Annotated[
+        float,
+        typer.Option(help="Share of the pictures to watch, where there is no val/."),
+    ] = 0.1
+    positive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The class that the report looks for; nsfw, or the last one."
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Leave out larger pictures.")
+    ] = MAX_PIXELS
+
+
+@commands.command("train")
+@grouped
 def train_command(
     data: Annotated[
         Path,
@@ -66,14 +220,11 @@ def train_command(
             help="The folder for the model, its history and its report.",
         ),
     ],
-    recipe: Annotated[
-        str,
-        choice(
-            RECIPES,
-            "--recipe",
-            help="How to train: see --recipes. yahoo fine-tunes the original.",
-        ),
-    ] = "yahoo",
+    network: Network,
+    learning: Learning,
+    machine: Machine,
+    judging: Judging,
+    writing: Writing,
     recipes: Annotated[
         bool,
         typer.Option(
@@ -83,119 +234,6 @@ def train_command(
             help="List the recipes with their sources, and end.",
         ),
     ] = False,
-    backbone: Annotated[
-        str | None,
-        choice(
-            BACKBONES,
-            "--backbone",
-            help="The network; the recipe's if not given. See `open-nsfw models`.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N[,N]",
-            help="How often each picture is seen, in every stage of the recipe, or "
-            "one number for each stage.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures that are learned from at once.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="How far each step goes. Lower it if the loss is not finite."
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        choice(
-            INITS,
-            "--init",
-            help="Begin with pretrained weights, or at random: that takes many more "
-            "pictures.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", "-m", help="A file with the pretrained weights."),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Pixels a side that the network sees; the backbone's own."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with a run; give the same options again."),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that exists.")
-    ] = False,
-    freeze_body: Annotated[
-        bool,
-        typer.Option(
-            "--freeze-body",
-            help="Train the last layers only: much faster. Pictures are looked at once, "
-            "without augmentation.",
-        ),
-    ] = False,
-    class_weights: Annotated[
-        bool,
-        typer.Option(
-            "--class-weights", help="Let rare classes count as much as others."
-        ),
-    ] = False,
-    label_smoothing: Annotated[
-        float | None,
-        typer.Option(help="What the right class gives to all, such as 0.1."),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="End when the validation has not improved for so many epochs."
-        ),
-    ] = None,
-    validation: Annotated[
-        float,
-        typer.Option(help="Share of the pictures to watch, where there is no val/."),
-    ] = 0.1,
-    mixed_precision: Annotated[
-        str,
-        choice(
-            PRECISIONS,
-            "--mixed-precision",
-            help="Compute in 16 bits: faster on some hardware, less exact. The model "
-            "that comes out is float32.",
-        ),
-    ] = "float32",
-    devices: Annotated[
-        str,
-        choice(
-            DEVICES,
-            "--devices",
-            help="all: every graphics card. Several machines: set TF_CONFIG on each.",
-        ),
-    ] = "one",
-    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0,
-    positive: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The class that the report looks for; nsfw, or the last one."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other number of the recipe, such as momentum=0.8 or "
-            "augmentation.rotation=15; may be given many times. RUN/config.json has all.",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Leave out larger pictures.")
-    ] = MAX_PIXELS,
 ) -> None:
     """Train a classifier of your own classes on your pictures.
 
@@ -203,36 +241,26 @@ def train_command(
     command: `open-nsfw classify --model RUN photo.jpg`. A run that ended early, even by
     Ctrl-C or a power cut, goes on with the same command and --resume.
     """
-    if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other.")
-    own = {
-        "batch_size": batch_size,
-        "init": init,
-        "class_weights": class_weights or None,
-        "label_smoothing": label_smoothing,
-        "patience": patience,
-    }
-    changes: dict[str, object] = dict(map(_pair, settings or ()))
-    changes |= {name: value for name, value in own.items() if value is not None}
+    mode = writing.mode
     with interruptible("the step") as stop, _bar() as (begin, step):
         result = train(
             data,
             run,
-            recipe=recipe,
-            backbone=backbone,
-            settings=changes,
-            epochs=_epochs(epochs),
-            learning_rate=learning_rate,
-            size=size,
-            weights=weights,
-            freeze_body=freeze_body,
-            precision=mixed_precision,
-            validation=validation,
-            seed=seed,
-            positive=positive,
-            devices=devices,
-            mode="resume" if resume else "overwrite" if overwrite else "new",
-            max_pixels=max_pixels,
+            recipe=network.recipe,
+            backbone=network.backbone,
+            settings=learning.changes(network.init),
+            epochs=_epochs(learning.epochs),
+            learning_rate=learning.learning_rate,
+            size=network.size,
+            weights=network.weights,
+            freeze_body=network.freeze_body,
+            precision=machine.mixed_precision,
+            validation=judging.validation,
+            seed=judging.seed,
+            positive=judging.positive,
+            devices=machine.devices,
+            mode=mode,
+            max_pixels=judging.max_pixels,
             told=Told(
                 begin, step, _tell_epoch, lambda text: print(f"note: {text}"), stop
             ),
@@ -278,12 +306,7 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
         known.wait()
         return total[0]
 
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield begin, lambda steps: None
-        return
-    from open_nsfw_tf.cli.progress import progress_bar
-
-    with progress_bar(sys.stderr, count) as step:
+    with progress_bar(count) as step:
         yield begin, step
 
 
@@ -294,11 +317,13 @@ def _found(data: Data, plan: Plan) -> Iterator[str]:
         ("test", data.test),
     ):
         if split is not None:
-            counts = ", ".join(f"{shown(c)} {n}" for c, n in data.count(split).items())
+            counts = ", ".join(
+                f"{sanitize(c)} {n}" for c, n in data.count(split).items()
+            )
             yield f"{name}: {len(split)} pictures: {counts}"
     if data.broken:
         reason = data.broken[0][1]
-        yield f"left out: {len(data.broken)} broken pictures, the first is {shown(reason)}"
+        yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
     if data.ignored:
         yield f"left out: {data.ignored} files that are no pictures"
     size = plan.preprocessing.crop
@@ -321,16 +346,19 @@ def _tell(result: TrainingResult) -> None:
     if not result.finished:
         print(
             f"stopped: {_epochs_done(result.history)} and the steps since are safe in "
-            f"{shown(result.run)}; go on with the same command and --resume (without "
+            f"{sanitize(result.run)}; go on with the same command and --resume (without "
             "--overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
     if result.best is not None:
-        print(f"best: epoch {result.best['epoch']}, the model in {shown(result.run)}")
+        print(
+            f"best: epoch {result.best['epoch']}, the model in {sanitize(result.run)}"
+        )
     if result.accuracy is not None:
         print(f"accuracy of the test: {100 * result.accuracy:.2f} %")
-    print(f"score with it: open-nsfw classify --model {shown(result.run)} PICTURE")
+    model = shell_word(result.run)
+    print(f"score with it: open-nsfw classify --model {model} PICTURE")
 
 
 def _epochs_done(history: Sequence[Row]) -> str:

@@ -1,20 +1,127 @@
-"""`open-nsfw weights`: where the weights are, and fetching them."""
+"""`open-nsfw weights`, where they are, and `open-nsfw convert`, from any to any format."""
 
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from open_nsfw_tf.cli.app import app, one_of
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.cli.export import named_pictures
+from open_nsfw_tf.cli.options import OverwriteOption, choice, one_of
+from open_nsfw_tf.convert import TITLES, convert, inspect
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.formats import FORMATS
 from open_nsfw_tf.image import describe
-from open_nsfw_tf.published import PUBLISHED, fetch_weights
-from open_nsfw_tf.weights import find_weights, places
+from open_nsfw_tf.weights import PUBLISHED, fetch_weights, find_weights, locations
 
+commands = typer.Typer()
 weights_app = typer.Typer(
     help="The trained weights: where they are, and fetching them.",
     no_args_is_help=True,
 )
-app.add_typer(weights_app, name="weights")
+commands.add_typer(weights_app, name="weights")
+
+FORMAT_HELP = "Without it, the format is told by the content, then by the suffix."
+
+
+@commands.command("convert")
+def convert_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="A file of weights of any layout, or the folder of a trained model.",
+        ),
+    ],
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DST",
+            help="The file to write; its suffix says the format: "
+            + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values()),
+        ),
+    ],
+    source_format: Annotated[
+        str | None, choice(FORMATS, "--from", help=FORMAT_HELP)
+    ] = None,
+    target_format: Annotated[
+        str | None, choice(FORMATS, "--to", help="Without it, the suffix says it.")
+    ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To score with both files: a picture, a folder of them or a glob in "
+            "quotes; may be given many times. Without it: sample pictures."
+        ),
+    ] = None,
+    unfold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            min=0,
+            help="Give the convolutions random batch norms that they make up for, to "
+            "test other software with.",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Convert weights, and prove that they are the same.
+
+    The destination is read back: every array is compared, and both files score pictures.
+    A caffemodel gets its deploy.prototxt beside it.
+    """
+    done = convert(
+        source,
+        destination,
+        source_format,
+        target_format,
+        pictures=named_pictures(pictures),
+        unfold=unfold,
+        overwrite=overwrite,
+    )
+    print_layers(done.weights)
+    for line in done.notes:
+        print(f"note: {line}")
+    print(f"{TITLES[done.source]} -> {TITLES[done.target]}: {sanitize(done.path)}")
+    print(
+        f"read back: arrays differ by {done.array_difference:g}, scores of "
+        f"{done.compared} pictures by at most {done.score_difference:.1e}"
+    )
+    if done.network:
+        print(f"its network: {sanitize(done.network)}")
+
+
+def print_layers(weights: Weights) -> None:
+    for name, fields in weights.items():
+        shapes = ", ".join(
+            f"{sanitize(field)} {'x'.join(map(str, array.shape))}"
+            for field, array in fields.items()
+        )
+        print(f"{sanitize(name):36} {shapes}")
+
+
+@weights_app.command("inspect")
+def inspect_command(
+    file: Annotated[Path, typer.Argument(help="A file of weights of any layout.")],
+) -> None:
+    """Describe a file of weights: format, layers, checksum, differences."""
+    found = inspect(file)
+    print_layers(found.weights)
+    dtype = np.dtype(np.float32).name
+    print(f"format       {TITLES[found.format]}")
+    print(f"layers       {len(found.weights)}, {found.parameters:,} numbers, {dtype}")
+    for line in found.notes:
+        print(f"note         {line}")
+    print(f"sha256       {found.sha256}")
+    print(f"git blob     {found.git_blob}")
+    print(f"published    {found.published or 'not one of the published copies'}")
+    if found.complaint:
+        print(f"fits         no: {found.complaint}")
+        raise typer.Exit(1)
+    print("fits         yes, the 107 layers of this network")
+    print(f"batch norms  {'folded (the identity)' if found.folded else 'not folded'}")
+    print(f"difference   {found.difference}")
 
 
 @weights_app.command("where")
@@ -25,15 +132,15 @@ def weights_where() -> None:
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """Print every place that is looked at, best first, and what is there."""
+    """Print every location that is tried, best first, and what is there."""
     chosen = False
-    for place in places():
+    for location in locations():
         mark = "-"
-        if place.path is not None:
-            mark = "+" if chosen else "*" if place.path.is_file() else "!"
+        if location.path is not None:
+            mark = "+" if chosen else "*" if location.path.is_file() else "!"
             chosen = True
-        at = f": {describe(place.path)}" if place.path is not None else ""
-        print(f"{mark} {place.title}{at}")
+        at = f": {describe(location.path)}" if location.path is not None else ""
+        print(f"{mark} {location.title}{at}")
     for name, copy in PUBLISHED.items():
         if copy.url:
             print(f"  to fetch: {name} ({copy.title}; {copy.licence})")
@@ -50,9 +157,11 @@ def weights_fetch(
             help="npy: converted for TensorFlow; caffemodel: Yahoo's original.",
         ),
     ] = "npy",
-    folder: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option(help="Where to keep it. Without it: the user's cache."),
+        typer.Option(
+            "--output", "-o", help="The folder for it. Without it: the user's cache."
+        ),
     ] = None,
     url: Annotated[
         str | None,
@@ -60,4 +169,4 @@ def weights_fetch(
     ] = None,
 ) -> None:
     """Download the trained weights, verify their checksum, print their path."""
-    print(fetch_weights(name, folder, url))
+    print(fetch_weights(name, output, url))

@@ -9,6 +9,7 @@ from typing import Any
 
 from open_nsfw_tf.dataset.fingerprints import READ_DEFAULTS, ReadOptions, measure_detail
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     PICTURE_TYPES,
@@ -17,9 +18,8 @@ from open_nsfw_tf.files import (
     read_head,
     type_by_content,
 )
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.image import decoding, identify, load_rgb
 from open_nsfw_tf.parallel import in_order
-from open_nsfw_tf.picture import ImageError, decoding, identify, load_rgb
 
 # Worst first: a file with several is put with the first one.
 KINDS = {
@@ -116,7 +116,7 @@ def check(
 def _check_files(files: list[File], min_side: int, reading: ReadOptions) -> CheckResult:
     result = CheckResult()
     work = partial(_check_file, min_side=min_side, max_pixels=reading.max_pixels)
-    found = in_order(work, files, reading.threads)
+    found = in_order(work, files, reading.workers)
     for file, problem in zip(files, found, strict=True):
         if problem is None:
             result.good += 1
@@ -149,7 +149,7 @@ def _check_file(file: File, min_side: int, max_pixels: int) -> FileProblem | Non
 
 
 def _refused(file: File, error: ImageError) -> FileProblem:
-    reason = str(error).removeprefix(f"{shown(file.path)}: ")
+    reason = str(error).removeprefix(f"{sanitize(file.path)}: ")
     if not looks_like_picture(file):
         return FileProblem(file, (), reason)
     cut = any(word in reason.lower() for word in _CUT) or _lacks_end(file.path)
@@ -196,7 +196,7 @@ def _header(file: File, max_pixels: int) -> dict[str, str]:
     suffix = os.path.splitext(file.name)[1].lower()
     expected = PICTURE_TYPES.get("JPEG" if kind == "MPO" else kind)
     if expected and suffix not in expected.suffixes:
-        found["suffix"] = f"{kind} called {shown(suffix) or 'without suffix'}"
+        found["suffix"] = f"{kind} called {sanitize(suffix) or 'without suffix'}"
     return found
 
 

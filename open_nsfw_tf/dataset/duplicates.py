@@ -26,6 +26,7 @@ from open_nsfw_tf.dataset.fingerprints import (
     fingerprints,
 )
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
+from open_nsfw_tf.files import name_key
 
 DISTANCE = 7  # bits of 64; photographs of different things differ in 20 and more
 MAX_DISTANCE = 11  # bits; above it, unlike pictures come together
@@ -346,7 +347,7 @@ def _groups(kind: str, pictures: Fingerprints, buckets: HashBuckets) -> Iterator
 def _contradictions(pictures: Fingerprints, buckets: HashBuckets) -> Iterator[Group]:
     """All that are connected, where they are in several classes, of whichever split."""
     for cluster in buckets.clusters():
-        labels = {(pictures.files[index].label or "").casefold() for index in cluster}
+        labels = {name_key(pictures.files[index].label or "") for index in cluster}
         if len(labels) > 1:
             best, *rest = sorted(cluster, key=lambda i: _rank(CLASSES, pictures, i))
             copies = [_copy(pictures, best, index) for index in rest]

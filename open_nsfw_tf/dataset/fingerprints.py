@@ -11,10 +11,11 @@ from PIL import Image
 
 from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset.folder import File
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import MAX_PIXELS, describe, load_rgb
 from open_nsfw_tf.parallel import in_order
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError, describe, load_rgb
 
-CHUNK = 1 << 20  # bytes that are read at once
+CHUNK = 1 << 20  # pixels that are hashed at once
 SHRUNK = 256  # pixels, both sides; a perceptual hash takes 32
 PHASH_BYTES = 8  # of a perceptual hash
 BLANK_SIZE = 64  # pixels, both sides; whether a picture is blank is seen at this size
@@ -29,12 +30,12 @@ class ReadOptions:
 
     Attributes:
         max_pixels: larger pictures count as unreadable.
-        threads: None: one for each core.
+        workers: threads; None: one for each core.
         progress: called after every file.
     """
 
     max_pixels: int = MAX_PIXELS
-    threads: int | None = None
+    workers: int | None = None
     progress: Callable[[], None] = lambda: None
 
 
@@ -132,7 +133,7 @@ def fingerprints(
     files = list(files)
     made = Fingerprints()
     work = partial(_fingerprint, known=known, max_pixels=reading.max_pixels)
-    found = in_order(work, files, reading.threads)
+    found = in_order(work, files, reading.workers)
     for file, one in zip(files, found, strict=True):
         if isinstance(one, ImageError):
             made.unreadable[file.name] = str(one)
@@ -182,11 +183,8 @@ def _hash_of_pixels(image: Image.Image) -> bytes:
 
 
 def _hash_of(path: str) -> bytes:
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise ImageError(f"{describe(path)}: {error.strerror or error}") from error
-    return digest.digest()

@@ -5,9 +5,9 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import SPLITS
 from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.moves import Journal, Move, Plan, is_manifest, plan
 
 LINK = "a link, which is not followed"
@@ -77,7 +77,7 @@ def scan(
     without = None if target is None else os.path.abspath(_text(target))
     if without and not into_itself and _is_same(without, root):
         raise ValueError(
-            f"{shown(target)}: what was found would go into the pictures' "
+            f"{sanitize(target)}: what was found would go into the pictures' "
             "own folder, as if it were classes: give another folder"
         )
     if isinstance(folder, Scan):
@@ -106,11 +106,11 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _nothing_in(made: Scan) -> str:
-    text = f"{shown(made.root)}: expected a folder of pictures, found no file in it"
+    text = f"{sanitize(made.root)}: expected a folder of pictures, found no file in it"
     links = [name for name, reason in made.left.items() if reason == LINK]
     if links:
         text += (
-            f"; links are not followed ({shown(links[0])}, {len(links)} in all): name "
+            f"; links are not followed ({sanitize(links[0])}, {len(links)} in all): name "
             "the folder that they lead to, or put the files themselves there"
         )
     if made.passed_over:

@@ -16,7 +16,7 @@ import numpy as np
 from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.dataset.scored import ScoredFolder, as_folder, join_scores
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import Table
 
 
@@ -139,7 +139,7 @@ def _likely_errors(scored: ScoredFolder) -> np.ndarray:
     if len(present) < 2:
         raise ValueError(
             "expected pictures of two classes or more, all are labelled "
-            f"{shown(scored.classes[int(present[0])])}"
+            f"{sanitize(scored.classes[int(present[0])])}"
         )
     need("dataset", "cleanlab")
     cleanlab = import_module("cleanlab.filter")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from open_nsfw_tf.dataset.folder import File, Scan
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.join import Problem, join
 from open_nsfw_tf.evaluate.labels import Labels
 from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.tables import Table, read_table
 
 
@@ -70,7 +70,7 @@ def join_scores(
     # Notes and the like, which nothing was to score, are no pictures without a score.
     files = [f for f in found.files if f.name in scored or is_picture(f.path)]
     if not files:
-        raise ValueError(f"{shown(found.root)}: expected pictures, found none")
+        raise ValueError(f"{sanitize(found.root)}: expected pictures, found none")
     stamps = np.array([(file.size, file.mtime_ns) for file in files], np.int64)
     labels = Labels(
         [file.name for file in files],

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.dataset.scored import ScoredFolder, as_folder, join_scores
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import fitting, replacing
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError, load_rgb
+from open_nsfw_tf.image import MAX_PIXELS, load_rgb
 from open_nsfw_tf.tables import Table
 
 
@@ -197,8 +197,8 @@ def arrange(
 
 def _column(classes: Sequence[str], name: str) -> int:
     if name not in classes:
-        known = ", ".join(map(shown, classes))
-        raise ValueError(f"no class {shown(name)!r}: the table has {known}")
+        known = ", ".join(map(sanitize, classes))
+        raise ValueError(f"no class {sanitize(name)!r}: the table has {known}")
     return classes.index(name)
 
 
@@ -207,7 +207,7 @@ def _predicted(scored: ScoredFolder, column: int, threshold: float) -> np.ndarra
     if len(scored.classes) != 2:
         raise ValueError(
             f"a threshold needs two classes, the table has {len(scored.classes)}: "
-            f"{', '.join(map(shown, scored.classes))}"
+            f"{', '.join(map(sanitize, scored.classes))}"
         )
     if not 0 <= threshold <= 1:
         raise ValueError(f"expected a threshold of 0 to 1, got {threshold}")
@@ -313,7 +313,7 @@ def write_sheets(
             write_sheet(
                 path,
                 [where[one.file.path] for one in part],
-                [f"{one.score:.4f} {shown(one.file.name)}" for one in part],
+                [f"{one.score:.4f} {sanitize(one.file.name)}" for one in part],
                 options,
             )
             yield path

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from open_nsfw_tf.dataset.duplicates import DISTANCE, hash_buckets
 from open_nsfw_tf.dataset.fingerprints import READ_DEFAULTS, ReadOptions, fingerprints
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.files import check_distinct
 
 SHARES = {"train": 0.9, "val": 0.0, "test": 0.1}
 ROUNDING = 1e-6  # of the sum of the shares
@@ -72,7 +73,8 @@ def split(
     Raises:
         OSError: the folder cannot be read, or a file cannot be moved.
         ValueError: the shares do not sum to 1, the folder is divided already, or has
-            no class folders.
+            no class folders, or two that differ only in upper and lower case or the
+            like.
         ImportError: a package of the extra `dataset` is missing.
     """
     _check_shares(shares)
@@ -100,15 +102,16 @@ def divide(
     divided = {file.split for file in found.files if file.split}
     if divided:
         raise ValueError(
-            f"{shown(found.root)}: expected a folder of classes, this one is divided "
+            f"{sanitize(found.root)}: expected a folder of classes, this one is divided "
             f"already: it has {', '.join(sorted(divided))}"
         )
     labelled = [file for file in found.files if file.label]
     if not labelled:
         raise ValueError(
-            f"{shown(found.root)}: expected pictures in folders that are named by their "
+            f"{sanitize(found.root)}: expected pictures in folders that are named by their "
             "class"
         )
+    check_distinct(sorted({file.label for file in labelled if file.label}))
     pictures = fingerprints(labelled, reading)
     clusters = hash_buckets(pictures.prints, distance).clusters()
     result = SplitResult({split: [] for split, share in shares.items() if share})

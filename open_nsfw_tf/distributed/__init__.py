@@ -26,7 +26,7 @@ from open_nsfw_tf.batch.sources import STDIN, check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.distributed.cluster import LOCAL, connected, import_ray
 from open_nsfw_tf.distributed.remote import check_remote, is_remote, local_path
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parts import PartsWriter
@@ -320,6 +320,6 @@ def _one_line(ray: Any) -> Iterator[None]:
         while (cause := getattr(reason, "cause", None) or reason.__cause__) is not None:
             reason = cause
         raise RuntimeError(
-            f"Ray gave up: {shown(one_line(reason))}; the rows that were written are "
+            f"Ray gave up: {sanitize(one_line(reason))}; the rows that were written are "
             "whole: go on with --resume"
         ) from error

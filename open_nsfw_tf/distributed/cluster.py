@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 
 LOCAL = "local"  # an address: start a Ray on this machine, and end it
 OBJECTS = 1 << 29  # bytes of shared memory; rows and paths are small
@@ -76,7 +76,7 @@ def connected(address: str = LOCAL, actors: int | None = None) -> Iterator[Any]:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             advice = "" if address == LOCAL else "; --ray alone starts one here"
             raise ConnectionError(
-                f"no Ray at {shown(address)} ({one_line(error)}){advice}"
+                f"no Ray at {sanitize(address)} ({one_line(error)}){advice}"
             ) from error
         try:
             yield ray

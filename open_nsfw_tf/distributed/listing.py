@@ -19,8 +19,8 @@ from open_nsfw_tf.batch.item import Item, Wanted, counting, failed
 from open_nsfw_tf.batch.sources import items
 from open_nsfw_tf.distributed import blocks
 from open_nsfw_tf.distributed.remote import RemoteItem, is_remote, remote_items
+from open_nsfw_tf.errors import one_line
 from open_nsfw_tf.files import PassedOver
-from open_nsfw_tf.messages import one_line
 from open_nsfw_tf.tables import digest
 
 ROWS = 16  # pictures of a table that is handed to Ray, which joins some

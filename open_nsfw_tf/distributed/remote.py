@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from open_nsfw_tf.batch.archives import MAX_MEMBER
 from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import HEAD
-from open_nsfw_tf.messages import one_line, shown
 
 MARK = "://"
 
@@ -55,9 +55,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
     except errors as error:
-        raise ValueError(f"{shown(uri)}: {one_line(error)}") from error
+        raise ValueError(f"{sanitize(uri)}: {one_line(error)}") from error
     except OSError as error:
-        raise OSError(f"{shown(uri)}: {one_line(error)}") from error
+        raise OSError(f"{sanitize(uri)}: {one_line(error)}") from error
     return found
 
 
@@ -70,13 +70,13 @@ def check_remote(uri: str) -> None:
     """
     files, path = filesystem(uri)
     if not path.strip("/"):
-        raise ValueError(f"{shown(uri)}: expected a bucket or a folder")
+        raise ValueError(f"{sanitize(uri)}: expected a bucket or a folder")
     try:
         (info,) = files.get_file_info([path])
     except OSError as error:
-        raise OSError(f"{shown(uri)}: {one_line(error)}") from error
+        raise OSError(f"{sanitize(uri)}: {one_line(error)}") from error
     if info.type.name == "NotFound":
-        raise ValueError(f"{shown(uri)}: no such file or folder")
+        raise ValueError(f"{sanitize(uri)}: no such file or folder")
 
 
 def remote_items(uri: str, wanted: Wanted, select: Select) -> Iterator[Item]:

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.forks import loading
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.trained import TrainedModel
 
 # What a network is made of: the canonical dict, a weights file, or a trained model.
@@ -179,7 +179,7 @@ def _first(precision: str, specs: dict[str, EngineSpec]) -> str:
     if not names:
         offered = dict.fromkeys(p for spec in specs.values() for p in spec.precisions)
         raise ValueError(
-            f"no engine offers the precision {shown(precision)!r}: choose one of "
+            f"no engine offers the precision {sanitize(precision)!r}: choose one of "
             f"{', '.join(offered)}"
         )
     for name in names:

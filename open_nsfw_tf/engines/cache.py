@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.engines import Source
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.forks import loading
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.published import cache_folder, sha256
+from open_nsfw_tf.formats import replacing, sha256
 from open_nsfw_tf.trained import TrainedModel
-from open_nsfw_tf.weights import load_weights
+from open_nsfw_tf.weights import cache_folder, load_weights
 
 MAX_CACHED = 8  # networks, of 6 to 24 MB each
 CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 
 DEFAULT = "cpu"
 _NAME = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
@@ -47,6 +47,6 @@ def choose(name: str | None, offered: Collection[str], engine: str) -> Device:
         if device.kind in offered or str(device) in offered:
             return device
     raise ValueError(
-        f"{engine} has no device {shown(name)!r} here: choose one of "
+        f"{engine} has no device {sanitize(name)!r} here: choose one of "
         f"{', '.join(offered)}"
     )

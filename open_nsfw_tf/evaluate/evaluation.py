@@ -16,6 +16,7 @@ import numpy as np
 
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import thresholds as choose
 from open_nsfw_tf.evaluate.bootstrap import (
     REPLICATES,
@@ -47,7 +48,7 @@ from open_nsfw_tf.evaluate.thresholds import (
     rank,
     thinned,
 )
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.files import name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 
 MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
@@ -196,8 +197,8 @@ def positive_columns(
     Raises:
         ValueError: a name is no class, or all classes are named.
     """
-    wanted = {name.casefold() for name in positive}
-    columns = [i for i, name in enumerate(classes) if name.casefold() in wanted]
+    wanted = {name_key(name) for name in positive}
+    columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
     if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
         raise ValueError(
             f"expected as positive some of the classes {', '.join(classes)}, got "
@@ -572,7 +573,7 @@ def _check_twice(files: Iterable[str]) -> None:
         real = os.path.realpath(name)
         if real in seen:
             raise ValueError(
-                f"{shown(name)}: this table is given twice: leave one of them out"
+                f"{sanitize(name)}: this table is given twice: leave one of them out"
             )
         seen.add(real)
 
@@ -586,7 +587,7 @@ def _score(classifier: Classifier, sources: list[str]) -> Table:
         output = Path(folder) / "scores.csv"
         done = score_batch(classifier, sources, output)
         if not done.rows:
-            listed = ", ".join(map(shown, sources[:3]))
+            listed = ", ".join(map(sanitize, sources[:3]))
             others = f" ({done.passed_over} passed over)" * bool(done.passed_over)
             raise ValueError(
                 f"{listed}: expected pictures to score, found none{others}"

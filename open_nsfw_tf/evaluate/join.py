@@ -11,8 +11,9 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import SPLITS, Labels
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.files import check_distinct, name_key
 from open_nsfw_tf.tables import Table
 
 MAX_CLASSES = 200  # what a page can show, each against each
@@ -59,8 +60,8 @@ class Problem:
 
     def line(self, examples: int = 1) -> str:
         """The problem in one line, with the first of its examples."""
-        where = f"{shown(self.table)}: " if self.table else ""
-        named = ", ".join(map(shown, self.examples[:examples]))
+        where = f"{sanitize(self.table)}: " if self.table else ""
+        named = ", ".join(map(sanitize, self.examples[:examples]))
         return f"{where}{PROBLEMS[self.kind]}: {self.count:,}, such as {named}"
 
 
@@ -189,7 +190,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
     found = {name: tuple(table.columns) for name, table in tables.items()}
     classes = [("sfw", "nsfw") if c == ("nsfw",) else c for c in found.values()]
     if any(set(other) != set(classes[0]) for other in classes):
-        columns = (f"{shown(name)}: {', '.join(c)}" for name, c in found.items())
+        columns = (f"{sanitize(name)}: {', '.join(c)}" for name, c in found.items())
         raise ValueError(
             f"expected tables with the same classes, got {'; '.join(columns)}"
         )
@@ -197,11 +198,10 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
         raise ValueError(
             f"expected at most {MAX_CLASSES} classes, got {len(classes[0])}"
         )
-    if len({name.casefold() for name in classes[0]}) < len(classes[0]):
-        raise ValueError("two classes differ only in upper and lower case: rename one")
+    check_distinct(classes[0])
     if len(classes[0]) == 1:
         raise ValueError(
-            f"expected a column nsfw, or one for each class, got {shown(classes[0][0])}"
+            f"expected a column nsfw, or one for each class, got {sanitize(classes[0][0])}"
         )
     return classes[0]
 
@@ -213,32 +213,34 @@ def _indices(
     leave_out_unknown: bool,
 ) -> dict[str, int]:
     """The class's index of every label that occurs."""
-    by_name = {name.casefold(): index for index, name in enumerate(classes)}
+    by_name = {name_key(name): index for index, name in enumerate(classes)}
     for label, name in names.items():
-        if leave_out_unknown and name.casefold() not in by_name:
+        if leave_out_unknown and name_key(name) not in by_name:
             raise ValueError(
-                f"{shown(label)} = {shown(name)}: the table's classes are "
-                f"{', '.join(map(shown, classes))}"
+                f"{sanitize(label)} = {sanitize(name)}: the table's classes are "
+                f"{', '.join(map(sanitize, classes))}"
             )
-    meant = {label.casefold(): name for label, name in names.items()}
+    meant = {name_key(label): name for label, name in names.items()}
     found = {}
     for label in Counter(labels.labels):
-        plain = label.strip().casefold()
-        found[label] = by_name.get(meant.get(plain, plain).casefold(), NO_CLASS)
+        plain = name_key(label.strip())
+        found[label] = by_name.get(name_key(meant.get(plain, plain)), NO_CLASS)
     if leave_out_unknown:
         return {label: index if label else NO_LABEL for label, index in found.items()}
     unknown = [label for label, index in found.items() if index < 0]
     if unknown:
-        listed = ", ".join(repr(shown(label, 40)) for label in unknown[:8])
+        listed = ", ".join(repr(sanitize(label, 40)) for label in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         part = next((label for label in unknown if label.casefold() in SPLITS), None)
         hint = "say what a label stands for, such as --map porn=nsfw"
         if part and os.path.isdir(os.path.join(labels.source, part)):
             folder = os.path.join(labels.source, part)
-            hint = f"{part} is a split of the pictures, no class: name {shown(folder)}"
+            hint = (
+                f"{part} is a split of the pictures, no class: name {sanitize(folder)}"
+            )
         raise ValueError(
-            f"{shown(labels.source)}: {listed}{more}: no such class in the scores, "
-            f"which have {', '.join(shown(name, 40) for name in classes)}; {hint}"
+            f"{sanitize(labels.source)}: {listed}{more}: no such class in the scores, "
+            f"which have {', '.join(sanitize(name, 40) for name in classes)}; {hint}"
         )
     return found
 
@@ -396,7 +398,7 @@ def _add(
         found = list(found)
         count = len(found)
     if count:
-        examples = tuple(shown(item) for item in islice(found, NAMED))
+        examples = tuple(sanitize(item) for item in islice(found, NAMED))
         problems.append(Problem(kind, count, examples))
 
 
@@ -404,10 +406,10 @@ def _nothing(
     labels: Labels, tables: Mapping[str, Table], problems: list[Problem]
 ) -> str:
     name, table = next(iter(tables.items()))
-    score = shown(table.paths[0]) if table.paths else "no rows at all"
+    score = sanitize(table.paths[0]) if table.paths else "no rows at all"
     others = "; ".join(str(p) for p in problems if p.kind != "unscored")
     return (
-        f"no picture has both a score and a label: {shown(name)} has paths such as "
-        f"{score}, {shown(labels.source)} such as {shown(labels.paths[0])}; "
+        f"no picture has both a score and a label: {sanitize(name)} has paths such as "
+        f"{score}, {sanitize(labels.source)} such as {sanitize(labels.paths[0])}; "
         f"score the pictures that are labelled{f' ({others})' if others else ''}"
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import text
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
@@ -68,7 +68,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
         read, root = _in_folder, path
     if read is None:
         raise ValueError(
-            f"{shown(path)}: expected labels as a folder of class folders or "
+            f"{sanitize(path)}: expected labels as a folder of class folders or "
             f"{', '.join(READERS)}"
         )
     found = Labels([], [], str(root), str(path))
@@ -77,9 +77,9 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
             found.paths.extend(paths)
             found.labels.extend(labels)
     except ValueError as error:
-        raise ValueError(f"{shown(path)}: {one_line(error)}") from error
+        raise ValueError(f"{sanitize(path)}: {one_line(error)}") from error
     if not found.paths:
-        raise ValueError(f"{shown(path)}: no labels in it: expected rows")
+        raise ValueError(f"{sanitize(path)}: no labels in it: expected rows")
     return found
 
 
@@ -162,7 +162,7 @@ def _from_list(path: Path) -> Iterator[Chunk]:
                 parts.append(os.path.basename(os.path.dirname(words)))
             if not parts[1]:
                 raise ValueError(
-                    f"line {row}: expected a path and a label, got {shown(words, 40)!r}"
+                    f"line {row}: expected a path and a label, got {sanitize(words, 40)!r}"
                 )
             paths.append(parts[0])
             labels.append(parts[1])
@@ -179,7 +179,7 @@ READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
 def _check_columns(names: Iterable[str]) -> None:
     names = list(names)
     if not set(COLUMNS) <= set(names):
-        found = ", ".join(shown(name, 40) for name in names[:8]) or "none"
+        found = ", ".join(sanitize(name, 40) for name in names[:8]) or "none"
         raise ValueError(f"expected the columns path and label, got {found}")
 
 
@@ -204,8 +204,8 @@ def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
             label = str(label)  # 0 and 1, which --map names
         if not isinstance(name, str) or not isinstance(label, str) or not name:
             raise ValueError(
-                f"row {row}: expected a path and a label, got {shown(name, 40)!r} and "
-                f"{shown(label, 40)!r}"
+                f"row {row}: expected a path and a label, got {sanitize(name, 40)!r} and "
+                f"{sanitize(label, 40)!r}"
             )
         labelled[0].append(name)
         labelled[1].append(label)

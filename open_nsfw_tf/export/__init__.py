@@ -18,19 +18,15 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
+from open_nsfw_tf.errors import ExportError, ImageError, sanitize
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
 from open_nsfw_tf.export.place import beside, check_free, move, size_of
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.image import ImageError, Picture
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.image import Picture
 from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import load_weights
 
 __all__ = ["FORMATS", "Export", "ExportError", "ImageError", "Job", "export"]
-
-
-class ExportError(RuntimeError):
-    """An export that could not be made, or whose scores are not the model's."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ def export(
     if not target.name.endswith(known.suffix):
         raise ValueError(
             f"{format}: expected a name that ends in {known.suffix}, got "
-            f"{shown(target.name)}"
+            f"{sanitize(target.name)}"
         )
     if format == "savedmodel":
         target = target / str(version)

@@ -31,15 +31,15 @@ from open_nsfw_tf.architecture import (
     Block,
     Convolution,
     Weights,
+    fold_batch_norm,
 )
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
-from open_nsfw_tf.export import ExportError, Job, keras_mil
+from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.export import Job, keras_mil
 from open_nsfw_tf.export.mil import evaluate
 from open_nsfw_tf.export.steps import steps
-from open_nsfw_tf.folding import fold_batch_norm
-from open_nsfw_tf.image import MEAN_BGR, load_rgb
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.image import MEAN_BGR, YAHOO, Preprocessing, load_rgb
 
 SUFFIX = ".mlpackage"  # Core ML goes by it
 CORE_ML_RUNS = sys.platform == "darwin"

@@ -2,6 +2,7 @@
 
 The input is called ``input:0`` and the scores ``predictions:0`` in all of them, as in
 the first port. The optimised graph has the batch norms folded into the convolutions.
+All refuse what holds NaN or infinity, and never answer with it.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
 from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
+from open_nsfw_tf.tf_image import require_finite
 
 NAME = "open_nsfw"
 INPUT, OUTPUT = "input", "predictions"
@@ -76,6 +78,7 @@ def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
     if job.input_type == "tensor":
         shape = (None, *job.shape)
         batch = tf.compat.v1.placeholder(tf.float32, shape, INPUT)
+        batch = require_finite(batch, "values")
     else:
         strings = tf.compat.v1.placeholder(tf.string, (None,), INPUT)
         batch = LOADERS[InputType(job.input_type)](strings, job.preprocessing)
@@ -85,7 +88,7 @@ def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
         return_elements=[target],
         name="network",
     )
-    tf.identity(scores, name=OUTPUT)
+    tf.identity(require_finite(scores, "scores"), name=OUTPUT)
 
 
 def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:

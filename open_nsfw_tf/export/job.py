@@ -8,11 +8,10 @@ from PIL import Image
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
-from open_nsfw_tf.image import ImageError, Picture, load_rgb, tensor
+from open_nsfw_tf.image import YAHOO, Picture, Preprocessing, load_rgb, tensor
 from open_nsfw_tf.model import InputType, OpenNsfwModel
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
 from open_nsfw_tf.quantize import sample_batch
-from open_nsfw_tf.samples import sample_pictures
+from open_nsfw_tf.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.trained import OPEN_NSFW, TrainedModel
 
 COMPARED = 8  # pictures, where the user names none
@@ -77,14 +76,14 @@ class Job:
 def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     """Give a job the pictures to compare and to calibrate with.
 
+    Of those that are named, what cannot be read is left out, and said.
+
     Raises:
-        ImageError: one cannot be read.
+        ImageError: some are named, and none can be read.
     """
-    named = list(pictures)
-    try:
-        job.pictures = [load_rgb(p) for p in named or sample_pictures(COMPARED)]
-    except ImageError as error:
-        raise ImageError(f"cannot compare with {error}") from error
+    named, notes = readable_pictures(pictures)
+    job.said += notes
+    job.pictures = named or [load_rgb(each) for each in sample_pictures(COMPARED)]
     job.batch = np.stack([tensor(p, job.preprocessing) for p in job.pictures])
     if job.precision != "int8":
         return

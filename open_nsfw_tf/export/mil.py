@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from open_nsfw_tf.export import ExportError
+from open_nsfw_tf.errors import ExportError
 
 
 def evaluate(block: Any, values: dict[str, Any]) -> dict[str, Any]:

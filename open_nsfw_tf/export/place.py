@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import refuse_existing
-from open_nsfw_tf.messages import shown
 
 
 def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
@@ -31,7 +31,7 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
     empty = marker and target.is_dir() and not any(target.iterdir())
     if not (earlier or empty or target.is_symlink()):
         raise FileExistsError(
-            f"{shown(target)} is no earlier export of this format: --overwrite would "
+            f"{sanitize(target)} is no earlier export of this format: --overwrite would "
             "delete it; name another place"
         )
 

@@ -7,6 +7,9 @@ trained model its classes; its preprocessing is what takes the place of Yahoo's)
 - ``predict_bytes``: strings (N,), picture files: what ``{"b64": ...}`` delivers
 - ``predict_base64``: strings (N,), base64 of picture files
 - ``serving_default``: the one for the export's input type
+
+What is no picture, or has NaN or infinity in it, is refused (TF Serving: 400, with the
+number of each such element); no signature answers with scores that are NaN.
 """
 
 import base64
@@ -22,9 +25,9 @@ import numpy as np
 from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
-from open_nsfw_tf.image_graph import load_base64_tensor, load_bytes_tensor
-from open_nsfw_tf.network import predictions_of
+from open_nsfw_tf.model import predictions_of
 from open_nsfw_tf.samples import generated_pictures
+from open_nsfw_tf.tf_image import load_base64_tensor, load_bytes_tensor, require_finite
 
 DEFAULTS = {
     "tensor": "predict_images",
@@ -62,12 +65,15 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
     def signature(load: Callable[[Any], Any], spec: Any) -> Any:
         @tf.function(input_signature=[spec])
         def answer(inputs: Any) -> dict[str, Any]:
-            return {"outputs": predictions_of(network, load(inputs))}
+            scores = predictions_of(network, load(inputs))
+            return {"outputs": require_finite(scores, "scores")}
 
         return answer.get_concrete_function()
 
     found = {
-        "predict_images": signature(lambda batch: batch, images),
+        "predict_images": signature(
+            lambda batch: require_finite(batch, "values"), images
+        ),
         "predict_bytes": signature(
             lambda files: load_bytes_tensor(files, job.preprocessing), strings
         ),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.export import ExportError
+from open_nsfw_tf.errors import ExportError
 
 INPUT = "input"
 NEIGHBOURS = 5  # channels of a local response normalisation, AlexNet's

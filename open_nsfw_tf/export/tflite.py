@@ -3,7 +3,8 @@
 The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR, 0..255
 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2), columns SFW, NSFW. What a
 caller must know stands in a JSON file beside the network. int8 is approximate: weights
-and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says.
+and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says. No operation of
+TensorFlow Lite refuses a value: NaN in the input gives NaN, as in ONNX and Core ML.
 """
 
 import tempfile
@@ -19,7 +20,8 @@ import numpy as np
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
 from open_nsfw_tf.backend import without_noise
 from open_nsfw_tf.engines.litert import SIGNATURE, convert, flatbuffer
-from open_nsfw_tf.export import ExportError, Job
+from open_nsfw_tf.errors import ExportError
+from open_nsfw_tf.export import Job
 from open_nsfw_tf.quantize import Quantized, ops, quantize
 
 # What int8 leaves alone, by the tensors' names and the operation: callers feed and get

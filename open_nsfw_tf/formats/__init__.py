@@ -6,21 +6,25 @@ with the names and shapes of `open_nsfw_tf.architecture.LAYERS` (kernels HWIO, d
 checks it against the network.
 """
 
+import hashlib
 import mmap
+import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.files import replacing as replacing
-from open_nsfw_tf.messages import one_line, shown
 
 
 class FormatModule(Protocol):
@@ -57,7 +61,16 @@ FORMATS = {  # a name goes to the first whose suffix fits: the longer ones stand
     "keras": Format("Keras archive", (".keras",)),
 }
 
+# Checksums of the published copies, which hold no surprises: git's name for the content
+# (SHA-1 of ``blob <size>\0`` and it), of the ONNX graph SHA-256.
+PUBLISHED = {
+    "npy": "fd83911bd7a2e5ab7f691485de90885827ad6431",
+    "caffemodel": "c4f31059fcc1433112eefd3d100e4410a704d6a7",
+    "onnx": "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+}
 
+CHUNK = 1 << 16  # bytes
+RECENT = 2_000_000_000  # nanoseconds; times of files are that coarse on FAT
 LONGEST = 1000  # characters of an error about what is in a file
 HEAD = 512  # bytes that `detect` looks at
 MAX_BYTES = 1 << 29  # of a file; the real ones have 24 MB
@@ -111,7 +124,7 @@ def detect(path: Path) -> str:
         WeightsError: it is empty, or no format that is known.
     """
     if path.suffix.lower() in (".json", ".pb"):
-        return "mmdnn"  # its reader says that these are graphs without weights
+        return "mmdnn"  # its reader says what these are, and that they are no weights
     with path.open("rb") as file, reading(path, "file"):
         head = file.read(HEAD)
         _refuse_impostor(head)
@@ -125,7 +138,7 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".npz":
             raise WeightsError(
-                f"{shown(path)}: this is an .npz archive; expected caffe-tensorflow's "
+                f"{sanitize(path)}: this is an .npz archive; expected caffe-tensorflow's "
                 ".npy, or another known format"
             )
         return "keras"
@@ -139,7 +152,7 @@ def detect(path: Path) -> str:
         if path.name.lower().endswith(known.suffixes):
             return name
     raise WeightsError(
-        f"{shown(path)}: no known weights format; known are "
+        f"{sanitize(path)}: no known weights format; known are "
         + ", ".join(f"{known.title}" for known in FORMATS.values())
     )
 
@@ -159,7 +172,7 @@ def _refuse_impostor(head: bytes) -> None:
             raise WeightsError(f"this is {what}, not weights")
     if len(head) > 8 and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         raise WeightsError(
-            f"this is text that begins {shown(head[:40].decode('latin-1'))!r}, not weights"
+            f"this is text that begins {sanitize(head[:40].decode('latin-1'))!r}, not weights"
         )
 
 
@@ -189,17 +202,51 @@ def check_size(path: Path) -> None:
         raise WeightsError(f"larger than {MAX_BYTES >> 20} MiB, not weights")
 
 
-def whole(path: Path) -> bytes:
-    """A weights file's bytes; for use under `reading`.
+def check_file(path: Path) -> None:
+    """Refuse a file that evidently holds no weights; for use under `reading`.
 
     Raises:
         OSError: the file cannot be read.
-        WeightsError: it is empty, too large, or evidently something else.
+        WeightsError: it is empty, too large, or something else.
     """
     check_size(path)
-    data = path.read_bytes()
-    _refuse_impostor(data[:HEAD])
-    return data
+    with path.open("rb") as file:
+        _refuse_impostor(file.read(HEAD))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file that passes `check_file`; for use under `reading`."""
+    check_file(path)
+    return path.read_bytes()
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, hexadecimal.
+
+    A start asks for it several times: it is remembered while the file looks unchanged,
+    unless the file is so new that another change may not show in its time.
+    """
+    status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < RECENT:
+        return _sha256.__wrapped__(path)
+    return _sha256(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, *_version: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """The name git gives to a file's content: SHA-1 of ``blob <size>\\0`` and it."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        # git's name for a file, not a safeguard of ours: SHA-1 is what upstream offers.
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -215,38 +262,38 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         yield
     except WeightsError as error:
         # Names in a file may be long, and hold newlines and worse.
-        raise WeightsError(f"{shown(path)}: {shown(error, LONGEST)}") from error
+        raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
-            f"{shown(path)}: cut or broken {title} ({one_line(error)})"
+            f"{sanitize(path)}: cut or broken {title} ({one_line(error)})"
         ) from error
 
 
-_remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 
 @contextmanager
-def remarks() -> Iterator[list[str]]:
-    """Collect what readers and writers say of what they had to change."""
-    said: list[str] = []
-    token = _remarks.set(said)
+def collect_notes() -> Iterator[list[str]]:
+    """Collect the notes of readers and writers about what they had to change."""
+    found: list[str] = []
+    token = _notes.set(found)
     try:
-        yield said
+        yield found
     finally:
-        _remarks.reset(token)
+        _notes.reset(token)
 
 
-def remark(text: str) -> None:
-    """Say something, once, to whoever collects `remarks`."""
-    said = _remarks.get()
-    if said is not None and text not in said:
-        said.append(text)
+def note(text: str) -> None:
+    """Add a note, once, to the list of whoever calls `collect_notes`."""
+    found = _notes.get()
+    if found is not None and text not in found:
+        found.append(text)
 
 
 def from_file(array: np.ndarray) -> np.ndarray:
-    """A file's array as float32; that it was of another dtype is a remark."""
+    """A file's array as float32, with a note where it was of another dtype."""
     if array.dtype.itemsize != np.dtype(np.float32).itemsize:
-        remark(f"{array.dtype.newbyteorder('=')} arrays were converted to float32")
+        note(f"{array.dtype.newbyteorder('=')} arrays were converted to float32")
     return float32(array)
 
 

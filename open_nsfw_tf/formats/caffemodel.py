@@ -1,15 +1,16 @@
-"""Caffe's binary caffemodel, of current layers and of the older V1.
+"""Caffe's binary caffemodel, of current layers and of the older V1, and its prototxt.
 
 The messages are a small part of Caffe's ``caffe.proto`` (BVLC), declared here at run
 time. Repeated messages and packed numbers are declared as ``bytes``, which is the same
-on the wire: numpy then takes the numbers without a Python object for each, and what a
-hostile file can claim memory for is bounded by the bytes it really has.
+on the wire: numpy then takes the numbers without a Python object for each.
 
 A caffemodel keeps a batch norm as two layers: ``bn_X`` (mean and variance, both still to
 be divided by a third blob, the scale factor) and ``scale_X`` (scale and offset).
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,32 +18,40 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import (
+    BLOCKS,
+    CHANNELS,
     CLASSES,
     CONVOLUTIONS,
     DENSE,
+    FEATURES,
+    INPUT_SIZE,
+    POOL_SIZE,
+    POOL_STRIDE,
+    STEM,
+    Convolution,
     Weights,
-    WeightsError,
     check_weights,
     classes_of,
+    identity_batch_norm,
 )
-from open_nsfw_tf.folding import identity_batch_norm
+from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.formats import (
     BROKEN,
+    PUBLISHED,
+    check_file,
     float32,
     from_file,
+    git_blob,
     reading,
     replacing,
-    whole,
-    wire,
+    sandbox,
 )
-from open_nsfw_tf.formats.prototxt import NETWORK, CaffeLayer, caffe_layers, prototxt
+from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
 
-__all__ = ["prototxt", "read", "write"]
-
+NETWORK = "ResNet_50_1by2_nsfw"
 MAX_LAYERS = 4096  # a ResNet-152 with everything apart has 700
-MAX_FIELDS = 256  # of one layer
 MAX_SHAPE = 64  # bytes; four sides need less than 20
-SHOWN = 4  # layers that do not fit, in one error
+MAX_COMPLAINTS = 4  # layers that do not fit, in one error
 
 Blobs = list[np.ndarray]
 
@@ -95,6 +104,128 @@ def _message(name: str) -> Any:
     return message_factory.GetMessageClass(found)
 
 
+# -- the network as Caffe sees it
+
+
+@dataclass(frozen=True)
+class CaffeLayer:
+    """One layer as the prototxt has it.
+
+    Attributes:
+        name: of the layer.
+        kind: Caffe's type.
+        bottoms: what goes in.
+        top: what comes out; the only bottom, where it works in place.
+        conv: the convolution that it is or follows; `STEM` for other kinds.
+        options: its parameters as the prototxt writes them.
+        classes: outputs of the last layer.
+    """
+
+    name: str
+    kind: str
+    bottoms: tuple[str, ...]
+    top: str
+    conv: Convolution = STEM
+    options: str = ""
+    classes: int = CLASSES
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of its blobs, in their order; empty where it has none."""
+        return _SHAPES[self.kind](self) if self.kind in _SHAPES else []
+
+
+def _kernel(conv: Convolution) -> tuple[int, ...]:
+    return (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
+
+
+_SHAPES: dict[str, Callable[[CaffeLayer], list[tuple[int, ...]]]] = {
+    "Convolution": lambda a: [_kernel(a.conv), (a.conv.outputs,)],
+    "BatchNorm": lambda a: [(a.conv.outputs,), (a.conv.outputs,), (1,)],
+    "Scale": lambda a: [(a.conv.outputs,)] * 2,
+    "InnerProduct": lambda a: [(a.classes, FEATURES), (a.classes,)],
+}
+
+
+def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
+    """Every layer in the order of Yahoo's deploy.prototxt, with so many outputs."""
+    sides = f"dim: 1 dim: {CHANNELS} dim: {INPUT_SIZE} dim: {INPUT_SIZE}"
+    options = f"input_param {{ shape {{ {sides} }} }}"
+    layers = [CaffeLayer("data", "Input", (), "data", options=options)]
+    layers += _convolution(STEM, "data") + [_relu("conv_1", STEM.place)]
+    options = f"pool: MAX kernel_size: {POOL_SIZE} stride: {POOL_STRIDE}"
+    at = "pool1"
+    layers.append(_pooling(at, "conv_1", options))
+    for stage in BLOCKS:
+        for block in stage:
+            shortcut = at
+            if block.projection:
+                layers += _convolution(block.projection, at)
+                shortcut = layers[-1].top
+            for conv in block.main:
+                layers += _convolution(conv, at)
+                at = layers[-1].top
+                if conv is not block.main[-1]:
+                    layers.append(_relu(at, conv.place))
+            total = f"eltwise_{block.place}"
+            layers.append(CaffeLayer(total, "Eltwise", (shortcut, at), total))
+            at = total
+            layers.append(_relu(at, block.place))
+    layers.append(_pooling("pool", at, "pool: AVE kernel_size: 7 stride: 1"))
+    last = CaffeLayer(
+        DENSE,
+        "InnerProduct",
+        ("pool",),
+        DENSE,
+        options=f"inner_product_param {{ num_output: {classes} }}",
+        classes=classes,
+    )
+    layers.append(last)
+    return [*layers, CaffeLayer("prob", "Softmax", (DENSE,), "prob")]
+
+
+def _convolution(conv: Convolution, bottom: str) -> list[CaffeLayer]:
+    """A convolution with its batch norm and scale, which work in place."""
+    top = f"conv_{conv.place}"
+    options = (
+        f"convolution_param {{ num_output: {conv.outputs} pad: {conv.padding} "
+        f"kernel_size: {conv.kernel} stride: {conv.stride} }}"
+    )
+    norm = "batch_norm_param { use_global_stats: true }"
+    scale = "scale_param { bias_term: true }"
+    return [
+        CaffeLayer(top, "Convolution", (bottom,), top, conv, options),
+        CaffeLayer(f"bn_{conv.place}", "BatchNorm", (top,), top, conv, norm),
+        CaffeLayer(f"scale_{conv.place}", "Scale", (top,), top, conv, scale),
+    ]
+
+
+def _relu(at: str, place: str) -> CaffeLayer:
+    return CaffeLayer(f"relu_{place}", "ReLU", (at,), at)
+
+
+def _pooling(name: str, bottom: str, options: str) -> CaffeLayer:
+    options = f"pooling_param {{ {options} }}"
+    return CaffeLayer(name, "Pooling", (bottom,), name, options=options)
+
+
+def prototxt(classes: int = CLASSES) -> str:
+    """The deploy.prototxt of our caffemodels, for whatever runs Caffe networks.
+
+    It has what Yahoo's has - input ``data`` (1, 3, 224, 224), BGR, 0..255 minus
+    (104, 117, 123); output ``prob``, SFW and NSFW, or other classes - without what only
+    training needs.
+    """
+    lines = [f'name: "{NETWORK}"']
+    for layer in caffe_layers(classes):
+        lines += ["layer {", f'  name: "{layer.name}"', f'  type: "{layer.kind}"']
+        lines += [f'  bottom: "{bottom}"' for bottom in layer.bottoms]
+        lines += [f'  top: "{layer.top}"']
+        lines += [f"  {layer.options}"] if layer.options else []
+        lines += ["}"]
+    return "\n".join(lines) + "\n"
+
+
 # -- reading
 
 
@@ -114,29 +245,31 @@ def read(path: Path) -> Weights:
         WeightsError: it is cut or broken, or of another network: the first layers that
             do not fit are named.
     """
-    from google.protobuf.message import DecodeError
+    with reading(path, "caffemodel", *BROKEN):
+        check_file(path)
+        if git_blob(path) == PUBLISHED["caffemodel"]:
+            return _weights_in(path)
+        return from_tensors(sandbox.run(tensors_in_file, path))
 
-    with reading(path, "caffemodel", *BROKEN, DecodeError):
-        # No second name for the file's bytes: they are dropped when they are parsed.
-        return _canonical(_layers(_parsed("Net", whole(path), MAX_LAYERS)))
+
+def tensors_in_file(path: Path) -> dict[str, np.ndarray]:
+    """The weights in a file as ``layer.field`` tensors; for a child process."""
+    return to_tensors(_weights_in(path))
 
 
-def _parsed(message: str, data: bytes, limit: int) -> Any:
-    """Parse a message of not too many fields: an empty one costs protobuf 60 bytes."""
-    for count, _ in enumerate(wire.fields(data, 0, len(data)), 1):
-        if count > limit:
-            raise WeightsError(
-                f"another network: more than {limit} parts in one {message}"
-            )
-    return _message(message).FromString(data)
+def _weights_in(path: Path) -> Weights:
+    # No name for the file's bytes: they are dropped when they are parsed.
+    return _canonical(_layers(_message("Net").FromString(path.read_bytes())))
 
 
 def _layers(net: Any) -> dict[str, Blobs]:
     """Every layer of the file that has blobs."""
+    if len(net.layer) + len(net.v1) > MAX_LAYERS:
+        raise WeightsError(f"another network: more than {MAX_LAYERS} layers")
     layers: dict[str, Blobs] = {}
     for kind, parts in (("Layer", net.layer), ("V1Layer", net.v1)):
         for part in parts:
-            layer = _parsed(kind, part, MAX_FIELDS)
+            layer = _message(kind).FromString(part)
             name = layer.name.decode("utf-8", "replace")[:80]
             blobs = [_array(blob, name) for blob in layer.blobs]
             if name in layers and blobs:
@@ -244,11 +377,11 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
         if name not in {layer.name for layer in network}
     ]
     if wrong or surplus:
-        shown = wrong[:SHOWN] + surplus[:SHOWN]
-        rest = len(wrong) + len(surplus) - len(shown)
+        listed = wrong[:MAX_COMPLAINTS] + surplus[:MAX_COMPLAINTS]
+        rest = len(wrong) + len(surplus) - len(listed)
         raise WeightsError(
             "another network, or not all of it; the first layers that do not fit: "
-            + "; ".join(shown)
+            + "; ".join(listed)
             + (f"; and {rest} more" if rest else "")
         )
     return fitted
@@ -281,14 +414,12 @@ def _text(shapes: list[tuple[int, ...]]) -> str:
 # -- writing
 
 
-def write(path: Path, weights: Weights, scale_factor: float = 1.0) -> None:
+def write(path: Path, weights: Weights) -> None:
     """Write a caffemodel that Caffe loads with Yahoo's prototxt, or with `prototxt`.
 
     Args:
         path: of the file.
         weights: the canonical dict, complete.
-        scale_factor: what every mean and variance is multiplied with and says so
-            beside; 1 keeps them to the bit.
 
     Raises:
         OSError: the file cannot be written.
@@ -298,21 +429,21 @@ def write(path: Path, weights: Weights, scale_factor: float = 1.0) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(_message("Net")(name=NETWORK.encode()).SerializeToString())
         for layer in caffe_layers(classes_of(weights)):
-            made = _encoded(layer, weights, np.float32(scale_factor))
+            made = _encoded(layer, weights)
             # One layer at a time: a message's pieces may be written one after another.
             net = _message("Net")(layer=[made])
             file.write(net.SerializeToString())
 
 
-def _encoded(layer: CaffeLayer, weights: Weights, factor: np.float32) -> bytes:
+def _encoded(layer: CaffeLayer, weights: Weights) -> bytes:
     conv, bn = f"conv_{layer.conv.place}", f"bn_{layer.conv.place}"
     blobs: Blobs = []
     if layer.kind == "Convolution":
         kernel = weights[conv]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
         blobs = [kernel, weights[conv]["biases"]]
     elif layer.kind == "BatchNorm":
-        statistics = (weights[bn]["mean"], weights[bn]["variance"])
-        blobs = [array * factor for array in statistics] + [factor.reshape(1)]
+        factor = np.ones(1, np.float32)  # which Caffe divides both by
+        blobs = [weights[bn]["mean"], weights[bn]["variance"], factor]
     elif layer.kind == "Scale":
         blobs = [weights[bn]["scale"], weights[bn]["offset"]]
     elif layer.kind == "InnerProduct":

@@ -15,17 +15,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from open_nsfw_tf.architecture import (
-    BLOCKS,
-    CONVOLUTIONS,
     DENSE,
     LAYERS,
-    STEM,
-    Convolution,
     Layer,
     Weights,
-    WeightsError,
+    convolution_groups,
+    weights_in_order,
 )
-from open_nsfw_tf.formats import BROKEN, hdf5, reading, replacing, whole
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.formats import (
+    BROKEN,
+    check_file,
+    from_file,
+    reading,
+    replacing,
+    sandbox,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -38,6 +43,9 @@ NORM = {
     "moving_mean": "mean",
     "moving_variance": "variance",
 }
+MAX_ARRAYS = 1 << 15  # and groups; a training checkpoint of ours has 3,000
+MAX_DEPTH = 16  # of groups in groups
+MAX_GROWTH = 4  # of all arrays over the file; compression hardly shrinks weights
 _CLASSES = {"conv2d": KERNEL, "batch_normalization": NORM, "dense": KERNEL}
 _NUMBERED = re.compile(r"(?:^|/)(\w+?)(?:_(\d+))?/vars/(\d+)$", re.ASCII)
 _OTHERS = ("optimizer", "top_level_model_weights")  # what training leaves beside them
@@ -56,26 +64,100 @@ def read(path: Path) -> Weights:
 
     Raises:
         OSError: the file cannot be read.
-        WeightsError: it is cut or broken, refers to other files, holds compressed
-            arrays, or is another network's: the first layer that does not fit is named.
+        WeightsError: it is cut or broken, refers to other files, or is another
+            network's: the first layer that does not fit is named.
     """
     with reading(path, "HDF5 file", *BROKEN):
-        return weights_of(whole(path))
+        check_file(path)
+        return layers_of(sandbox.run(arrays_in_file, path))
 
 
-def weights_of(data: bytes) -> Weights:
-    """What `read` finds in the bytes of a file.
+# -- the file, in a child process
+
+
+def arrays_in_file(path: Path) -> Arrays:
+    """Every float array of an HDF5 file, by its path in it; see `arrays_in`."""
+    return arrays_in(path.read_bytes())
+
+
+def arrays_in(data: bytes) -> Arrays:
+    """Every float array of an HDF5 file but those of `_OTHERS`.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        float32 arrays by their paths, such as ``layers/conv2d/vars/0``.
 
     Raises:
-        WeightsError: as `read`.
-        ValueError, KeyError, struct.error: it is cut or broken.
+        WeightsError: it refers to other files, or has arrays that are no floats or
+            larger than the file can hold.
+        OSError, RuntimeError, KeyError, ValueError: it is cut or broken.
     """
-    arrays = hdf5.arrays(data, skip=_OTHERS)
-    numbered = any(map(_NUMBERED.search, arrays))
-    return _by_number(arrays) if numbered else _by_name(arrays)
+    import h5py
+
+    found: Arrays = {}
+    room = MAX_GROWTH * len(data)
+    with h5py.File(h5py.h5f.open_file_image(data)) as file:
+        groups = [("", file)]
+        while groups:
+            parent, group = groups.pop()
+            for name in group:
+                path = f"{parent}/{name}".lstrip("/")
+                if path.startswith(_OTHERS):
+                    continue
+                item = _item(group, name, path)
+                if isinstance(item, h5py.Group):
+                    groups.append((path, item))
+                else:
+                    room -= _size(item, path)
+                    if room < 0:
+                        raise WeightsError(
+                            f"cut or broken: with {path:.80} of shape {item.shape} its "
+                            "arrays are larger than the file"
+                        )
+                    found[path] = from_file(item[()])
+                if len(found) + len(groups) > MAX_ARRAYS:
+                    raise WeightsError("refused: it has more arrays than any network")
+    return found
+
+
+def _item(group: "h5py.Group", name: str, path: str) -> "h5py.Group | h5py.Dataset":
+    """What a group has under a name, if that is in this file."""
+    import h5py
+
+    if path.count("/") > MAX_DEPTH:
+        raise WeightsError("refused: its groups are nested deeper than any network")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise WeightsError(f"refused: {path:.80} is a link to somewhere else")
+    item = group[name]
+    if not isinstance(item, h5py.Group | h5py.Dataset):
+        raise WeightsError(f"expected groups and arrays, {path:.80} is neither")
+    return item
+
+
+def _size(array: "h5py.Dataset", path: str) -> int:
+    """The bytes of an array of floats that lies in this file."""
+    if array.external:
+        raise WeightsError(f"refused: {path:.80} keeps its numbers in another file")
+    if array.is_virtual:
+        raise WeightsError(f"refused: {path:.80} is virtual, made of other arrays")
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8 or array.shape is None:
+        raise WeightsError(f"expected float arrays, {path:.80} has {array.dtype}")
+    return int(array.size) * int(array.dtype.itemsize)
 
 
 # -- arrays to layers
+
+
+def layers_of(arrays: Arrays) -> Weights:
+    """The network's layers, of arrays by their paths.
+
+    Raises:
+        WeightsError: they are another network's.
+    """
+    numbered = any(map(_NUMBERED.search, arrays))
+    return _by_number(arrays) if numbered else _by_name(arrays)
 
 
 def _by_name(arrays: Arrays) -> Weights:
@@ -117,58 +199,11 @@ def _by_number(arrays: Arrays) -> Weights:
                     f"expected {len(_CLASSES[kind])} arrays in {kind}_{number}, got "
                     f"{len(layer)}"
                 )
-    convs = [layers["conv2d"][number] for number in sorted(layers["conv2d"])]
-    norms = layers["batch_normalization"]
-    in_order = [norms[number] for number in sorted(norms)]
-    counts = (len(convs), len(in_order), len(layers["dense"]))
-    if counts != (len(CONVOLUTIONS), len(CONVOLUTIONS), 1):
-        raise WeightsError(
-            f"another network: expected {len(CONVOLUTIONS)} Conv2D, as many "
-            f"BatchNormalization and 1 Dense, got {counts[0]}, {counts[1]}, {counts[2]}"
-        )
-    weights = _placed(convs, in_order)
-    weights[DENSE] = next(iter(layers["dense"].values()))
-    return {name: weights[name] for name in LAYERS}
-
-
-def _placed(convs: list[Layer], norms: list[Layer]) -> Weights:
-    """Give the layers of each block their names, whose order differs between models.
-
-    Keras sorts a block's last convolution and its projection by the order of the sum's
-    inputs, and their batch norms alike. No two kernels of a block have one shape.
-    """
-    weights: Weights = {}
-    for convolutions in _groups():
-        for _ in convolutions:
-            kernel, norm = convs.pop(0), norms.pop(0)
-            place = _place(kernel.get("weights"), convolutions)
-            if f"conv_{place}" in weights:
-                raise WeightsError(f"another network: it has conv_{place} twice")
-            weights[f"conv_{place}"], weights[f"bn_{place}"] = kernel, norm
-    return weights
-
-
-def _groups() -> list[tuple[Convolution, ...]]:
-    """The convolutions of the stem and of each block."""
-    blocks = [block for stage in BLOCKS for block in stage]
-    return [(STEM,)] + [
-        block.main + ((block.projection,) if block.projection else ())
-        for block in blocks
-    ]
-
-
-def _place(kernel: np.ndarray | None, expected: tuple[Convolution, ...]) -> str:
-    shapes = {
-        (conv.kernel, conv.kernel, conv.inputs, conv.outputs): conv.place
-        for conv in expected
-    }
-    shape = None if kernel is None else kernel.shape
-    if shape not in shapes:
-        raise WeightsError(
-            f"another network: expected conv_{expected[0].place} and what is beside it "
-            f"with kernels of {', '.join(map(str, shapes))}, got {shape}"
-        )
-    return shapes[shape]
+    convs, norms = (
+        [layers[kind][number] for number in sorted(layers[kind])]
+        for kind in ("conv2d", "batch_normalization")
+    )
+    return weights_in_order(convs, norms, list(layers["dense"].values()))
 
 
 # -- writing
@@ -211,7 +246,7 @@ def layer_names(shortcut_first: bool = True) -> list[str]:
             input, as `open_nsfw_tf.model` does, or as the second.
     """
     names = []
-    for convolutions in _groups():
+    for convolutions in convolution_groups():
         *path, last = [conv.place for conv in convolutions]
         # Of one depth: the last of the main path and the projection.
         beside = [path.pop(), last] if len(convolutions) == 4 else [last]

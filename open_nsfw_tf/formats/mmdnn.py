@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import DENSE, Layer, Weights, WeightsError
+from open_nsfw_tf.architecture import DENSE, Layer, Weights
+from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats import npy, reading
 
 GRAPHS = (".json", ".pb")  # what MMdnn writes beside the .npy
+HEAD = 1 << 20  # bytes that are looked at
+INPUT = b"DataInput"  # the first operation of MMdnn's graphs, of no other's
 LAST = f"{DENSE}_1"
 _CONV = {"weights": "weights", "bias": "biases"}
 _NORM = {"mean": "mean", "var": "variance", "scale": "scale", "bias": "offset"}
@@ -35,16 +38,30 @@ def read(path: Path) -> Weights:
         WeightsError: as `open_nsfw_tf.formats.npy.read`; or it is MMdnn's graph.
     """
     if path.suffix.lower() in GRAPHS:
-        raise WeightsError(
-            f"{path}: expected MMdnn's .npy, got its graph, which has no weights: pass "
-            "the .npy that mmtoir wrote beside it"
-        )
+        raise WeightsError(f"{sanitize(path)}: {_graph(path)}")
     layers = npy.read_dict(path)
     with reading(path, "MMdnn file"):
         return {
             DENSE if name == LAST else name: _canonical(name, layer)
             for name, layer in layers.items()
         }
+
+
+def _graph(path: Path) -> str:
+    """What a graph that holds no weights we can read is, and what to pass instead."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if INPUT in head:
+        return (
+            "expected MMdnn's .npy, got its graph, which has no weights: pass the .npy "
+            "that mmtoir wrote beside it"
+        )
+    if path.suffix.lower() == ".pb" and head:
+        return (
+            "expected a file of weights, got a graph of TensorFlow's, of which none are "
+            "read: pass the weights that it was made from"
+        )
+    return f"expected a file of weights, got a {path.suffix} file, which holds none"
 
 
 def _canonical(name: str, layer: Layer) -> Layer:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Layer, Weights, WeightsError
-from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
+from open_nsfw_tf.architecture import Layer, Weights
+from open_nsfw_tf.errors import WeightsError, sanitize
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
-from open_nsfw_tf.messages import shown
 
 MAX_HEADER = 4096  # bytes; such a file's header has about 110
 MAGIC = b"\x93NUMPY"
@@ -46,7 +46,7 @@ def read_dict(path: Path) -> Weights:
         OSError, WeightsError: as `read`.
     """
     with reading(path, ".npy file", *BROKEN):
-        data = whole(path)
+        data = read_bytes(path)
         return _weights(unpickle(_pickle_of(data)), limit=2 * len(data))
 
 
@@ -95,7 +95,7 @@ def _weights(found: object, limit: int) -> Weights:
     weights: Weights = {}
     for name, layer in found.items():
         if not isinstance(layer, dict):
-            raise WeightsError(f"expected a dict of arrays in layer {shown(name)}")
+            raise WeightsError(f"expected a dict of arrays in layer {sanitize(name)}")
         weights[name] = fields = {}
         for field, array in layer.items():
             fields[field] = _float32(array, f"{name}.{field}")
@@ -108,7 +108,7 @@ def _weights(found: object, limit: int) -> Weights:
 def _float32(array: object, name: str) -> np.ndarray:
     if not isinstance(array, PickledArray):
         raise WeightsError(
-            f"expected an array in {shown(name)}, got {type(array).__name__}"
+            f"expected an array in {sanitize(name)}, got {type(array).__name__}"
         )
     return from_file(array.numpy())
 

@@ -22,9 +22,9 @@ from open_nsfw_tf.architecture import (
     Convolution,
     Weights,
     classes_of,
+    fold_batch_norm,
     lean_blocks,
 )
-from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.image import MEAN_BGR
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ METADATA = {  # for whoever finds the file without this project
 
 
 def metadata(classes: int, labels: Sequence[str] | None) -> dict[str, str]:
-    """What is said of a network of some classes; without their names of more than two."""
-    said = {name: text for name, text in METADATA.items() if name != "labels"}
+    """The metadata of a network; without labels where classes beyond two have no names."""
+    rest = {name: text for name, text in METADATA.items() if name != "labels"}
     if labels is None and classes == len(LABELS):
         labels = LABELS
-    return {"labels": ",".join(labels), **said} if labels else said
+    return {"labels": ",".join(labels), **rest} if labels else rest
 
 
 def graph(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import WeightsError
+from open_nsfw_tf.errors import WeightsError
 
 FLOATS = ("f2", "f4", "f8")
 MAX_SIDE = 1 << 29  # of an array; more bytes than any weights have

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights, WeightsError
-from open_nsfw_tf.formats import BROKEN, from_file, reading, replacing, whole
+from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
 MAX_HEADER = 1 << 20  # bytes; that of 107 layers has 20,000
@@ -25,27 +26,40 @@ def read(path: Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    weights: Weights = {}
     with reading(path, "safetensors file", *BROKEN, SafetensorError):
-        data = whole(path)
+        data = read_bytes(path)
         if int.from_bytes(data[:8], "little") > MAX_HEADER:
             raise WeightsError(f"its header has more than {MAX_HEADER >> 20} MiB")
-        for name, array in sorted(load(data).items()):  # as read, in any order
-            if array.dtype not in FLOATS:
-                raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
-            layer, _, field = name.rpartition(".")
-            weights.setdefault(layer, {})[field] = from_file(array)
+        return from_tensors(load(data))
+
+
+def from_tensors(tensors: dict[str, np.ndarray]) -> Weights:
+    """``layer.field`` tensors as layers.
+
+    Raises:
+        WeightsError: one is not of floats.
+    """
+    weights: Weights = {}
+    for name, array in sorted(tensors.items()):  # safetensors gives them in any order
+        if array.dtype not in FLOATS:
+            raise WeightsError(f"{name:.80} has dtype {array.dtype}, not a float's")
+        layer, _, field = name.rpartition(".")
+        weights.setdefault(layer, {})[field] = from_file(array)
     return weights
+
+
+def to_tensors(weights: Weights) -> dict[str, np.ndarray]:
+    """Layers as ``layer.field`` tensors, float32."""
+    return {
+        f"{layer}.{field}": np.ascontiguousarray(array, dtype=np.float32)
+        for layer, fields in weights.items()
+        for field, array in fields.items()
+    }
 
 
 def write(path: Path, weights: Weights) -> None:
     """Write the arrays as float32, with the layout in the file's metadata."""
     from safetensors.numpy import save
 
-    tensors = {
-        f"{layer}.{field}": np.ascontiguousarray(array, dtype=np.float32)
-        for layer, fields in weights.items()
-        for field, array in fields.items()
-    }
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"layout": LAYOUT}))
+        temporary.write_bytes(save(to_tensors(weights), metadata={"layout": LAYOUT}))

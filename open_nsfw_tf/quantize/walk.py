@@ -16,8 +16,8 @@ from open_nsfw_tf.architecture import (
     Block,
     Convolution,
     Weights,
+    fold_batch_norm,
 )
-from open_nsfw_tf.folding import fold_batch_norm
 from open_nsfw_tf.image import MEAN_BGR
 from open_nsfw_tf.quantize import Quantized, Range, Rounded
 from open_nsfw_tf.quantize.arithmetic import (

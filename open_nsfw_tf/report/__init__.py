@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import EvaluationReport
 from open_nsfw_tf.files import is_picture
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import shown
 from open_nsfw_tf.report.page import THUMBNAILS, html
 
 __all__ = ["THUMBNAILS", "check_outputs", "html", "write_json", "write_report"]
@@ -44,18 +44,18 @@ def check_outputs(
             taken.setdefault(real, "a picture")
         if real in taken:
             raise ValueError(
-                f"{shown(name)}: the {title} would overwrite {taken[real]}: "
+                f"{sanitize(name)}: the {title} would overwrite {taken[real]}: "
                 "give it another name"
             )
         if os.path.isdir(real):
             raise IsADirectoryError(
-                f"{shown(name)}: expected the name of a file for the {title}, got a "
+                f"{sanitize(name)}: expected the name of a file for the {title}, got a "
                 "folder"
             )
         if not os.path.isdir(os.path.dirname(real)):
             raise FileNotFoundError(
-                f"{shown(name)}: there is no folder for the {title}: create "
-                f"{shown(os.path.dirname(name))} first"
+                f"{sanitize(name)}: there is no folder for the {title}: create "
+                f"{sanitize(os.path.dirname(name))} first"
             )
         taken[real] = f"the {title}"
 

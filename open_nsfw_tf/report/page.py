@@ -10,10 +10,10 @@ from io import BytesIO
 from typing import Any
 
 from open_nsfw_tf import __version__
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.evaluate import Evaluation, EvaluationReport, OperatingPoint
 from open_nsfw_tf.evaluate.join import PROBLEMS
-from open_nsfw_tf.image import ImageError, load_rgb
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.image import load_rgb
 from open_nsfw_tf.report import plots
 from open_nsfw_tf.report.text import FIGURES, RATES
 
@@ -76,7 +76,7 @@ def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
         percent=percent,
         thousands=lambda number: f"{number:,}",
         wanted_points=lambda one: list(_wanted_points(one)),
-        words=shown,
+        words=sanitize,
     )
     folder = files(__package__)
     missed, wrong = report.mistakes()
@@ -150,7 +150,7 @@ def thumbnail(path: str, root: str) -> dict[str, Any]:
     try:
         picture = load_rgb(found, MAX_PIXELS)
     except ImageError as error:
-        return {"error": str(error).removeprefix(f"{shown(found)}: ")}
+        return {"error": str(error).removeprefix(f"{sanitize(found)}: ")}
     picture.thumbnail((SIDE, SIDE))
     file = BytesIO()
     picture.save(file, format="JPEG", quality=QUALITY)
@@ -168,7 +168,7 @@ def _curves(report: EvaluationReport) -> Iterator[tuple[str, str]]:
         if both or title == "Calibration":
             yield title, draw(evaluations)
     for index, one in enumerate(evaluations):
-        title = f"Scores by class: {shown(one.name, 60)}"
+        title = f"Scores by class: {sanitize(one.name, 60)}"
         yield title, plots.histogram(one, f"histogram{index}")
 
 

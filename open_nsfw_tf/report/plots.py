@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.backbones.facts import Fact
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.thresholds import thinned
-from open_nsfw_tf.messages import shown
 
 # Stand-in colours and the CSS variables that they become.
 COLOURS = {
@@ -258,7 +258,7 @@ def _for_page(svg: str, prefix: str, title: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]+)"', svg)
     box = view[1] if view else "0 0 1 1"
-    label = escape(shown(title))
+    label = escape(sanitize(title))
     svg = re.sub(
         r"<svg[^>]*>",
         lambda _: f'<svg viewBox="{box}" role="img" aria-label="{label}">',
@@ -302,7 +302,7 @@ def _curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cut(name: str) -> str:
-    name = shown(name)
+    name = sanitize(name)
     return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
 
 
@@ -366,7 +366,7 @@ def _point(axes: Any, fact: Fact) -> None:
     x, y = fact.madds / GIGA, 100 * (fact.top1 or 0)
     axes.plot([x], [y], marker=marker, linestyle="none", color=colour)
     axes.annotate(
-        shown(fact.name, 40),
+        sanitize(fact.name, 40),
         (x, y),
         xytext=(6, 3 if fact.built else -9),
         textcoords="offset points",
@@ -380,7 +380,7 @@ def _tick(axes: Any, fact: Fact, left: bool) -> None:
     x = fact.madds / GIGA
     axes.axvline(x, ymax=0.04, color=FAINT, linewidth=1.4)
     axes.annotate(
-        shown(fact.name, 40),
+        sanitize(fact.name, 40),
         (x, axes.get_ylim()[0]),
         xytext=(-4 if left else 4, 4),
         textcoords="offset points",

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation, EvaluationReport
-from open_nsfw_tf.messages import shown
 
 FIGURES = {
     "roc_auc": "ROC AUC",
@@ -27,7 +27,7 @@ def lines(report: EvaluationReport) -> Iterator[str]:
     """The summary: data, figures, threshold, band, comparison, problems."""
     first = report.evaluations[0]
     yield (
-        f"{first.rows:,} pictures: {first.positives:,} {shown(first.positive)}, "
+        f"{first.rows:,} pictures: {first.positives:,} {sanitize(first.positive)}, "
         f"{first.negatives:,} not"
     )
     for problem in report.joined.problems:
@@ -35,11 +35,11 @@ def lines(report: EvaluationReport) -> Iterator[str]:
     for one in report.evaluations:
         yield ""
         if len(report.evaluations) > 1:
-            yield shown(one.name)
+            yield sanitize(one.name)
         yield from _figures(one)
     for comparison in report.comparisons:
         yield ""
-        yield f"{shown(comparison.second)} against {shown(comparison.first)}"
+        yield f"{sanitize(comparison.second)} against {sanitize(comparison.first)}"
         for name, difference in comparison.differences.items():
             ends = comparison.intervals.get(name)
             among = f" ({ends[0]:+.4f} to {ends[1]:+.4f})" if ends else ""

@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import Stamp
-from open_nsfw_tf.messages import one_line, shown
 
 STAMP = ("size", "mtime_ns")  # bytes; nanoseconds since 1970
 NOT_SCORES = ("path", "error", "label", "sha256", "frame", "seconds", *STAMP)
@@ -89,7 +89,7 @@ def suffix_of(path: str | os.PathLike[str], known: Iterable[str] = SUFFIXES) -> 
     suffix = Path(os.fsdecode(path)).suffix.lower()
     if suffix not in known:
         raise ValueError(
-            f"{shown(os.fsdecode(path))}: expected a table of scores as "
+            f"{sanitize(os.fsdecode(path))}: expected a table of scores as "
             f"{', '.join(known)}"
         )
     return suffix
@@ -122,7 +122,7 @@ def read_table(path: str | os.PathLike[str], any_number: bool = False) -> Table:
     try:
         return _collect(module.chunks(Path(name)), any_number)
     except ValueError as error:
-        raise ValueError(f"{shown(name)}: {one_line(error)}") from error
+        raise ValueError(f"{sanitize(name)}: {one_line(error)}") from error
 
 
 def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
@@ -188,7 +188,7 @@ def score_columns(columns: Iterable[str]) -> list[str]:
         ValueError: there are none, none is called path, or there are too many.
     """
     names = list(columns)
-    found = ", ".join(shown(name, 40) for name in names[:8]) or "none"
+    found = ", ".join(sanitize(name, 40) for name in names[:8]) or "none"
     if len(names) > MAX_COLUMNS:
         raise ValueError(f"{len(names)} columns; a table of scores has few")
     if "path" not in names:
@@ -214,7 +214,7 @@ def _scores(name: str, values: Any, start: int, any_number: bool) -> np.ndarray:
     bad = odd[0] if odd else _no_number(values, any_number)
     raise ValueError(
         f"row {start + int(bad) + 1}: expected a score of 0 to 1 in the column "
-        f"{shown(name, 40)}, got {shown(values[bad], 40)!r}"
+        f"{sanitize(name, 40)}, got {sanitize(values[bad], 40)!r}"
     )
 
 
@@ -259,7 +259,7 @@ def _texts(
     )
     raise ValueError(
         f"row {start + bad + 1}: expected in the column {name} a text of at most "
-        f"{LONGEST_FIELD} characters, got {shown(values[bad], 40)!r}"
+        f"{LONGEST_FIELD} characters, got {sanitize(values[bad], 40)!r}"
     )
 
 
@@ -281,8 +281,8 @@ def rank(
     """
     if column not in table.columns:
         raise ValueError(
-            f"no column {shown(column, 40)!r} of scores; there are "
-            f"{shown(', '.join(table.columns))}"
+            f"no column {sanitize(column, 40)!r} of scores; there are "
+            f"{sanitize(', '.join(table.columns))}"
         )
     if top is not None and top < 1:
         raise ValueError(f"expected a top of at least 1, got {top}")

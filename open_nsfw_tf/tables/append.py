@@ -8,7 +8,6 @@ A picture that is scored again gets a new row at the end; when the table is fini
 the older ones are taken out.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import lock, replacing
 from open_nsfw_tf.tables import (
     STAMP,
     WRITTEN,
@@ -34,6 +33,9 @@ from open_nsfw_tf.tables.text import Row, lines, parse_object, parse_record, rec
 
 Mode = Literal["new", "resume", "overwrite"]
 PARTIAL = ".partial"  # what the name of a Parquet table's rows ends with
+# Not waiting for the other end of a pipe; and bytes as they are, on Windows.
+FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+LOCK = ".lock"  # what the name of the lock file beside a table ends with
 
 
 class TableWriter:
@@ -78,11 +80,18 @@ class TableWriter:
             parquet.check_installed()
             self._file_path = self.path.with_name(self.path.name + PARTIAL)
         self._raw = False  # whether a path is no UTF-8
-        self._file = self._open(mode)
+        # Locked before it is opened: the other run may remove it when it ends.
+        folder, name = os.path.split(os.path.realpath(self.path))
+        self._free = lock(os.path.join(folder, f".{name}{LOCK}"), self.path)
+        try:
+            self._file = self._open(mode)
+        except BaseException:
+            self._free()
+            raise
         try:
             self._end = self._start(mode)
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -94,7 +103,11 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()  # which frees the lock
+        self._close()
+
+    def _close(self) -> None:
+        self._file.close()
+        self._free()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows: after it returns, no kill can lose them.
@@ -131,20 +144,19 @@ class TableWriter:
             )
         except OSError as error:
             raise self._explained(error) from error
+        self._file.close()  # as Windows removes no open file
         self._file_path.unlink()
 
     def _open(self, mode: Mode) -> IO[bytes]:
-        """The locked file that rows are appended to."""
+        """The file that rows are appended to."""
         if mode == "new":
             self._refuse(self.path.exists() or self._file_path.exists())
-        handle = os.open(self._file_path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        handle = os.open(self._file_path, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
         file = os.fdopen(handle, "r+b", buffering=0)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ValueError(f"{shown(self.path)}: expected a regular file")
-            self._lock(file)
-            if mode == "new":  # another run may have begun, and ended, meanwhile
-                self._refuse(self._target is not None and self._target.exists())
+                raise ValueError(f"{sanitize(self.path)}: expected a regular file")
+            if mode == "new":  # another run may have begun meanwhile
                 self._refuse(os.fstat(handle).st_size > 0)
         except BaseException:
             file.close()
@@ -154,24 +166,9 @@ class TableWriter:
     def _refuse(self, exists: bool) -> None:
         if exists:
             raise FileExistsError(
-                f"{shown(self.path)} exists, or a run that was not finished: go on with "
+                f"{sanitize(self.path)} exists, or a run that was not finished: go on with "
                 "it with --resume, or begin anew with --overwrite"
             )
-
-    def _lock(self, file: IO[bytes]) -> None:
-        busy = ValueError(
-            f"{shown(self.path)}: another run is writing to it; wait for its end"
-        )
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise busy from error
-        # Between the opening and the lock, the other run may have ended and removed it.
-        if not (
-            self._file_path.exists()
-            and os.path.samestat(os.fstat(file.fileno()), self._file_path.stat())
-        ):
-            raise busy
 
     def _start(self, mode: Mode) -> int:
         """Read what is there, cut a torn end off; where the next row goes."""
@@ -186,7 +183,7 @@ class TableWriter:
                 with self._file_path.open("rb") as file:
                     end = self._read_csv(file) if self._csv else self._read_json(file)
             except ValueError as error:
-                raise ValueError(f"{shown(self.path)}: {one_line(error)}") from error
+                raise ValueError(f"{sanitize(self.path)}: {one_line(error)}") from error
         self._file.truncate(end)
         if self._old:
             end = self._add_columns()
@@ -210,7 +207,7 @@ class TableWriter:
         elif first.rstrip(b"\r\n") != header.rstrip(b"\n"):
             raise ValueError(
                 f"expected the columns {', '.join(self.columns)}, got "
-                f"{shown(first.decode('utf-8', 'replace').strip(), 80)}"
+                f"{sanitize(first.decode('utf-8', 'replace').strip(), 80)}"
             )
         end = len(first)
         for number, record in enumerate(found, 1):
@@ -244,7 +241,7 @@ class TableWriter:
             if not whole or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
-                    f"{shown(', '.join(row), 80)}"
+                    f"{sanitize(', '.join(row), 80)}"
                 )
             self._note(row["path"], *(row.get(name) for name in STAMP))
             end += len(line)
@@ -308,7 +305,7 @@ class TableWriter:
     def _explained(self, error: OSError) -> OSError:
         reason = error.strerror or one_line(error)
         return OSError(
-            f"{shown(self.path)}: {reason}; the rows before are whole: make room, then "
+            f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, then "
             "go on with --resume"
         )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import Table
 
 NAMED = 3  # pictures that an error names
@@ -53,8 +53,8 @@ def compare(
     names = [name for name in first.columns if name in second.columns]
     if not names:
         raise ValueError(
-            f"the tables share no column of scores: {shown(', '.join(first.columns))} "
-            f"and {shown(', '.join(second.columns))}"
+            f"the tables share no column of scores: {sanitize(', '.join(first.columns))} "
+            f"and {sanitize(', '.join(second.columns))}"
         )
     here, there = _rows(first, "first"), _rows(second, "second")
     if not common:
@@ -78,7 +78,7 @@ def _rows(table: Table, which: str) -> dict[str, int]:
     rows = {path: index for index, path in enumerate(table.paths)}
     if len(rows) < len(table):
         twice = next(p for i, p in enumerate(table.paths) if rows[p] != i)
-        raise ValueError(f"the {which} table has {shown(twice)} more than once")
+        raise ValueError(f"the {which} table has {sanitize(twice)} more than once")
     return rows
 
 
@@ -103,7 +103,7 @@ def _check_same(
 
 
 def _named(paths: list[str]) -> str:
-    return ", ".join(shown(path, 80) for path in paths[:NAMED])
+    return ", ".join(sanitize(path, 80) for path in paths[:NAMED])
 
 
 def _difference(
@@ -117,7 +117,7 @@ def _difference(
     scored = ~(np.isnan(one) | np.isnan(other))
     rows, one, other = rows[scored], one[scored], other[scored]
     if not len(rows):
-        raise ValueError(f"no picture has a score {shown(name, 40)} in both tables")
+        raise ValueError(f"no picture has a score {sanitize(name, 40)} in both tables")
     delta = np.abs(one - other)
     order = np.argsort(-delta, kind="stable")[:top]
     varied = one.std() > 0 and other.std() > 0

@@ -13,8 +13,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import CHUNK, STAMP, Chunk, digest, score_columns
 from open_nsfw_tf.tables.text import Row, lines, parse_object
 
@@ -87,7 +87,7 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         if names not in (list(columns), without_stamp(columns)):
             raise ValueError(
                 f"expected the columns {', '.join(columns)}, got "
-                f"{shown(', '.join(names), 80)}"
+                f"{sanitize(', '.join(names), 80)}"
             )
         asked = [name for name in ("path", *STAMP) if name in names]
         for batch in table.iter_batches(CHUNK, columns=asked):
@@ -242,7 +242,7 @@ def _columns(schema: Any, types: Any) -> list[str]:
     """The columns that a table keeps, their types checked."""
     names = list(schema.names)
     if len(set(names)) != len(names):
-        raise ValueError(f"two columns have one name: {shown(', '.join(names))}")
+        raise ValueError(f"two columns have one name: {sanitize(', '.join(names))}")
     scored = score_columns(names)
     for name in names:
         kind = schema.field(name).type
@@ -250,7 +250,7 @@ def _columns(schema: Any, types: Any) -> list[str]:
             kind = kind.value_type
         if name in scored and not (types.is_floating(kind) or types.is_integer(kind)):
             raise ValueError(
-                f"expected scores in the column {shown(name, 40)}, got {kind}"
+                f"expected scores in the column {sanitize(name, 40)}, got {kind}"
             )
     return [name for name in names if name in scored or name in READ]
 

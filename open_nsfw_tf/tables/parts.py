@@ -5,17 +5,18 @@ that have a later one: a run that was killed at any moment has left whole parts,
 temporary files that nobody reads.
 """
 
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import lock
 from open_nsfw_tf.tables import Chunk, digest, pack_stamp, parquet, read_stamp
-from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.tables.append import LOCK, Mode
 from open_nsfw_tf.tables.text import Row
 
 NAME = "part-{:06}.parquet"
@@ -55,14 +56,16 @@ class PartsWriter:
         self.done: dict[bytes, bytes] = {}
         self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
         if self.folder.suffix in (".csv", ".jsonl") or self.folder.is_file():
-            raise ValueError(f"{shown(self.folder)}: expected a folder for the parts")
+            raise ValueError(
+                f"{sanitize(self.folder)}: expected a folder for the parts"
+            )
+        self._made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self.folder, os.O_RDONLY)
+        self._free = lock(self.folder / LOCK, self.folder)
         try:
-            self._lock()
             self._next = self._start(mode)
         except BaseException:
-            os.close(self._handle)
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -74,7 +77,14 @@ class PartsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._handle)  # which frees the lock
+        self._close()
+
+    def _close(self) -> None:
+        """Free the lock; a folder that was made for nothing goes."""
+        self._free()
+        with suppress(OSError):  # it has parts, or others use it
+            for folder in self._made:
+                folder.rmdir()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add a part: after it returns, no kill can lose its rows.
@@ -104,20 +114,12 @@ class PartsWriter:
             self._stale[key] += 1
         self.done[key] = pack_stamp(read_stamp(*stamp))
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{shown(self.folder)}: another run is writing to it; wait for its end"
-            ) from error
-
     def _start(self, mode: Mode) -> int:
         """Read what is there, or remove it; the number of the next part."""
         parts = files(self.folder)
         if parts and mode == "new":
             raise FileExistsError(
-                f"{shown(self.folder)} has a table in it: go on with it with --resume, "
+                f"{sanitize(self.folder)} has a table in it: go on with it with --resume, "
                 "or begin anew with --overwrite"
             )
         for torn in self.folder.glob(TORN):
@@ -131,7 +133,7 @@ class PartsWriter:
                     for row in parquet.known_rows(part, self.columns):
                         self._note(*row)
                 except ValueError as error:
-                    raise ValueError(f"{shown(part)}: {one_line(error)}") from error
+                    raise ValueError(f"{sanitize(part)}: {one_line(error)}") from error
         names = [part.stem.removeprefix("part-") for part in files(self.folder)]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
@@ -159,7 +161,7 @@ def chunks(folder: Path) -> Iterator[Chunk]:
             names = names or set(chunk)
             if set(chunk) != names:
                 raise ValueError(
-                    f"{shown(part.name)}: expected the columns of the other parts, "
-                    f"{', '.join(sorted(names))}, got {shown(', '.join(chunk), 80)}"
+                    f"{sanitize(part.name)}: expected the columns of the other parts, "
+                    f"{', '.join(sorted(names))}, got {sanitize(', '.join(chunk), 80)}"
                 )
             yield chunk

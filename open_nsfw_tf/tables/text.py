@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import as_utf8, encoding_of
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables import CHUNK, LONGEST_ROW, Chunk
 
 Row = dict[str, Any]
@@ -109,7 +109,7 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
         raise ValueError(f"header: {_csv_reason(error)}") from error
     names = [ORIGINAL.get(name, name) for name in names]
     if len(set(names)) != len(names):
-        raise ValueError(f"two columns have one name: {shown(', '.join(names))}")
+        raise ValueError(f"two columns have one name: {sanitize(', '.join(names))}")
     return names
 
 
@@ -144,7 +144,7 @@ def _json(file: IO[bytes]) -> Iterator[Chunk]:
             if row.keys() != first.keys():
                 raise ValueError(
                     f"row {count + index + 1}: expected the columns "
-                    f"{shown(', '.join(first))}, got {shown(', '.join(row))}"
+                    f"{sanitize(', '.join(first))}, got {sanitize(', '.join(row))}"
                 )
         yield {name: [row[name] for row in some] for name in first}
         count += len(some)
@@ -172,7 +172,7 @@ def parse_object(line: bytes) -> Row:
         raise ValueError("JSON that is nested too deeply") from error
     if isinstance(row, dict):
         return row
-    raise ValueError(f"expected a JSON object, got {shown(row, 40)}")
+    raise ValueError(f"expected a JSON object, got {sanitize(row, 40)}")
 
 
 def parse_record(record: bytes) -> list[str]:

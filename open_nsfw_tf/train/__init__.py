@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.data import Data, read_data

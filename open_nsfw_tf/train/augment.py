@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.preprocessing import Preprocessing
+from open_nsfw_tf.image import Preprocessing
 
 if TYPE_CHECKING:
     import tensorflow as tf

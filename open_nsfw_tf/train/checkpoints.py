@@ -14,15 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.formats import BROKEN, replacing
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.train.schedule import Row
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on."""
 
 
 @dataclass
@@ -72,7 +68,7 @@ def write(folder: Path, model: Any, optimizer: dict[str, Any], state: State) -> 
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise OSError(
-            f"{shown(path)}: {reason}; the checkpoint before is whole: make room, then "
+            f"{sanitize(path)}: {reason}; the checkpoint before is whole: make room, then "
             "go on with --resume"
         ) from error
 
@@ -105,7 +101,7 @@ def restore(folder: Path, model: Any, optimizer: dict[str, Any]) -> None:
         if array is None or array.shape != tuple(variable.shape):
             found = "nothing" if array is None else array.shape
             raise TrainingError(
-                f"{shown(folder / CHECKPOINT)}: expected {name} of shape "
+                f"{sanitize(folder / CHECKPOINT)}: expected {name} of shape "
                 f"{tuple(variable.shape)}, got {found}: this checkpoint is another "
                 "network's; begin anew with --overwrite"
             )
@@ -131,6 +127,6 @@ def _read(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
             return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (*BROKEN, OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{shown(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
+            f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
             "anew with --overwrite"
         ) from error

@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.parallel import in_order
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError, check_max_pixels, load_rgb
 from open_nsfw_tf.train.sides import Side, find_classes, find_sides, read_side
 
 
@@ -159,7 +159,7 @@ def _drop_broken(
             side.classes[name] = [path for path in part if path not in broken]
             if not side.classes[name]:
                 raise ValueError(
-                    f"{shown(os.path.join(side.folder, name))}: none of its {len(part)} "
+                    f"{sanitize(os.path.join(side.folder, name))}: none of its {len(part)} "
                     f"pictures can be read, the first is {broken[part[0]]}"
                 )
     return tuple(sorted(broken.items()))
@@ -188,7 +188,7 @@ def _divided(
     for label, count in sorted(Counter(split.labels.tolist()).items()) if share else ():
         if count < 2:
             raise ValueError(
-                f"class {shown(classes[label])!r} has {count} picture: expected 2 or "
+                f"class {sanitize(classes[label])!r} has {count} picture: expected 2 or "
                 "more to split some off for validation; add some, or fill val/"
             )
         members = np.flatnonzero(split.labels == label).tolist()

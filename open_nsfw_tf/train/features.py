@@ -15,8 +15,7 @@ import numpy as np
 
 from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.picture import MAX_PIXELS
-from open_nsfw_tf.preprocessing import Preprocessing
+from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.data import Split
 from open_nsfw_tf.train.inputs import Inputs
 from open_nsfw_tf.train.pixels import files_digest

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from open_nsfw_tf.errors import TrainingError
 from open_nsfw_tf.train import checkpoints, schedule
-from open_nsfw_tf.train.checkpoints import State, TrainingError
+from open_nsfw_tf.train.checkpoints import State
 from open_nsfw_tf.train.learner import Learner, Sums, set_trainable
 from open_nsfw_tf.train.recipes import Recipe
 from open_nsfw_tf.train.schedule import Row

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.picture import MAX_PIXELS, ImageError
-from open_nsfw_tf.preprocessing import Preprocessing
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.augment import Augmentation, augment
 from open_nsfw_tf.train.data import Split
 from open_nsfw_tf.train.pixels import AUTO, Cache, Pixels
@@ -245,7 +244,7 @@ def _check(
         raise ValueError(f"expected a batch of at least 1 picture, got {batch_size}")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(
-            f"expected a worker's number below that of workers, got {shown(shard)}"
+            f"expected a worker's number below that of workers, got {sanitize(shard)}"
         )
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")

@@ -9,8 +9,7 @@ import numpy as np
 
 from open_nsfw_tf.backbones import POOL
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.train.checkpoints import TrainingError
+from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.train.optimizer import Momentum
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
 from open_nsfw_tf.trained import HeadLayer
@@ -45,7 +44,7 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
     body = names.index(POOL)
     if first not in (ALL, HEAD) and first not in names[:body]:
         raise ValueError(
-            f"the network has no layer {shown(first)!r} to train from: expected {ALL}, "
+            f"the network has no layer {sanitize(first)!r} to train from: expected {ALL}, "
             f"{HEAD} or one of its layers, such as {names[1]}"
         )
     start = {ALL: 0, HEAD: body}.get(first, names.index(first) if first in names else 0)

@@ -14,9 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
-from open_nsfw_tf.image import pixels
-from open_nsfw_tf.picture import MAX_PIXELS, Picture, check_max_pixels, load_rgb
-from open_nsfw_tf.preprocessing import Preprocessing
+from open_nsfw_tf.image import (
+    MAX_PIXELS,
+    Picture,
+    Preprocessing,
+    check_max_pixels,
+    load_rgb,
+    pixels,
+)
 from open_nsfw_tf.train.data import Split
 
 AUTO, MEMORY = "auto", "memory"
@@ -32,13 +37,13 @@ def resized(
     """A picture up to the crop: decoded, resized, and through JPEG where that is asked.
 
     Args:
-        picture: as for `open_nsfw_tf.picture.load_rgb`.
+        picture: as for `open_nsfw_tf.image.load_rgb`.
         preprocessing: whose `resize` and `jpeg` are taken.
         max_pixels: as for `load_rgb`.
 
     Returns:
         uint8 (resize, resize, 3), RGB, 0..255; with Yahoo's preprocessing those of
-        `open_nsfw_tf.image.yahoo_pixels` before its crop, bit for bit.
+        `open_nsfw_tf.image.pixels` before its crop, bit for bit.
 
     Raises:
         ImageError: the picture cannot be read.

@@ -8,8 +8,8 @@ from typing import Any
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.backbones import BACKBONES
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.preprocessing import Preprocessing
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import Preprocessing
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage
 from open_nsfw_tf.train.settings import changed
@@ -97,7 +97,7 @@ def make_plan(
     if chosen is None:
         if name not in RECIPES:
             raise ValueError(
-                f"no recipe is called {shown(name, 80)}: choose of {', '.join(RECIPES)}"
+                f"no recipe is called {sanitize(name, 80)}: choose of {', '.join(RECIPES)}"
             )
         chosen = RECIPES[name]
     for key, value in (settings or {}).items():
@@ -111,7 +111,7 @@ def make_plan(
     of = backbone or chosen.backbone
     if of not in BACKBONES:
         raise ValueError(
-            f"no backbone is called {shown(of, 80)}: choose of {', '.join(BACKBONES)}"
+            f"no backbone is called {sanitize(of, 80)}: choose of {', '.join(BACKBONES)}"
         )
     if precision not in PRECISIONS:
         raise ValueError(

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation
 from open_nsfw_tf.trained import HeadLayer
 
@@ -42,7 +42,7 @@ class Schedule:
         if self.kind not in SCHEDULES:
             raise ValueError(
                 f"expected a schedule of {', '.join(SCHEDULES)}, got "
-                f"{shown(self.kind, 40)}"
+                f"{sanitize(self.kind, 40)}"
             )
         if not (0 < self.factor <= 1 and self.every > 0 and self.patience >= 1):
             raise ValueError(
@@ -139,7 +139,7 @@ class Recipe:
         if self.init not in INITS or not self.stages:
             raise ValueError(
                 f"expected an init of {', '.join(INITS)} and one stage or more, got "
-                f"{shown(self.init, 40)} and {len(self.stages)}"
+                f"{sanitize(self.init, 40)} and {len(self.stages)}"
             )
 
     def settings(self) -> dict[str, Any]:

@@ -7,18 +7,18 @@
 """
 
 import csv
-import fcntl
 import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import lock
 from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.messages import one_line, shown
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.checkpoints import CHECKPOINT
 from open_nsfw_tf.train.schedule import Row
@@ -59,33 +59,34 @@ def held(folder: Path, mode: Mode) -> Iterator[None]:
         ValueError: another run writes to it now.
         OSError: it cannot be written to.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise type(error)(
-            f"{shown(folder)}: expected a folder for a run, got a file or what lies "
+            f"{sanitize(folder)}: expected a folder for a run, got a file or what lies "
             "below one: name another"
         ) from error
     names = {name for name in os.listdir(folder) if not name.startswith(".")}
     if CONFIG not in names and names - {*FILES, KEPT}:
         raise FileExistsError(
-            f"{shown(folder)}: expected a folder for a run, it has other files: name one "
+            f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
             "that is empty or not there yet"
         )
-    with open(folder / LOCK, "ab") as lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{shown(folder)}: another run is writing to it; wait for its end"
-            ) from error
+    free = lock(folder / LOCK, folder)
+    try:
         if mode == "new" and (folder / CONFIG).exists():
             raise FileExistsError(
-                f"{shown(folder)} has a run in it: go on with it with --resume, or begin "
+                f"{sanitize(folder)} has a run in it: go on with it with --resume, or begin "
                 "anew with --overwrite"
             )
         _sweep(folder)
         yield
+    finally:
+        free()
+        with suppress(OSError):  # it is in use; else nothing came of it
+            for path in made:
+                path.rmdir()
 
 
 def check_apart(folder: Path, data: str) -> None:
@@ -104,8 +105,8 @@ def check_apart(folder: Path, data: str) -> None:
     for side in find_sides(data).values():
         if place.startswith(os.path.join(os.path.realpath(side), "")):
             raise ValueError(
-                f"{shown(folder)}: expected a folder for a run outside of the pictures "
-                f"in {shown(side)}, where it would be read as a class: name another"
+                f"{sanitize(folder)}: expected a folder for a run outside of the pictures "
+                f"in {sanitize(side)}, where it would be read as a class: name another"
             )
 
 
@@ -147,7 +148,7 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     differences = list(_differences(_read(folder / CONFIG), config))
     if differences:
         raise ValueError(
-            f"{shown(folder)}: this run was begun with {'; '.join(differences[:3])}: "
+            f"{sanitize(folder)}: this run was begun with {'; '.join(differences[:3])}: "
             "give the same options to go on with it, or name another folder"
         )
 
@@ -170,7 +171,7 @@ def _read(path: Path) -> Any:
             return json.loads(file.read(LONGEST))
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{shown(path)}: expected what `open-nsfw train` wrote ({one_line(error)}): "
+            f"{sanitize(path)}: expected what `open-nsfw train` wrote ({one_line(error)}): "
             "begin anew with --overwrite"
         ) from error
 
@@ -188,7 +189,7 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(one, other, f"{name}.{index}")
     else:
         name = name.removeprefix("settings.")
-        yield f"{name} {shown(before, 60)}, this asks for {shown(now, 60)}"
+        yield f"{name} {sanitize(before, 60)}, this asks for {sanitize(now, 60)}"
 
 
 def _has_dicts(value: Any) -> bool:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from open_nsfw_tf.backbones import body_of, build, weights_of
-from open_nsfw_tf.messages import one_line, shown
-from open_nsfw_tf.picture import MAX_PIXELS
+from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.train import checkpoints, schedule
 from open_nsfw_tf.train import run as runs
 from open_nsfw_tf.train.board import Board
@@ -153,7 +153,7 @@ class Session:
         except OSError as error:
             reason = error.strerror or one_line(error)
             raise OSError(
-                f"{shown(folder)}: cannot write the model: {reason}; the last checkpoint "
+                f"{sanitize(folder)}: cannot write the model: {reason}; the last checkpoint "
                 "is whole: make room, then go on with --resume"
             ) from error
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.train.recipes import Recipe
 
 _T = TypeVar("_T")
@@ -31,7 +31,7 @@ def changed(recipe: Recipe, name: str, value: object) -> Recipe:
         return _with(recipe, name.split("."), parsed)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(
-            f"no recipe has the number {shown(name)!r} with such a value; there are "
+            f"no recipe has the number {sanitize(name)!r} with such a value; there are "
             f"{', '.join(recipe.settings())}, and those within, such as "
             "stages.0.learning_rate"
         ) from error

@@ -10,9 +10,9 @@ not, but for those of the classes themselves.
 import os
 from dataclasses import dataclass, field
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import SPLITS, files_below
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.messages import shown
+from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.tables import NOT_SCORES
 from open_nsfw_tf.trained import MAX_CLASSES
@@ -38,14 +38,14 @@ def find_sides(root: str) -> dict[str, str]:
         folders, _ = _listed(root)
     except (FileNotFoundError, NotADirectoryError) as error:
         got = "a file" if os.path.exists(root) else "nothing there"
-        raise type(error)(f"{shown(root)}: {EXPECTED}; got {got}") from error
+        raise type(error)(f"{sanitize(root)}: {EXPECTED}; got {got}") from error
     sides: dict[str, str] = {}
     for name in folders:
         side = SPLITS.get(name.lower())
         if side in sides:
             raise ValueError(
-                f"{shown(root)}: expected one folder for {side}, got "
-                f"{shown(os.path.basename(sides[side]))} and {shown(name)}"
+                f"{sanitize(root)}: expected one folder for {side}, got "
+                f"{sanitize(os.path.basename(sides[side]))} and {sanitize(name)}"
             )
         if side:
             sides[side] = os.path.join(root, name)
@@ -53,9 +53,9 @@ def find_sides(root: str) -> dict[str, str]:
     if "train" not in sides:
         if not sides or others:
             return {"train": root}
-        raise ValueError(f"{shown(root)}: {EXPECTED}; train/ is missing")
+        raise ValueError(f"{sanitize(root)}: {EXPECTED}; train/ is missing")
     for name in [*others, ""]:  # the root itself is the last
-        _refuse_pictures(root, name, f"beside {shown(sides['train'])}")
+        _refuse_pictures(root, name, f"beside {sanitize(sides['train'])}")
     return sides
 
 
@@ -65,7 +65,7 @@ def _refuse_pictures(root: str, name: str, where: str) -> None:
     for below in names:
         if is_picture(os.path.join(folder, below)):
             raise ValueError(
-                f"{shown(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
+                f"{sanitize(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
                 f"{where}: move or remove it"
             )
 
@@ -111,7 +111,7 @@ def read_side(folder: str) -> Side:
         side.classes[name] = pictures
         if not pictures:
             raise ValueError(
-                f"{shown(os.path.join(folder, name))}: expected pictures of the class, "
+                f"{sanitize(os.path.join(folder, name))}: expected pictures of the class, "
                 f"found none in {len(below)} files: fill the folder or remove it"
             )
     return side
@@ -141,21 +141,25 @@ def find_classes(sides: dict[str, Side]) -> tuple[str, ...]:
     """
     found = set(sides["train"].classes)
     if not 2 <= len(found) <= MAX_CLASSES:
-        names = ", ".join(shown(name, 40) for name in sorted(found)[:3]) or "none"
+        names = ", ".join(sanitize(name, 40) for name in sorted(found)[:3]) or "none"
         raise ValueError(
-            f"{shown(sides['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
+            f"{sanitize(sides['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
             f"found {len(found)} ({names}); {EXPECTED}"
         )
     for name in sorted(found):
         _check_name(name)
+    check_distinct(sorted(found))
     for side in sides.values():
         strange = sorted(found ^ set(side.classes))
         if strange:
+            key = name_key(strange[0])
             which = "no" if strange[0] in found else "a"
+            twins = [name for name in strange[1:] if name_key(name) == key]
             raise ValueError(
-                f"{shown(side.folder)}: expected the classes of "
-                f"{shown(sides['train'].folder)}, it has {which} folder "
-                f"{shown(strange[0])!r}"
+                f"{sanitize(side.folder)}: expected the classes of "
+                f"{sanitize(sides['train'].folder)}, it has {which} folder "
+                f"{sanitize(strange[0])!r}"
+                + (f", but for {twins[0]!a}: rename one" if twins else "")
             )
     for order in ORDERS:
         if {name.lower() for name in found} == set(order) and len(found) == len(order):
@@ -171,6 +175,6 @@ def _check_name(name: str) -> None:
         )
     if not name.isprintable():
         raise ValueError(
-            f"class folder {shown(name)!r}: expected a name of printable characters, as "
+            f"class folder {sanitize(name)!r}: expected a name of printable characters, as "
             "it becomes a label: rename the folder"
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.messages import one_line, shown
+from open_nsfw_tf.errors import one_line, sanitize
 
 DEVICES = ("one", "all")
 CLUSTER = "TF_CONFIG"  # the environment variable that names the workers
@@ -101,7 +101,7 @@ def _cluster() -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'{CLUSTER}: expected {{"cluster": {{"worker": ["host:port", ...]}}, "task": '
-            f'{{"type": "worker", "index": 0}}}}, got {shown(text, 80)}'
+            f'{{"type": "worker", "index": 0}}}}, got {sanitize(text, 80)}'
         ) from error
 
 

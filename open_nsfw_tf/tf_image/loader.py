@@ -12,22 +12,24 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
-    ImageError,
+    YAHOO,
     Picture,
+    Preprocessing,
     describe,
+    is_heif,
     load_rgb,
     read_file,
 )
-from open_nsfw_tf.image_resize import max_side, resize
-from open_nsfw_tf.messages import shown
-from open_nsfw_tf.preprocessing import YAHOO, Preprocessing
+from open_nsfw_tf.tf_image.resize import max_side, resize
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,34 +40,14 @@ PARALLEL_PICTURES = 4  # pictures of a batch in memory at the same time
 JPEG_QUALITY = 75  # Pillow's default for save(format="JPEG"), with 4:2:0
 
 
-def load_image_tensor(data: tf.Tensor) -> tf.Tensor:
-    """Load one encoded picture inside a graph exactly as Yahoo did.
-
-    Args:
-        data: Scalar string: a JPEG, PNG, WebP, GIF (first frame) or BMP file.
-
-    Returns:
-        float32 (224, 224, 3), BGR, 0..255 minus (104, 117, 123).
-
-    Raises:
-        tf.errors.InvalidArgumentError: When run on a picture that is damaged, larger
-            than MAX_PIXELS, or of a kind that TensorFlow reads differently from Pillow
-            (CMYK JPEG, palette BMP, GIF with transparency ...). No checksum guards the
-            pixels of GIF: one damaged there may be accepted.
-
-    Source: Yahoo's classify_nsfw.py and the Resample.c of Pillow.
-    """
-    blob, reason = _load(data)
-    return _require(reason[None], blob)
-
-
 def load_bytes_tensor(
     strings: tf.Tensor, preprocessing: Preprocessing | None = None
 ) -> tf.Tensor:
     """Load a batch of encoded pictures inside a graph exactly as Yahoo did.
 
     Args:
-        strings: string [None], each as for `load_image_tensor`; may be empty.
+        strings: string [None], each a JPEG, PNG, WebP, GIF (first frame) or BMP file;
+            may be empty.
         preprocessing: another network's, whose input `open_nsfw_tf.image.tensor` gives
             alike; None: Yahoo's.
 
@@ -74,7 +56,13 @@ def load_bytes_tensor(
 
     Raises:
         tf.errors.InvalidArgumentError: When run with a bad element; the message names
-            the index of every bad element and what is wrong with it.
+            the index of every bad element and what is wrong with it. Bad is what is
+            damaged, larger than MAX_PIXELS, or of a kind that TensorFlow reads
+            differently from Pillow (CMYK JPEG, palette BMP, GIF with transparency, HEIC
+            ...). No checksum guards the pixels of GIF: one damaged there may be
+            accepted.
+
+    Source: Yahoo's classify_nsfw.py and the Resample.c of Pillow.
     """
     return _load_batch(strings, _load, preprocessing or YAHOO)
 
@@ -87,7 +75,7 @@ def load_base64_tensor(
     Args:
         strings: string [None]; base64 in the standard or the urlsafe alphabet, padded
             or not, with or without white space; the pictures as for
-            `load_image_tensor`.
+            `load_bytes_tensor`.
         preprocessing: as for `load_bytes_tensor`.
 
     Returns:
@@ -100,6 +88,26 @@ def load_base64_tensor(
     return _load_batch(strings, _load_base64, preprocessing or YAHOO)
 
 
+def require_finite(values: tf.Tensor, of: str) -> tf.Tensor:
+    """Refuse NaN and infinity inside a graph: a batch's, or scores that came of one.
+
+    Args:
+        values: float32 (None, ...), one element a picture; may be empty.
+        of: what the values are, for the message.
+
+    Returns:
+        The values.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run with such an element; the message names
+            the index of every one. TF Serving answers with INVALID_ARGUMENT (400).
+    """
+    tf = import_tensorflow()
+    inner = range(1, values.shape.rank)
+    finite = tf.reduce_all(tf.math.is_finite(values), axis=list(inner))
+    return _require(tf.where(finite, "", f"NaN or infinity in its {of}"), values)
+
+
 def create_tensorflow_image_loader(
     expand_dims: bool = True,
 ) -> Callable[[Picture], np.ndarray]:
@@ -110,7 +118,8 @@ def create_tensorflow_image_loader(
 
     Returns:
         `load(picture)`; a path (str or PathLike), bytes, a binary file, a PIL image or
-        a uint8 RGB array (H, W, 3). It gives float32 (1, 224, 224, 3), or
+        a uint8 RGB array (H, W, 3). HEIC and HEIF are decoded by pillow-heif, as
+        TensorFlow cannot, and so are no strings in a graph. It gives float32 (1, 224, 224, 3), or
         (224, 224, 3) without expand_dims; BGR, 0..255 minus (104, 117, 123). It raises
         ImageError, one line that names the picture and the reason.
     """
@@ -146,10 +155,20 @@ def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _value(picture: Picture) -> bytes | np.ndarray:
-    """The bytes of a picture file; or of one in memory the pixels, uint8 (H, W, 3)."""
-    if not isinstance(picture, Image.Image | np.ndarray):
-        return read_file(picture)
-    pixels = np.asarray(load_rgb(picture))
+    """The bytes of a picture file; or the pixels, uint8 (H, W, 3).
+
+    Pixels of a picture in memory, and of a file that TensorFlow cannot decode and
+    pillow-heif can.
+    """
+    if isinstance(picture, Image.Image | np.ndarray):
+        pixels = np.asarray(load_rgb(picture))
+    else:
+        data = read_file(picture)
+        if not is_heif(data[:16]):
+            return data
+        file = BytesIO(data)
+        file.name = describe(picture)  # type: ignore[attr-defined]  # in an error
+        pixels = np.asarray(load_rgb(file))
     if max(pixels.shape) > MAX_SIDE:
         raise ImageError(
             f"{describe(picture)}: expected sides of at most {MAX_SIDE} pixels, got "
@@ -169,7 +188,7 @@ def error_reason(error: Any) -> str:
     in_graph = re.search(r"assertion failed: \[(.*?)\]", message)
     eagerly = re.search(r"Summarized data: b'(.*)'", message)
     found = in_graph or eagerly
-    return shown(found[1] if found else message, LONGEST)
+    return sanitize(found[1] if found else message, LONGEST)
 
 
 def _load(
@@ -178,7 +197,7 @@ def _load(
     """Return the blob and the reason why it is only zeros ("" for a good picture)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.image_decode import decode
+    from open_nsfw_tf.tf_image.decode import decode
 
     # On a GPU TensorFloat-32 would round the sums, and decoding is CPU work anyway.
     shape = (preprocessing.crop, preprocessing.crop, 3)
@@ -252,7 +271,7 @@ def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Ten
     """Turn uint8 RGB (H, W, 3) into the network's float32 (crop, crop, 3)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.image_decode import decode_jpeg
+    from open_nsfw_tf.tf_image.decode import decode_jpeg
 
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2

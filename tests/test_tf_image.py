@@ -14,12 +14,12 @@ import pytest
 from PIL import Image, ImageFile
 
 from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.image import ImageError, create_yahoo_image_loader
-from open_nsfw_tf.image_graph import (
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import create_yahoo_image_loader
+from open_nsfw_tf.tf_image import (
     create_tensorflow_image_loader,
     load_base64_tensor,
     load_bytes_tensor,
-    load_image_tensor,
 )
 
 tf = import_tensorflow()
@@ -324,7 +324,7 @@ def test_a_bad_file_is_named(tmp_path):
 
 def test_importing_does_not_load_tensorflow():
     code = (
-        "import sys, open_nsfw_tf.image_graph as graph\n"
+        "import sys, open_nsfw_tf.tf_image as graph\n"
         "graph.create_tensorflow_image_loader()\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -389,10 +389,10 @@ def test_empty_batch(load):
 
 
 def test_one_picture():
-    run = tf.function(load_image_tensor)
-    np.testing.assert_array_equal(run(tf.constant(PNG)), yahoo(PNG)[0])
+    run = traced(load_bytes_tensor)
+    np.testing.assert_array_equal(run(tf.constant([PNG])), yahoo(PNG))
     with pytest.raises(tf.errors.InvalidArgumentError, match="damaged PNG"):
-        run(tf.constant(PNG[:-50]))
+        run(tf.constant([PNG[:-50]]))
 
 
 def test_batch_names_every_bad_element():
@@ -457,3 +457,160 @@ def test_frozen_graph_keeps_the_check():
             np.testing.assert_array_equal(batch[1], yahoo(PNG)[0])
             with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: not"):
                 session.run(target, {source: [JPEG, b"text"]})
+
+
+def segment(code, body, size=None):
+    return bytes([0xFF, code]) + struct.pack(">H", size or len(body) + 2) + body
+
+
+def exif(kind, count, value):
+    """EXIF with a resolution of one kind, and its unit."""
+    entries = [(0x11A, kind, count, value), (0x128, 3, 1, b"\2\0\0\0")]
+    table = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\2\0" + table + bytes(4))
+
+
+TINY = PHOTO.resize((24, 16))
+TINY_JPEG = encode(TINY, "JPEG")
+BARE_JPEG = TINY_JPEG[:2] + TINY_JPEG[20:]  # without JFIF's segment
+HEADS = {
+    0xE0: b"JFIF\0\1\1\0\0\1\0\1\0\0",
+    0xE1: b"http://ns.adobe.com/xap/1.0/\0<x/>",
+    0xE2: b"ICC_PROFILE\0\1\1abc",
+    0xED: b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\4abcd8BIM\4\4\0\0\0\0\0\0",
+    0xEE: b"Adobe\0\x64\0\0\0\0\1",
+}
+
+
+def malformed_jpegs():
+    """Segments that are short, long, empty, doubled, of odd kinds and places."""
+    for code in [*range(0xC0, 0x100), 0, 1, 2, 0xBF]:
+        for size in (None, 1, 3):
+            yield BARE_JPEG[:2] + segment(code, b"ab", size) + BARE_JPEG[2:]
+        yield BARE_JPEG[:2] + bytes([0xFF, code]) + BARE_JPEG[2:]
+    for code, head in HEADS.items():
+        for size in range(len(head) + 1):
+            yield BARE_JPEG[:2] + segment(code, head[:size]) + BARE_JPEG[2:]
+    for kind in range(1, 13):
+        for count in range(4):
+            for value in (b"7\0\0\0", b"1234"):
+                yield BARE_JPEG[:2] + exif(kind, count, value) + BARE_JPEG[2:]
+    whole = exif(2, 1, b"7\0\0\0")[4:]
+    two = segment(0xE1, whole[:20]) + segment(0xE1, b"Exif\0\0" + whole[20:])
+    yield BARE_JPEG[:2] + two + BARE_JPEG[2:]
+    scan = TINY_JPEG.index(b"\xff\xda")
+    for at in range(2, scan + 14, 5):
+        yield TINY_JPEG[:at] + TINY_JPEG[at + 1 :]
+        yield TINY_JPEG[:at] + b"\0" + TINY_JPEG[at:]
+        yield TINY_JPEG[:at] + b"\xff\xd9"
+    for tail in (b"\0", b"\xff", b"\xff\xd8", TINY_JPEG):
+        yield TINY_JPEG + tail
+
+
+def malformed_pngs():
+    """Chunks that are short, with a wrong checksum, doubled, of odd kinds and places."""
+    data = encode(TINY, "PNG")
+    header, body = data[:33], data[33:]
+    names = "gAMA cHRM sRGB pHYs tRNS tEXt zTXt iTXt iCCP eXIf acTL fcTL fdAT teST IEND"
+    for name in map(str.encode, names.split()):
+        for size in (0, 1, 3, 8, 31, 40):
+            for fill in (b"\0", b"a"):
+                chunk = png_chunk(name, fill * size)
+                yield header + chunk + body
+                yield data[:-12] + chunk + data[-12:]
+        chunk = png_chunk(name, bytes(40))
+        yield header + chunk[:-1] + b"?" + body  # its checksum
+        yield data[:-12] + chunk[:-1] + b"?" + data[-12:]
+        yield header + b"\0\1\0\0" + chunk[4:] + body  # its size
+    large = png_chunk(b"tEXt", b"k\0" + b"a" * 200_000)
+    yield header + large + body
+    yield header + large[:-1] + b"?" + body
+    for cut in (1, 4, 11, 12, 13, 20):
+        yield data[:-cut]
+    yield data + b"garbage"
+    frame = struct.pack(">IIIIIHHBB", 0, 24, 16, 0, 0, 1, 1, 0, 0)
+    for at, value in ((0, 1), (4, 23), (4, 25), (12, 1), (8, 0)):
+        wrong = frame[:at] + struct.pack(">I", value) + frame[at + 4 :]
+        yield header + png_chunk(b"fcTL", wrong) + body
+    yield header + png_chunk(b"fcTL", frame) + body
+
+
+def malformed_webps():
+    """Chunks that are cut, doubled, of odd kinds and places; sizes that are wrong."""
+    half = Image.merge("RGBA", (*TINY.split(), TINY.split()[0]))
+    for data in (
+        encode(TINY, "WEBP"),
+        encode(TINY, "WEBP", lossless=True),
+        encode(half, "WEBP"),
+        encode(TINY, "WEBP", icc_profile=b"x" * 40, exif=b"Exif\0\0II*\0"),
+    ):
+        for at in [*range(34), *range(34, len(data), 23)]:
+            yield data[:at] + bytes([data[at] ^ 2]) + data[at + 1 :]
+            yield data[:at] + b"\xff" + data[at + 1 :]
+        for size in (1, 2, 8, 30):
+            yield data[:-size]
+            shorter = struct.pack("<I", len(data) - 8 - size)
+            yield data[:4] + shorter + data[8:-size]
+            yield data + b"x" * size
+            longer = struct.pack("<I", len(data) - 8 + size)
+            yield data[:4] + longer + data[8:] + b"x" * size
+        for name in (b"EXIF", b"ICCP", b"ALPH", b"VP8X", b"VP8 ", b"ANIM", b"ANMF"):
+            more = name + struct.pack("<I", 6) + bytes(6)
+            size = struct.pack("<I", len(data) - 8 + len(more))
+            yield data[:4] + size + data[8:12] + more + data[12:]
+            yield data[:4] + size + data[8:] + more
+
+
+# Each loader may know more than the other, but what one refuses as damaged the other
+# does not score: TensorFlow may refuse more, and what both read is the same.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [malformed_jpegs, malformed_pngs, malformed_webps])
+def test_what_pillow_refuses_the_graph_refuses(make):
+    read = refused = 0
+    for number, data in enumerate(make()):
+        try:
+            expected = yahoo(data)
+        except ImageError as error:
+            refused += 1
+            with pytest.raises(ImageError, match=""):
+                graph(data)
+                pytest.fail(f"{make.__name__}, {number}: read, but {error}")
+            continue
+        try:
+            found = graph(data)
+        except ImageError:
+            continue
+        read += 1
+        assert np.array_equal(found, expected), (make.__name__, number)
+    assert read > 50 and refused > 50
+
+
+def test_metadata_that_is_whole_is_no_reason_to_refuse():
+    profile = bytes(range(256)) * 8
+    info = Image.Exif()
+    info[0x11A], info[0x128], info[0x10E] = 72.0, 2, "words"
+    for form in ("JPEG", "PNG", "WEBP"):
+        data = encode(SMALL, form, exif=info, icc_profile=profile, dpi=(300, 300))
+        np.testing.assert_array_equal(graph(data), yahoo(data))
+
+
+def heic(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
+    return file.getvalue()
+
+
+def test_heic_is_decoded_outside_of_the_graph(tmp_path):
+    data = heic(SMALL)
+    np.testing.assert_array_equal(graph(data), yahoo(data))
+    path = tmp_path / "photo.heic"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(graph(file), yahoo(path))
+    path.write_bytes(data[:-20])
+    with pytest.raises(ImageError, match=r"photo\.heic: corrupt picture"):
+        graph(path)
+    reason = "picture 0: a HEIC, HEIF or AVIF picture, which TensorFlow cannot decode"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+        traced(load_bytes_tensor)(tf.constant([data]))

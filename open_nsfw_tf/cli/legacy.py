@@ -1,0 +1,301 @@
+"""The scripts of the first port, under their names and with their flags."""
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from open_nsfw_tf.classifier import MAX_BATCH_SIZE, Classifier
+from open_nsfw_tf.cli.options import (
+    STDIN,
+    CommonOption,
+    OverwriteOption,
+    ResumeOption,
+    TopOption,
+    Writing,
+    choice,
+    standard_input,
+)
+from open_nsfw_tf.cli.request import (
+    ImageLoaderOption,
+    InputTypeOption,
+    SignatureOption,
+    TargetOption,
+)
+from open_nsfw_tf.cli.request import request as print_request
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import Picture, describe, read_file
+from open_nsfw_tf.request import INPUT_TYPES as SENT
+from open_nsfw_tf.request import LOADERS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def _script(name: str) -> typer.Typer:
+    return typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False)
+
+
+classify = _script("classify_nsfw.py")
+batch = _script("batch_classify.py")
+compare = _script("eval.py")
+savedmodel = _script("export_savedmodel.py")
+graph = _script("export_graph.py")
+tflite = _script("export_tflite.py")
+request = _script("create_predict_request.py")
+caffe = _script("convert_caffe.py")
+
+INPUT_TYPES = ("tensor", "base64_jpeg")
+NetworkInputOption = Annotated[
+    str,
+    choice(
+        SENT,
+        "--input_type",
+        "--input-type",
+        "-i",
+        help="What the network takes: preprocessed floats, base64 text of picture "
+        "files, or picture files (bytes).",
+    ),
+]
+TFLITE_PRECISIONS = ("float32", "float16", "int8")
+ModelWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model_weights",
+        "-m",
+        help="Path of the trained weights, in any known format. Without it they are "
+        "looked for: see `open-nsfw weights list`.",
+    ),
+]
+
+
+@classify.command()
+def classify_nsfw(
+    input_file: Annotated[
+        str, typer.Argument(help="Path of the picture; - reads standard input.")
+    ],
+    model_weights: ModelWeightsOption = None,
+    image_loader: Annotated[
+        str,
+        choice(
+            LOADERS,
+            "--image_loader",
+            "-l",
+            help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
+            "The score is the same.",
+        ),
+    ] = "yahoo",
+    input_type: Annotated[
+        str,
+        choice(
+            INPUT_TYPES,
+            "--input_type",
+            "-i",
+            help="What the network takes: the prepared picture, or its file as base64 "
+            "text, which it prepares itself by TensorFlow ops whatever -l says. The "
+            "score is the same.",
+        ),
+    ] = "tensor",
+) -> None:
+    """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
+    from open_nsfw_tf.image import create_yahoo_image_loader
+
+    picture = standard_input() if input_file == STDIN else input_file
+    load = create_yahoo_image_loader()
+    if input_type == "base64_jpeg":
+        load = _load_base64
+    elif image_loader == "tensorflow":
+        from open_nsfw_tf.tf_image import create_tensorflow_image_loader
+
+        load = create_tensorflow_image_loader()
+    batch = load(picture)  # before the weights: a bad picture costs no time
+    sfw, nsfw = Classifier(weights=model_weights).predict(batch)[0].tolist()
+    print(f"Results for '{describe(input_file)}'")
+    print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
+
+
+def _load_base64(picture: Picture) -> "np.ndarray":
+    """The batch of one that the network makes of a picture file's base64 text."""
+    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.tf_image import error_reason, load_base64_tensor
+
+    tf = import_tensorflow()
+    text = base64.urlsafe_b64encode(read_file(picture))
+    try:
+        batch: np.ndarray = load_base64_tensor(tf.constant([text])).numpy()
+    except tf.errors.OpError as error:
+        raise ImageError(f"{describe(picture)}: {error_reason(error)}") from error
+    return batch
+
+
+@request.command()
+def create_predict_request(
+    input_file: Annotated[
+        str, typer.Argument(help="Path of the picture; - reads standard input.")
+    ],
+    target: TargetOption,
+    input_type: InputTypeOption = "tensor",
+    image_loader: ImageLoaderOption = "yahoo",
+    signature_name: SignatureOption = None,
+) -> None:
+    """Print the body of a request, with the flags of the first port."""
+    print_request(input_file, target, input_type, image_loader, signature_name)
+
+
+@savedmodel.command()
+def savedmodel_command(
+    target: Annotated[Path, typer.Argument(help="Output directory.")],
+    model_weights: ModelWeightsOption = None,
+    export_version: Annotated[
+        int,
+        typer.Option("--export_version", "-v", min=1, help="Export model version."),
+    ] = 1,
+    input_type: NetworkInputOption = "base64_jpeg",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a SavedModel for TF Serving, with the flags of the first port.
+
+    serving_default takes base64 text, as the first port's did; predict_images and
+    predict_bytes are there too.
+    """
+    from open_nsfw_tf.cli.export import export_and_print
+
+    export_and_print(
+        "savedmodel",
+        target,
+        weights=model_weights,
+        version=export_version,
+        input_type=input_type,
+        overwrite=overwrite,
+    )
+
+
+@graph.command()
+def graph_command(
+    target: Annotated[Path, typer.Argument(help="Output directory.")],
+    model_weights: ModelWeightsOption = None,
+    input_type: NetworkInputOption = "base64_jpeg",
+    freeze: Annotated[
+        bool,
+        typer.Option("--freeze/--no-freeze", "-f", help="Also write the frozen graph."),
+    ] = True,
+    optimize: Annotated[
+        bool,
+        typer.Option(
+            "--optimize/--no-optimize", "-o", help="Also write the optimised graph."
+        ),
+    ] = True,
+    text: Annotated[
+        bool, typer.Option("--text", "-t", help="Write graphs as text (.pbtxt).")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write checkpoint, graph, frozen and optimised graph, as the first port did."""
+    from open_nsfw_tf.cli.export import export_and_print
+
+    export_and_print(
+        "graph",
+        target,
+        weights=model_weights,
+        input_type=input_type,
+        freeze=freeze,
+        optimize=optimize,
+        text=text,
+        overwrite=overwrite,
+    )
+
+
+@tflite.command()
+def tflite_command(
+    target: Annotated[Path, typer.Argument(help="Output file, such as nsfw.tflite.")],
+    model_weights: ModelWeightsOption = None,
+    precision: Annotated[
+        str,
+        choice(TFLITE_PRECISIONS, "--precision", help="float32 is exact."),
+    ] = "float32",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a TensorFlow Lite network and its description, a JSON file beside it."""
+    from open_nsfw_tf.cli.export import export_and_print
+
+    export_and_print(
+        "tflite",
+        target,
+        weights=model_weights,
+        precision=precision,
+        overwrite=overwrite,
+    )
+
+
+@caffe.command()
+def convert_caffe(
+    caffemodel: Annotated[Path, typer.Argument(help="Caffe's binary .caffemodel.")],
+    destination: Annotated[
+        Path, typer.Argument(help="The file to write, such as open_nsfw-weights.npy.")
+    ],
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Convert a caffemodel without Caffe: `open-nsfw convert --from caffemodel`."""
+    from open_nsfw_tf.cli.weights import convert_command
+
+    convert_command(
+        caffemodel, destination, source_format="caffemodel", overwrite=overwrite
+    )
+
+
+@batch.command()
+def batch_classify(
+    source: Annotated[
+        str, typer.Option("--source", "-s", help="Folder of the pictures to classify.")
+    ],
+    output_file: Annotated[
+        Path,
+        typer.Option(
+            "--output_file", "-o", help="The table: .csv, .jsonl or .parquet."
+        ),
+    ],
+    model_weights: ModelWeightsOption = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch_size",
+            "-b",
+            min=1,
+            max=MAX_BATCH_SIZE,
+            help="Pictures to classify at once.",
+        ),
+    ] = 64,
+    image_loader: Annotated[
+        str,
+        choice(
+            LOADERS,
+            "--image_loader",
+            "-l",
+            help="Pillow prepares the pictures for both: the scores are the same.",
+        ),
+    ] = "yahoo",
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Score a folder of pictures into a table, with the flags of the first port."""
+    from open_nsfw_tf.batch.sources import check_sources
+    from open_nsfw_tf.cli.batch import print_summary, run, score_here
+
+    mode = Writing(resume, overwrite).mode
+    check_sources([source], "either")
+    score = score_here(Classifier(weights=model_weights), [source], batch_size)
+    print_summary(run(score, [source], output_file, "either", mode=mode), output_file)
+
+
+@compare.command()
+def compare_tables(
+    original: Annotated[Path, typer.Argument(help="A table of scores.")],
+    other: Annotated[Path, typer.Argument(help="Another, of the same pictures.")],
+    common: CommonOption = False,
+    top: TopOption = 10,
+) -> None:
+    """Say how far two tables of scores of the same pictures are apart."""
+    from open_nsfw_tf.cli.compare import compare_command
+
+    compare_command(original, other, common, top)

@@ -1,0 +1,210 @@
+"""What the commands share: their options, and how these come into a signature."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
+from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.image import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.classifier import Classifier
+    from open_nsfw_tf.tables.append import Mode
+
+STDIN = "-"  # the name of a file that is standard input
+
+
+def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
+    """A check that a value is one of some names."""
+    names = tuple(names)
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}.")
+        return value
+
+    return check
+
+
+def choice(names: Iterable[str], *flags: str, help: str, argument: bool = False) -> Any:
+    """An option, or an argument, that must be one of some names."""
+    names = tuple(names)
+    make = typer.Argument if argument else typer.Option
+    return make(
+        *flags, callback=one_of(names), metavar=f"[{'|'.join(names)}]", help=help
+    )
+
+
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        "-m",
+        help="A file of weights in any known format. Without it they are looked for: "
+        "see `open-nsfw weights list`.",
+    ),
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="Instead of weights: the folder of a model that `open-nsfw train` has made. "
+        "It scores with its own classes.",
+    ),
+]
+EngineOption = Annotated[
+    str,
+    choice(
+        ("auto", *ENGINES),
+        "--engine",
+        help="What computes the scores; in float32 all answer the same. auto: the fastest "
+        "that is installed and offers the precision.",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    choice(
+        PRECISIONS,
+        "--precision",
+        help="float32 is exact. The others are approximate: they change scores by up to "
+        f"{FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .005 "
+        "(int8, which is fastest, and takes a minute the first time).",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Threads that decode and score side by side; one for each core if not given.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="What the engine computes on, as it calls it: cpu; cuda:1 or coreml for "
+        "onnxruntime; gpu:0 for openvino and tensorflow. A wrong one is answered with "
+        "those there are.",
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with what exists: skip what it has."),
+]
+TopOption = Annotated[
+    int, typer.Option(min=1, help="How many of the largest differences.")
+]
+CommonOption = Annotated[
+    bool,
+    typer.Option(
+        "--common", help="Leave out pictures that have no score in one of them."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what exists at the destination.")
+]
+PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How pictures are scored: the same options wherever they are."""
+
+    engine: EngineOption = "auto"
+    precision: PrecisionOption = "float32"
+    device: DeviceOption = None
+    workers: WorkersOption = None
+    weights: WeightsOption = None
+    model: ModelOption = None
+
+    def classifier(self, max_pixels: int = MAX_PIXELS, **others: Any) -> "Classifier":
+        """The classifier that these options ask for."""
+        from open_nsfw_tf.classifier import Classifier
+
+        return Classifier(
+            self.engine,
+            self.weights,
+            self.precision,
+            max_pixels=max_pixels,
+            device=self.device,
+            workers=self.workers,
+            **{"model": self.model, **others},
+        )
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is done with what an earlier run has written."""
+
+    resume: ResumeOption = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what exists.")
+    ] = False
+
+    @property
+    def mode(self) -> "Mode":
+        """The same for the library."""
+        if self.resume and self.overwrite:
+            raise typer.BadParameter("--resume and --overwrite exclude each other.")
+        return "resume" if self.resume else "overwrite" if self.overwrite else "new"
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters may be dataclasses, each field of which is an option.
+
+    Typer reads a command's options from its signature: it gets one in which every such
+    parameter is replaced by the fields, and the function gets the dataclass.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    empty = inspect.Parameter.empty
+    for name, given in inspect.signature(function).parameters.items():
+        if not is_dataclass(kind := hints[name]):
+            parameters.append(given.replace(annotation=hints[name]))
+            continue
+        groups[name] = kind
+        types = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=empty if field.default is MISSING else field.default,
+                annotation=types[field.name],
+            )
+            for field in fields(kind)
+        ]
+
+    def command(**values: Any) -> None:
+        for name, kind in groups.items():
+            own = {field.name: values.pop(field.name) for field in fields(kind)}
+            values[name] = kind(**own)
+        function(**values)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [each.replace(kind=keyword) for each in parameters]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def standard_input() -> IO[bytes]:
+    """The binary standard input.
+
+    Raises:
+        ImageError: it is closed.
+    """
+    if sys.stdin is None:
+        raise ImageError("-: expected a picture on standard input, which is closed")
+    return sys.stdin.buffer

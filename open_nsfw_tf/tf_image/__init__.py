@@ -1,0 +1,21 @@
+"""Yahoo's preprocessing as TensorFlow ops: the same numbers, without Python.
+
+`loader` holds the loaders, `decode` gives Pillow's pixels of a file, `resize` Pillow's
+bilinear filter. TensorFlow is imported when a loader runs, not with this package.
+"""
+
+from open_nsfw_tf.tf_image.loader import (
+    create_tensorflow_image_loader,
+    error_reason,
+    load_base64_tensor,
+    load_bytes_tensor,
+    require_finite,
+)
+
+__all__ = [
+    "create_tensorflow_image_loader",
+    "error_reason",
+    "load_base64_tensor",
+    "load_bytes_tensor",
+    "require_finite",
+]
