@@ -21,7 +21,7 @@ from test_files import APPLE_DOUBLE
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.tables import Table, read_table
-from open_nsfw_tf.tables.parts import PartsWriter, files
+from open_nsfw_tf.tables.parquet_folder import PartsWriter, files
 
 pytestmark = pytest.mark.ray
 OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"

@@ -29,7 +29,7 @@ from open_nsfw_tf.distributed.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
-from open_nsfw_tf.tables.parts import PartsWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
 from open_nsfw_tf.trained import TrainedModel
 from open_nsfw_tf.weights import load_weights
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
-from open_nsfw_tf.tables import text
+from open_nsfw_tf.tables import csv_jsonl
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
@@ -125,7 +125,7 @@ def _in_folder(root: Path) -> Iterator[Chunk]:
 
 def _from_text(path: Path) -> Iterator[Chunk]:
     row = 1
-    for chunk in text.chunks(path):
+    for chunk in csv_jsonl.chunks(path):
         _check_columns(chunk)
         yield _labelled(row, chunk["path"], chunk["label"])
         row += len(chunk["path"])
@@ -151,7 +151,7 @@ def _from_parquet(path: Path) -> Iterator[Chunk]:
 def _from_list(path: Path) -> Iterator[Chunk]:
     paths, labels = [], []
     with path.open("rb") as file:
-        for row, line in enumerate(text.lines(as_utf8(file)), 1):
+        for row, line in enumerate(csv_jsonl.lines(as_utf8(file)), 1):
             words = line.decode("utf-8", "surrogateescape").strip()
             if not words or words.startswith("#"):
                 continue

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.tables import CHUNK, STAMP, Chunk, digest, score_columns
-from open_nsfw_tf.tables.text import Row, lines, parse_object
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.tables.csv_jsonl import lines, parse_object
+from open_nsfw_tf.tables.rows import (
+    CHUNK,
+    STAMP,
+    Chunk,
+    Row,
+    is_stale,
+    score_columns,
+    without_stamp,
+)
 
 ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
@@ -96,11 +104,6 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
             yield from zip(*values, *missing, strict=True)
 
 
-def without_stamp(columns: Iterable[str]) -> list[str]:
-    """The columns of a table that was written before rows knew size and time."""
-    return [name for name in columns if name not in STAMP]
-
-
 def write(
     path: Path, columns: Sequence[str], added: Path, raw: bool, stale: Counter[bytes]
 ) -> None:
@@ -137,14 +140,6 @@ def write(
             fresh = (row for row in rows if not is_stale(row["path"], left))
             for chunk in _columnwise(fresh, columns, raw):
                 writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
-
-
-def is_stale(path: str, stale: Counter[bytes]) -> bool:
-    """Whether a row has a later one; asked once for each, in the table's order."""
-    if not stale or not stale[key := digest(path)]:
-        return False
-    stale[key] -= 1
-    return True
 
 
 def _fresh(table: Any, stale: Counter[bytes]) -> Any:

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock
-from open_nsfw_tf.tables import Chunk, digest, pack_stamp, parquet, read_stamp
+from open_nsfw_tf.tables import parquet
 from open_nsfw_tf.tables.append import LOCK, Mode
-from open_nsfw_tf.tables.text import Row
+from open_nsfw_tf.tables.rows import Chunk, Row, digest, pack_stamp, read_stamp
 
 NAME = "part-{:06}.parquet"
 TORN = ".part-*.parquet.*"  # what `formats.replacing` leaves of a killed run
