@@ -173,7 +173,7 @@ def _lacks_end(path: str) -> bool:
             file.seek(max(0, size - 16))
             tail = file.read()
     except OSError:
-        return False  # the loader has said why it cannot be read
+        return False  # the loader has reported why it cannot be read
     kind = type_by_content(head)
     if kind == "WEBP":
         return int.from_bytes(head[4:8], "little") + 8 > size

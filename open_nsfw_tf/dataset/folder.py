@@ -19,7 +19,7 @@ class File:
     """A regular file.
 
     Attributes:
-        path: absolute; bytes that are no text are kept as surrogates.
+        path: absolute; bytes that are no text stand as surrogates.
         name: its path below the folder.
         split: "train", "test" or "val"; None where the folder is not split.
         label: the name of its class folder; None where it lies in none.
@@ -128,7 +128,7 @@ def _is_entered(path: str, left_out: str | None, made: Scan) -> bool:
     try:
         filled = any(map(is_manifest, os.listdir(path)))
     except OSError:
-        return True  # the walk will tell of it
+        return True  # the walk reports it
     if filled:
         made.left[_below(made.root, path)] = "filled by an earlier command"
     return not filled

@@ -267,8 +267,8 @@ def write_sheet(
         first, second = caption[:24], caption[24:48]  # what a tile's width holds
         for line, text in enumerate((first, second)):
             # The built-in font has few letters.
-            plain = text.encode("ascii", "replace").decode()
-            draw.text((x + 4, y + TILE + 13 * line), plain, INK, font)
+            letters = text.encode("ascii", "replace").decode()
+            draw.text((x + 4, y + TILE + 13 * line), letters, INK, font)
     with replacing(path) as beside:
         page.save(beside, "JPEG", quality=QUALITY)
 

@@ -144,7 +144,7 @@ def _from_parquet(path: Path) -> Iterator[Chunk]:
                 row += len(names)
         except pyarrow.ArrowException as error:
             raise ValueError(
-                f"no whole Parquet file that can be read ({one_line(error)})"
+                f"cut, broken or no Parquet file ({one_line(error)})"
             ) from error
 
 

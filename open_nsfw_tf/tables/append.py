@@ -239,8 +239,8 @@ class TableWriter:
             row = parse_object(line)
             old = set(row) == set(self._old_columns) != set(self.columns)
             self._old = self._old or old
-            whole = old or set(row) == set(self.columns)
-            if not whole or not isinstance(row["path"], str):
+            fits = old or set(row) == set(self.columns)
+            if not fits or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
                     f"{sanitize(', '.join(row), 80)}"
@@ -264,7 +264,7 @@ class TableWriter:
         return os.fstat(self._file.fileno()).st_size
 
     def _rewrite(self) -> None:
-        """Put a file in the place of the table's that has all columns, and no stale row.
+        """Replace the table's file by one that has all columns and no stale row.
 
         The rows of Parquet's file beside it are few and may stay: it is made anew.
         """

@@ -114,11 +114,11 @@ def _rows(table: Table, which: str) -> dict[str, int]:
 def _check_same(
     first: Table, second: Table, here: dict[str, int], there: dict[str, int]
 ) -> None:
-    for lacking, whole, rows in (("second", here, there), ("first", there, here)):
-        missing = [path for path in whole if path not in rows]
+    for lacking, paths, rows in (("second", here, there), ("first", there, here)):
+        missing = [path for path in paths if path not in rows]
         if missing:
             raise ValueError(
-                f"the {lacking} table lacks {len(missing)} of {len(whole)} pictures, "
+                f"the {lacking} table lacks {len(missing)} of {len(paths)} pictures, "
                 f"such as {_named(missing)}; --common compares those that both have"
             )
     for which, table in (("first", first), ("second", second)):

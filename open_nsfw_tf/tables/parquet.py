@@ -67,7 +67,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no whole Parquet file, or its columns do not fit.
+        ValueError: it is no Parquet file, cut or broken, or its columns do not fit.
         ImportError: pyarrow is missing.
     """
     pyarrow, _ = import_pyarrow()
@@ -88,7 +88,7 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no whole Parquet file, or has other columns.
+        ValueError: it is no Parquet file, cut or broken, or has other columns.
     """
     with _opened(path) as table:
         names = table.schema_arrow.names
@@ -157,7 +157,7 @@ def remove_stale(path: Path, stale: Counter[bytes]) -> None:
 
     Raises:
         OSError: the disk is full, or the like.
-        ValueError: it is no whole Parquet file.
+        ValueError: it is no Parquet file, cut or broken.
     """
     _, parquet = import_pyarrow()
     with _opened(path) as opened:
@@ -229,7 +229,7 @@ def _opened(path: Path) -> Iterator[Any]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(
-                f"no whole Parquet file that can be read ({one_line(error)})"
+                f"cut, broken or no Parquet file ({one_line(error)})"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""A table as a folder of Parquet files, each of which appears when it is whole.
+"""A table as a folder of Parquet files, each of which appears when it is complete.
 
 Many machines can make rows at once, and a part is touched again only to take rows out
 that have a later one: a run that was killed at any moment has left whole parts, and
