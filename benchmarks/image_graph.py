@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks.machine import peak_megabytes
 from open_nsfw_tf.image import create_yahoo_image_loader
-from open_nsfw_tf.samples import generated_pictures
+from open_nsfw_tf.quantize.samples import generated_pictures
 from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 
 SIZES = {"0.3 Mpx": (640, 480), "2 Mpx": (1600, 1200), "12 Mpx": (4000, 3000)}

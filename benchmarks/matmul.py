@@ -76,7 +76,7 @@ def _onnxruntime_int8() -> Multiply:
 
 
 def _openvino(hint: str) -> Multiply:
-    from open_nsfw_tf.backend import import_openvino
+    from open_nsfw_tf.libraries import import_openvino
 
     left, right = _operands()
     core = import_openvino().Core()

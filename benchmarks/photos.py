@@ -8,7 +8,7 @@ from PIL import Image
 
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import CROP, yahoo_tensor
-from open_nsfw_tf.samples import generated_pictures
+from open_nsfw_tf.quantize.samples import generated_pictures
 
 # Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have them.
 SIZES = ((600, 400), (720, 960), (1024, 768), (1280, 960), (1600, 1200))

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.machine import Others, machine
 from open_nsfw_tf.backbones import BACKBONES, build
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.augment import Augmentation
 from open_nsfw_tf.train.data import Data, read_data
 from open_nsfw_tf.train.inputs import Inputs
@@ -82,7 +82,7 @@ def measure(data: Data, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         batch_size=arguments.batch,
         augmentation=AUGMENTATION,
         shuffle=True,
-        cache="memory",
+        cache=True,
         drop_remainder=True,
     )
     if inputs.steps < 2:

@@ -22,18 +22,18 @@ from pathlib import Path
 from make_dataset import PATTERNS, make_dataset
 
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.backend import need
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.dataset import File, clean, scan
 from open_nsfw_tf.evaluate import evaluate_files
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.report import write_report
 from open_nsfw_tf.report.plots import import_matplotlib
-from open_nsfw_tf.train import train
+from open_nsfw_tf.train import TrainingOptions, train
 
 TEST = 0.6  # of all pictures: on few, a better model is hard to tell from luck
 LEARNING_RATE = 0.001
 # High and long enough for the last layer to learn wrong labels by heart.
-SETTINGS = {"weight_decay": 0.0, "stages.0.schedule.every": 8}
+OVERRIDES = {"weight_decay": 0.0, "stages.0.schedule.every": 8}
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,15 @@ def train_head(data: Path, run: Path, options: Options) -> float:
     result = train(
         data,
         run,
-        recipe="yahoo",
-        freeze_body=True,
-        epochs=options.epochs,
-        learning_rate=LEARNING_RATE,
-        settings=SETTINGS,
-        seed=options.seed,
-        bootstrap=0,
+        TrainingOptions(
+            recipe="yahoo",
+            freeze_body=True,
+            epochs=options.epochs,
+            learning_rate=LEARNING_RATE,
+            overrides=OVERRIDES,
+            seed=options.seed,
+            bootstrap=0,
+        ),
     )
     return result.accuracy or 0.0
 

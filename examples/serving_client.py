@@ -14,10 +14,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.export.request import predict_request
 from open_nsfw_tf.image import describe, read_file
-from open_nsfw_tf.request import predict_request
+from open_nsfw_tf.libraries import import_tensorflow
 
 SIGNATURE = "predict_bytes"  # takes picture files; answers (N, 2), columns SFW, NSFW
 

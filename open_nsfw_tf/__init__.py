@@ -6,32 +6,45 @@
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from open_nsfw_tf.classifier import Classifier, classify
-    from open_nsfw_tf.errors import ImageError, WeightsError
+    from open_nsfw_tf.classifier import Classifier, ClassScores, Scores, classify
+    from open_nsfw_tf.convert import convert
+    from open_nsfw_tf.errors import (
+        ExportError,
+        ImageError,
+        OpenNsfwError,
+        TrainingError,
+        WeightsError,
+    )
+    from open_nsfw_tf.export import export
     from open_nsfw_tf.image import create_yahoo_image_loader
     from open_nsfw_tf.model import InputType, OpenNsfwModel
-    from open_nsfw_tf.scores import ClassScores, Scores
     from open_nsfw_tf.tf_image import create_tensorflow_image_loader, load_base64_tensor
     from open_nsfw_tf.weights import load_weights, save_weights
 
 # Each name is imported when it is first asked for, so that nobody waits for what they
 # do not use.
-_HOMES = {
-    "ClassScores": "scores",
+_MODULES = {
+    "ClassScores": "classifier",
     "Classifier": "classifier",
+    "ExportError": "errors",
     "ImageError": "errors",
     "InputType": "model",
+    "OpenNsfwError": "errors",
     "OpenNsfwModel": "model",
-    "Scores": "scores",
+    "Scores": "classifier",
+    "TrainingError": "errors",
     "WeightsError": "errors",
     "classify": "classifier",
+    "convert": "convert",
     "create_tensorflow_image_loader": "tf_image",
     "create_yahoo_image_loader": "image",
+    "export": "export",
     "load_base64_tensor": "tf_image",
     "load_weights": "weights",
     "save_weights": "weights",
@@ -40,27 +53,44 @@ _HOMES = {
 __all__ = [
     "ClassScores",
     "Classifier",
+    "ExportError",
     "ImageError",
     "InputType",
+    "OpenNsfwError",
     "OpenNsfwModel",
     "Scores",
+    "TrainingError",
     "WeightsError",
     "classify",
+    "convert",
     "create_tensorflow_image_loader",
     "create_yahoo_image_loader",
+    "export",
     "load_base64_tensor",
     "load_weights",
     "save_weights",
 ]
 
 
+class CallableModule(ModuleType):
+    """A module that may be called as the function of its own name.
+
+    `open_nsfw_tf.export` is a module as soon as anybody imports it, and the function that
+    ``from open_nsfw_tf import export`` promises, too.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from open_nsfw_tf.forks import loading
 
     with loading:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+    value = module if isinstance(module, CallableModule) else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -62,7 +62,7 @@ class Convolution:
     """One convolution with bias; a batch norm and a scale of its name follow it.
 
     Attributes:
-        place: what follows ``conv_``, ``bn_`` and ``scale_`` in the layers' names,
+        key: what follows ``conv_``, ``bn_`` and ``scale_`` in the layers' names,
             such as ``1`` or ``stage0_block0_branch2a``.
         kernel: height and width in pixels.
         stride: in pixels.
@@ -70,7 +70,7 @@ class Convolution:
         outputs: channels that come out.
     """
 
-    place: str
+    key: str
     kernel: int
     stride: int
     inputs: int
@@ -87,29 +87,29 @@ class Block:
     """One residual block: the main path a, b, c and, where shapes change, a projection.
 
     Attributes:
-        place: ``stage{s}_block{b}``.
+        key: ``stage{s}_block{b}``.
         main: branch2a, branch2b and branch2c in their order.
         projection: the shortcut's convolution; None where the shortcut is the identity.
     """
 
-    place: str
+    key: str
     main: tuple[Convolution, Convolution, Convolution]
     projection: Convolution | None
 
 
 def _block(stage: int, index: int, inputs: int) -> Block:
-    place = f"stage{stage}_block{index}"
+    key = f"stage{stage}_block{index}"
     a, b, c = STAGES[stage].filters
     first = index == 0
     stride = STAGES[stage].stride if first else 1
     return Block(
-        place,
+        key,
         (
-            Convolution(f"{place}_branch2a", 1, stride, inputs, a),
-            Convolution(f"{place}_branch2b", 3, 1, a, b),
-            Convolution(f"{place}_branch2c", 1, 1, b, c),
+            Convolution(f"{key}_branch2a", 1, stride, inputs, a),
+            Convolution(f"{key}_branch2b", 3, 1, a, b),
+            Convolution(f"{key}_branch2c", 1, 1, b, c),
         ),
-        Convolution(f"{place}_proj_shortcut", 1, stride, inputs, c) if first else None,
+        Convolution(f"{key}_proj_shortcut", 1, stride, inputs, c) if first else None,
     )
 
 
@@ -171,11 +171,11 @@ def _layers() -> dict[str, dict[str, tuple[int, ...]]]:
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for conv in CONVOLUTIONS:
         channels = (conv.outputs,)
-        layers[f"conv_{conv.place}"] = {
+        layers[f"conv_{conv.key}"] = {
             "weights": (conv.kernel, conv.kernel, conv.inputs, conv.outputs),
             "biases": channels,
         }
-        layers[f"bn_{conv.place}"] = dict.fromkeys(
+        layers[f"bn_{conv.key}"] = dict.fromkeys(
             ("mean", "variance", "scale", "offset"), channels
         )
     layers[DENSE] = {"weights": (FEATURES, CLASSES), "biases": (CLASSES,)}
@@ -322,13 +322,13 @@ def names_in_order(kernels: Sequence[tuple[int, ...]]) -> list[str]:
     names: list[str] = []
     for group in convolution_groups():
         left = {
-            (conv.kernel, conv.kernel, conv.inputs, conv.outputs): conv.place
+            (conv.kernel, conv.kernel, conv.inputs, conv.outputs): conv.key
             for conv in group
         }
         for shape in kernels[len(names) : len(names) + len(group)]:
             if shape not in left:
                 raise WeightsError(
-                    f"another network: expected conv_{group[0].place} and what is beside "
+                    f"another network: expected conv_{group[0].key} and what is beside "
                     f"it, with kernels of {', '.join(map(str, left))}, got {shape}"
                 )
             names.append(left.pop(shape))
@@ -376,16 +376,16 @@ def fold_batch_norm(weights: Weights) -> Weights:
     check_weights(weights)
     folded: Weights = {}
     for conv in CONVOLUTIONS:
-        kernel, norm = weights[f"conv_{conv.place}"], weights[f"bn_{conv.place}"]
+        kernel, norm = weights[f"conv_{conv.key}"], weights[f"bn_{conv.key}"]
         variance = norm["variance"].astype(np.float64) + BATCH_NORM_EPSILON
         factor = norm["scale"] / np.sqrt(variance)
         biases = (kernel["biases"] - norm["mean"].astype(np.float64)) * factor
         with np.errstate(over="ignore"):  # found when all is done
-            folded[f"conv_{conv.place}"] = {
+            folded[f"conv_{conv.key}"] = {
                 "weights": (kernel["weights"] * factor).astype(np.float32),
                 "biases": (biases + norm["offset"]).astype(np.float32),
             }
-        folded[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+        folded[f"bn_{conv.key}"] = identity_batch_norm(conv.outputs)
     folded[DENSE] = {field: array.copy() for field, array in weights[DENSE].items()}
     check_weights(folded)  # scales may be finite and their products not
     return folded
@@ -413,7 +413,7 @@ def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
     unfolded = fold_batch_norm(weights)
     for conv in CONVOLUTIONS:
         count = conv.outputs
-        kernel = unfolded[f"conv_{conv.place}"]
+        kernel = unfolded[f"conv_{conv.key}"]
         sign = random.choice([-1.0, 1.0], count)
         variance = (10 ** random.uniform(-5, 1, count)).astype(np.float32)
         deviation = np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
@@ -427,18 +427,18 @@ def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
         # From the rounded values, so that the last one makes up for their rounding.
         shift = (biases - norm["mean"].astype(np.float64)) * factor
         norm["offset"] = (kernel["biases"] - shift).astype(np.float32)
-        unfolded[f"conv_{conv.place}"] = {
+        unfolded[f"conv_{conv.key}"] = {
             "weights": (kernel["weights"] / factor).astype(np.float32),
             "biases": biases,
         }
-        unfolded[f"bn_{conv.place}"] = norm
+        unfolded[f"bn_{conv.key}"] = norm
     return unfolded
 
 
 def is_folded(weights: Weights) -> bool:
     """Whether every batch norm is `identity_batch_norm`, bit for bit."""
     return all(
-        np.array_equal(weights[f"bn_{conv.place}"][field], array)
+        np.array_equal(weights[f"bn_{conv.key}"][field], array)
         for conv in CONVOLUTIONS
         for field, array in identity_batch_norm(conv.outputs).items()
     )

@@ -1,18 +1,22 @@
-"""Pictures in, scores out: the loader and an engine behind one object."""
+"""Pictures in, scores out: the loader and an engine behind one object.
+
+This is the only place where pictures become scores.
+"""
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, NamedTuple, Self, cast, overload
 
 import numpy as np
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.errors import ImageError, WeightsError
 from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
@@ -26,15 +30,82 @@ from open_nsfw_tf.image import (
     tensor,
 )
 from open_nsfw_tf.parallel import chunks, cores, in_order
-from open_nsfw_tf.scores import AnyScores, Scores, scores_of
-from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
 BATCH_SIZE = 4  # pictures; larger batches are no faster on a CPU
 
 
-NO_SCORES = Scores(float("nan"), float("nan"))  # the place of scores to come
+class Scores(NamedTuple):
+    """What the network says of a picture; the two sum to one.
+
+    Attributes:
+        sfw: probability that it is safe for work, 0..1.
+        nsfw: probability that it is pornographic, 0..1.
+    """
+
+    sfw: float
+    nsfw: float
+
+
+class ClassScores(tuple[float, ...]):
+    """What a model of other classes says of a picture: a probability a class.
+
+    It is a tuple in the order of the model's classes, whose sum is one. A class is asked
+    for by its name, ``scores["cat"]``, or ``scores.cat`` where that is a name in Python
+    and no method of a tuple.
+
+    Args:
+        classes: the model's.
+        scores: as many, 0..1.
+
+    Raises:
+        ValueError: they are not as many.
+    """
+
+    classes: tuple[str, ...]
+
+    def __new__(cls, classes: Sequence[str], scores: Sequence[float]) -> Self:
+        """Make one of names and numbers."""
+        if len(classes) != len(scores):
+            raise ValueError(f"expected {len(classes)} scores, got {len(scores)}")
+        made = super().__new__(cls, scores)
+        made.classes = tuple(classes)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.classes, tuple(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        """The score of a class, by its name or its place."""
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        if key not in self.classes:
+            raise KeyError(f"no class {key!r:.80}: there are {', '.join(self.classes)}")
+        return super().__getitem__(self.classes.index(key))
+
+    def __getattr__(self, name: str) -> float:
+        if name not in self.__dict__.get("classes", ()):
+            raise AttributeError(f"no class {name!r:.80}")
+        score: float = self[name]
+        return score
+
+    def __repr__(self) -> str:
+        pairs = zip(self.classes, self, strict=True)
+        return f"ClassScores({', '.join(f'{name}={score!r}' for name, score in pairs)})"
+
+
+AnyScores = Scores | ClassScores
+
+
+def scores_of(classes: tuple[str, ...]) -> Callable[[list[float]], AnyScores]:
+    """What makes scores of a row of numbers: `Scores` for sfw and nsfw."""
+    if classes == LABELS:
+        return Scores._make
+    return partial(ClassScores, classes)
+
+
+NO_SCORES = Scores(float("nan"), float("nan"))  # stands for scores to come
 
 
 class Classifier:
@@ -60,7 +131,7 @@ class Classifier:
             None leaves it to the engine.
         workers: threads of `classify_many`; None: one for each core.
         model: instead of weights, the folder of a trained model, or what
-            `open_nsfw_tf.trained.read_trained` gave.
+            `open_nsfw_tf.backbones.trained.read_trained` gave.
 
     Attributes:
         classes: of the scores, in their order: sfw and nsfw, or the model's.

@@ -1,12 +1,14 @@
 """Weights from any layout to any other, with the proof that they are the same."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from open_nsfw_tf import CallableModule
 from open_nsfw_tf.architecture import (
     LAYERS,
     Weights,
@@ -16,8 +18,10 @@ from open_nsfw_tf.architecture import (
     is_folded,
     unfold_batch_norm,
 )
+from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.files import refuse_existing
+from open_nsfw_tf.files import refuse_existing, replacing
 from open_nsfw_tf.formats import (
     FORMATS,
     collect_notes,
@@ -26,14 +30,11 @@ from open_nsfw_tf.formats import (
     module,
     onnx,
     reading,
-    replacing,
     sha256,
 )
 from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, yahoo_tensor
-from open_nsfw_tf.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.trained import ARRAYS as ARRAYS_FILE
-from open_nsfw_tf.trained import OPEN_NSFW, is_trained, read_trained
+from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
@@ -295,3 +296,6 @@ def _from_reference(folded: Weights) -> str:
 
 
 TITLES = {name: known.title for name, known in FORMATS.items()}
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -30,9 +30,9 @@ from open_nsfw_tf.architecture import (
     classes_of,
     fold_batch_norm,
 )
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import check_batch
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.tf_image import error_reason, load_base64_tensor, load_bytes_tensor
 from open_nsfw_tf.weights import load_weights
 
@@ -66,7 +66,7 @@ def network(x: Tensor, weights: Weights) -> dict[str, Tensor]:
     from keras import layers
 
     ends = {}
-    x = ends["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.place)
+    x = ends["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.key)
     # 112 to 56: Caffe's rounding up is what TensorFlow calls SAME.
     pool = layers.MaxPooling2D(
         POOL_SIZE, POOL_STRIDE, padding="same", name="pool1", **IMAGE
@@ -95,7 +95,7 @@ def conv_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
         float32 (N, H / stride, W / stride, outputs), after the ReLU.
     """
     if block.projection is None:
-        raise ValueError(f"{block.place} has no projection: build an identity_block")
+        raise ValueError(f"{block.key} has no projection: build an identity_block")
     shortcut = _conv_and_norm(x, block.projection, weights)
     return _add(shortcut, _main_path(x, block, weights), block)
 
@@ -116,8 +116,8 @@ def identity_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
 
 def _main_path(x: Tensor, block: Block, weights: Weights) -> Tensor:
     a, b, c = block.main
-    x = _relu(_conv_and_norm(x, a, weights), a.place)
-    x = _relu(_conv_and_norm(x, b, weights), b.place)
+    x = _relu(_conv_and_norm(x, a, weights), a.key)
+    x = _relu(_conv_and_norm(x, b, weights), b.key)
     return _conv_and_norm(x, c, weights)
 
 
@@ -125,28 +125,28 @@ def _add(shortcut: Tensor, x: Tensor, block: Block) -> Tensor:
     from keras import layers
 
     return _relu(
-        layers.Add(name=f"eltwise_{block.place}", **EXACT)([shortcut, x]), block.place
+        layers.Add(name=f"eltwise_{block.key}", **EXACT)([shortcut, x]), block.key
     )
 
 
-def _relu(x: Tensor, place: str) -> Tensor:
+def _relu(x: Tensor, key: str) -> Tensor:
     from keras import layers
 
-    return layers.ReLU(name=f"relu_{place}", **EXACT)(x)
+    return layers.ReLU(name=f"relu_{key}", **EXACT)(x)
 
 
 def _conv_and_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
     x = _conv(x, conv, weights)
-    return _batch_norm(x, conv, weights) if f"bn_{conv.place}" in weights else x
+    return _batch_norm(x, conv, weights) if f"bn_{conv.key}" in weights else x
 
 
 def _conv(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
     from keras import layers
 
-    name = f"conv_{conv.place}"
+    name = f"conv_{conv.key}"
     if conv.padding and conv.stride > 1:
         # Caffe pads both sides alike; SAME would pad less at the top and the left.
-        x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.place}", **IMAGE)(x)
+        x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.key}", **IMAGE)(x)
     layer = layers.Conv2D(
         conv.outputs,
         conv.kernel,
@@ -163,7 +163,7 @@ def _conv(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
 def _batch_norm(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
     from keras import layers
 
-    name = f"bn_{conv.place}"
+    name = f"bn_{conv.key}"
     layer = layers.BatchNormalization(
         epsilon=BATCH_NORM_EPSILON, name=name, axis=-1, **EXACT
     )

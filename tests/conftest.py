@@ -116,8 +116,8 @@ def batch() -> np.ndarray:
 @pytest.fixture(scope="session")
 def score(batch: np.ndarray) -> Callable[[Any], np.ndarray]:
     """np.ndarray of the batch with some weights, by ONNX Runtime."""
-    from open_nsfw_tf.backend import import_onnxruntime
     from open_nsfw_tf.formats.onnx_graph import graph
+    from open_nsfw_tf.libraries import import_onnxruntime
 
     onnxruntime = import_onnxruntime()
 

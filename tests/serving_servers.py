@@ -50,7 +50,7 @@ class Served:
     """A SavedModel, and `predict` as both interfaces have it."""
 
     def __init__(self, path: Path) -> None:
-        from open_nsfw_tf.backend import import_tensorflow
+        from open_nsfw_tf.libraries import import_tensorflow
 
         self.tf = import_tensorflow()
         self.signatures = self.tf.saved_model.load(str(path)).signatures

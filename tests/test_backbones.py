@@ -25,18 +25,21 @@ from open_nsfw_tf.backbones import (
     set_weights,
     weights_of,
 )
-from open_nsfw_tf.backbones.facts import (
+from open_nsfw_tf.backbones.caffe_nets import MaxPool, PyramidPool, build_rows
+from open_nsfw_tf.backbones.model_stats import (
     PUBLISHED,
-    facts,
-    madds_of,
     milliseconds_of,
-    parameters_of,
+    model_stats,
 )
-from open_nsfw_tf.backbones.tables import MaxPool, PyramidPool, walk
+from open_nsfw_tf.backbones.trained import (
+    HeadLayer,
+    TrainedModel,
+    read_trained,
+    write_trained,
+)
 from open_nsfw_tf.cli import app
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.image import YAHOO, Preprocessing
-from open_nsfw_tf.trained import HeadLayer, TrainedModel, read_trained, write_trained
 
 # Trainable values with 1000 classes: of keras.applications (whose totals count running
 # statistics too), of SqueezeNet's paper, of BVLC's GoogLeNet without auxiliary heads.
@@ -89,6 +92,30 @@ def trained(**changes: Any) -> TrainedModel:
         "mobilenet_v2", ("a", "b", "c"), SMALL, HEAD, weights_of(small())
     )
     return replace(model, **changes)
+
+
+def parameters_of(model: Any) -> tuple[int, int]:
+    """The trainable values of a network, and its running means and variances.
+
+    Both are told apart by their names, so that frozen layers are counted as others.
+    """
+    counts = {True: 0, False: 0}
+    for layer in model.layers:
+        for variable in layer.weights:
+            size = math.prod(variable.shape)
+            counts[not variable.name.startswith("moving_")] += size
+    return counts[True], counts[False]
+
+
+def madds_of(model: Any) -> int:
+    """Multiply-adds of the convolutions and dense layers, for one picture."""
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            kernel: tuple[int, ...] = tuple(layer.kernel.shape)
+            maps = layer.output.shape[1:3] if len(kernel) == 4 else ()
+            total += math.prod((*kernel, *maps))
+    return total
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -180,7 +207,9 @@ def test_pooling_rounds_up_as_caffe_does(side: int, row: MaxPool) -> None:
 
     x = np.abs(np.random.default_rng(0).normal(size=(1, side, side, 2)))
     batch = keras.Input((side, side, 2))
-    found = np.asarray(keras.Model(batch, walk(batch, [row]))(x.astype(np.float32)))
+    found = np.asarray(
+        keras.Model(batch, build_rows(batch, [row]))(x.astype(np.float32))
+    )
     places = math.ceil((side + 2 * row.pad - row.kernel) / row.stride) + 1
     assert found.shape == (1, places, places, 2)
     starts = [index * row.stride - row.pad for index in range(places)]
@@ -198,7 +227,7 @@ def test_the_pyramid_covers_a_map_with_its_bins(side: int) -> None:
 
     x = np.random.default_rng(0).normal(size=(1, side, side, 1)).astype(np.float32)
     batch = keras.Input((side, side, 1))
-    model = keras.Model(batch, walk(batch, [PyramidPool((3, 1))]))
+    model = keras.Model(batch, build_rows(batch, [PyramidPool((3, 1))]))
     found = np.asarray(model(x))
     assert found.shape == (1, 10)
     assert found[0, :9].max() == found[0, 9] == x.max()
@@ -531,7 +560,7 @@ def test_models_prints_every_network(tmp_path: Path) -> None:
     root = ET.fromstring(svg.read_text(encoding="utf-8"))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     drawn = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {row.name for row in (*facts(measure=False), *PUBLISHED)} <= drawn
+    assert {row.name for row in (*model_stats(measure=False), *PUBLISHED)} <= drawn
 
 
 def test_models_counts_as_many_classes_as_asked() -> None:
@@ -540,7 +569,7 @@ def test_models_counts_as_many_classes_as_asked() -> None:
     assert "6,998,552" in done.output
     assert models("--classes", "1").exit_code == 2
     with pytest.raises(ValueError, match="2 to 10000 classes, got 1"):
-        facts(1, measure=False)
+        model_stats(1, measure=False)
 
 
 def test_models_destroys_nothing(tmp_path: Path) -> None:

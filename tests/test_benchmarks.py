@@ -170,3 +170,16 @@ def test_memory_runs(tmp_path: Path) -> None:
     rows = json.loads(path.read_text())
     assert [row["pictures"] for row in rows] == [2, 3]
     assert all(row["peak_megabytes"] > 50 for row in rows)
+
+
+def test_int8_is_measured_on_photographs_left_out_of_its_calibration(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "int8.json"
+    name = "ONNX Runtime, static, first layer in float"
+    done = run("benchmarks.int8", "--only", name, "--json", path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(path.read_text()).values()
+    assert list(row) == ["calibration", "held out"]
+    assert all(0 < mean < most < 0.2 for most, mean in row.values())
+    assert name in done.stdout

@@ -89,7 +89,7 @@ def test_prototxt_names_every_layer():
     text = caffemodel.prototxt()
     for conv in CONVOLUTIONS:
         for kind in ("conv", "bn", "scale"):
-            assert text.count(f'  name: "{kind}_{conv.place}"\n') == 1
+            assert text.count(f'  name: "{kind}_{conv.key}"\n') == 1
     assert text.count("use_global_stats: true") == len(CONVOLUTIONS)
     assert text.count("bias_term: true") == len(CONVOLUTIONS)
     assert text.count('type: "Eltwise"') == 16

@@ -27,8 +27,8 @@ from open_nsfw_tf import (
     classify,
     save_weights,
 )
+from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
 from open_nsfw_tf.image import YAHOO
-from open_nsfw_tf.trained import TrainedModel, write_trained
 from open_nsfw_tf.weights import cache_folder, fetch_weights, places
 
 NAMES = list(GOLDEN["samples"])

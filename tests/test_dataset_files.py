@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from test_files import heif
 
-from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset import CheckResult, ReadOptions, check, scan
 from open_nsfw_tf.dataset.check import KINDS, moves_of
 from open_nsfw_tf.dataset.folder import split_and_class
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import load_rgb
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.undo import undo
 
 COFFEE = pictures.sample("coffee.png").convert("RGB").resize((300, 200))

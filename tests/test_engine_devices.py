@@ -14,10 +14,10 @@ import pytest
 from conftest import SCORE_TOLERANCE, installed_engines
 
 from open_nsfw_tf import Classifier, engines
-from open_nsfw_tf.backend import import_onnxruntime, import_tensorflow
 from open_nsfw_tf.engines import onnxruntime, openvino
 from open_nsfw_tf.engines.base import Pool
 from open_nsfw_tf.engines.device import Device, choose
+from open_nsfw_tf.libraries import import_onnxruntime, import_tensorflow
 
 
 @pytest.mark.parametrize("name", installed_engines())
@@ -153,7 +153,7 @@ def test_tensorflow_does_not_round_on_a_card(
 def test_openvino_never_computes_in_less_than_it_was_asked_for(
     weights_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from open_nsfw_tf.backend import import_openvino
+    from open_nsfw_tf.libraries import import_openvino
 
     core = import_openvino().Core()
     if "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

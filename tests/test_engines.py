@@ -23,9 +23,9 @@ from open_nsfw_tf import (
     save_weights,
 )
 from open_nsfw_tf.architecture import BLOCKS, Block, lean_blocks
-from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.engines import ENGINES, PRECISIONS, cache, onnxruntime
 from open_nsfw_tf.formats.onnx_graph import graph
+from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.weights import cache_folder
 
 load = create_yahoo_image_loader(expand_dims=False)

@@ -20,14 +20,15 @@ from open_nsfw_tf.export import FORMATS, export
 from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.formats.onnx_graph import METADATA
-from open_nsfw_tf.samples import readable_pictures
+from open_nsfw_tf.quantize.samples import readable_pictures
 
 SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
 PHOTOS = [pictures.path(name) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
 
-# The largest change of a score by int8 over the golden samples; README.
-INT8 = {"onnx": 0.006, "tflite": 0.012}
+# The largest change of a score by int8 over the golden samples; README. No range is chosen
+# by these pictures' scores: that took .02 to .004 on them, and nothing on others.
+INT8 = {"onnx": 0.03, "tflite": 0.012}
 INT8_BYTES = {"onnx": 6_500_000, "tflite": 6_500_000}
 
 
@@ -81,7 +82,7 @@ def test_int8_drifts_as_little_as_said(
 ) -> None:
     made = export(format, tmp_path / f"int8.{format}", weights, precision="int8")
     assert made.size <= INT8_BYTES[format]
-    assert "calibrated on samples" in made.said[0]
+    assert "calibrated on samples" in made.notes[0]
     # Also on pictures that it was not calibrated with.
     names = list(GOLDEN["samples"])
     job = export_room.Job(weights, "int8")
@@ -108,8 +109,8 @@ def test_tflite(weights: Any, tmp_path: Path, precision: str) -> None:
 
 @pytest.mark.parametrize("input_type", ["tensor", "base64_jpeg", "bytes"])
 def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
     from open_nsfw_tf.export.graph import read_graph
+    from open_nsfw_tf.libraries import import_tensorflow
 
     path = tmp_path / "graphs"
     made = export("graph", path, weights, input_type=input_type, pictures=PHOTOS)
@@ -141,8 +142,8 @@ def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
 
 
 def _check_that_nan_is_refused(path: Path) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
     from open_nsfw_tf.export.graph import read_graph
+    from open_nsfw_tf.libraries import import_tensorflow
 
     tf = import_tensorflow()
     batch = np.zeros((2, 224, 224, 3), np.float32)
@@ -308,7 +309,7 @@ def test_the_first_ports_scripts(
 
 
 def test_generated_pictures_are_always_the_same() -> None:
-    from open_nsfw_tf.samples import generated_pictures, sample_pictures
+    from open_nsfw_tf.quantize.samples import generated_pictures, sample_pictures
 
     one, other = generated_pictures(3), generated_pictures(3)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -81,8 +81,8 @@ def test_scores_are_the_models(exported: Export) -> None:
         exported.path.name
     ]
     if not coreml.CORE_ML_RUNS:
-        assert "read back" in exported.said[0]
-        assert "only on macOS" in exported.said[0]
+        assert "read back" in exported.notes[0]
+        assert "only on macOS" in exported.notes[0]
 
 
 def test_input_and_output_are_as_promised(exported: Export) -> None:
@@ -279,4 +279,4 @@ def test_core_ml_predicts_where_it_runs(
     monkeypatch.setattr(coreml, "CORE_ML_RUNS", True)
     monkeypatch.setattr(ct.models, "MLModel", Model)
     assert np.array_equal(coreml.scores(package, job), expected)
-    assert "on the CPU" in job.said[-1]
+    assert "on the CPU" in job.notes[-1]

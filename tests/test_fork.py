@@ -95,7 +95,7 @@ thread.join()
 
 QUIET = """
 import os, threading, time
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 thread = threading.Thread(target=import_tensorflow)
 thread.start()
 time.sleep(0.3)

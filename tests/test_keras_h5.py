@@ -46,9 +46,9 @@ def model():
             conv.kernel,
             strides=conv.stride,
             padding="same" if conv.stride == 1 else "valid",
-            name=f"conv_{conv.place}",
+            name=f"conv_{conv.key}",
         )(x)
-        name = f"bn_{conv.place}"
+        name = f"bn_{conv.key}"
         return layers.BatchNormalization(epsilon=1e-5, name=name)(x)
 
     x = start = keras.Input((224, 224, 3))

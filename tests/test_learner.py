@@ -1,5 +1,7 @@
 """One step of training: what it does to which variable, and what it tells."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,19 @@ def network() -> Any:
     return build("squeezenet", 2, size=32, init="random", seed=0)
 
 
-def learner_of(model: Any, recipe: Recipe, **options: Any) -> Any:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.learner import Learner, logits_of, set_trainable
+def learner_of(model: Any, recipe: Recipe, **changes: Any) -> Any:
+    from open_nsfw_tf.libraries import import_tensorflow
+    from open_nsfw_tf.train.learner import (
+        Learner,
+        LearnerOptions,
+        logits_of,
+        set_trainable,
+    )
 
     set_trainable(model, recipe, "all")
     strategy = import_tensorflow().distribute.get_strategy()
-    weights = options.pop("weights", None)
-    return Learner(model, logits_of(model), recipe, weights, strategy, **options)
+    options = LearnerOptions(recipe, **changes)
+    return Learner(model, logits_of(model), options, strategy)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def changes(model: Any, recipe: Recipe, batch: Any, **options: Any) -> dict[str,
     """What one step does to each variable; the network is left as it was."""
     learner = learner_of(model, recipe, **options)
     before = {v.path: v.numpy().copy() for v in model.trainable_variables}
-    learner.optimizer.rate.assign(1e-3)
+    learner.optimizer.learning_rate.assign(1e-3)
     learner.train(*batch)
     found = {}
     for variable in model.trainable_variables:
@@ -76,7 +83,7 @@ def test_weight_decay_is_of_kernels(network: Any, batch: Any) -> None:
 
 def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
     recipe = replace(RECIPES["yahoo"], label_smoothing=0.2)
-    learner = learner_of(network, recipe, weights={0: 0.5, 1: 2.0})
+    learner = learner_of(network, recipe, class_weights={0: 0.5, 1: 2.0})
     pictures, labels = batch
     scores = np.asarray(network(pictures, training=False), np.float64)
     losses = -np.log(scores[range(6), labels])
@@ -88,35 +95,89 @@ def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
     assert learner.train(*batch)[0] == pytest.approx(smooth.sum(), rel=1e-4)
 
 
-def test_momentum_is_caffes() -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.optimizer import Momentum
+class Small:
+    """A network of one weight that is multiplied by its input, and a fixed loss."""
 
-    tf = import_tensorflow()
-    variable = tf.Variable([1.0])
-    optimizer = Momentum([variable], [2.0], [0.1], 0.9)
-    optimizer.rate.assign(0.5)
-    velocity, value = 0.0, 1.0
-    for gradient in (1.0, -2.0, 0.5):
-        optimizer.apply([tf.constant([gradient])])
-        velocity = 0.9 * velocity - 0.5 * 2.0 * (gradient + 0.1 * value)
-        value += velocity
-        assert variable.numpy()[0] == pytest.approx(value, rel=1e-5)
+    def __init__(
+        self, recipe: Recipe, scaled: bool = False, strategy: Any = None
+    ) -> None:
+        import keras
+
+        from open_nsfw_tf.libraries import import_tensorflow
+        from open_nsfw_tf.train.learner import Learner, LearnerOptions
+
+        strategy = strategy or import_tensorflow().distribute.get_strategy()
+        with strategy.scope():
+            pool = keras.Input((1,), name="pool")
+            last = keras.layers.Dense(2, name="logits", kernel_initializer="ones")
+            softmax = keras.layers.Softmax(name="predictions")
+            model = keras.Model(pool, softmax(last(pool)))
+        network = keras.Model(pool, last.output)
+        options = LearnerOptions(recipe, scaled=scaled)
+        self.learner = Learner(model, network, options, strategy)
+        self.kernel = last.kernel
+
+    def step(self, value: float, rate: float = 0.5) -> None:
+        self.learner.optimizer.learning_rate.assign(rate)
+        self.learner.train(np.array([[value]], np.float32), np.array([0]))
+
+
+def test_momentum_is_caffes() -> None:
+    recipe = replace(
+        RECIPES["yahoo"], last_kernel=2, last_bias=0, weight_decay=0.1, momentum=0.9
+    )
+    small = Small(recipe)
+    velocity, values = np.zeros(2), np.ones(2)
+    for picture in (1.0, -2.0, 0.5):
+        logits = picture * values
+        scores = np.exp(logits) / np.exp(logits).sum()
+        gradient = picture * (scores - [1, 0])
+        small.step(picture)
+        velocity = 0.9 * velocity - 0.5 * 2.0 * (gradient + 0.1 * values)
+        values = values + velocity
+        np.testing.assert_allclose(small.kernel.numpy()[0], values, rtol=1e-5)
 
 
 def test_a_step_that_overflows_is_left_out() -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.optimizer import LARGEST_SCALE, Momentum
+    small = Small(replace(RECIPES["yahoo"], weight_decay=0), scaled=True)
+    scale = small.learner.optimizer.dynamic_scale
+    before, largest = small.kernel.numpy(), float(scale.numpy())
+    assert largest == 2.0**15
+    small.step(float("inf"))
+    assert (small.kernel.numpy() == before).all()
+    assert scale.numpy() == largest / 2
+    small.step(1.0)
+    # Half of the gradient of the first class is (1 - 1/2), five times as fast.
+    np.testing.assert_allclose(small.kernel.numpy(), before + [[1.25, -1.25]])
+    assert scale.numpy() == largest / 2
 
-    tf = import_tensorflow()
-    variable = tf.Variable([1.0])
-    optimizer = Momentum([variable], [1.0], [0.0], 0.9, scaled=True)
-    optimizer.rate.assign(0.5)
-    optimizer.apply([tf.constant([float("inf")])])
-    assert variable.numpy()[0] == 1.0
-    assert optimizer.scale.numpy() == LARGEST_SCALE / 2
-    optimizer.apply([tf.constant([LARGEST_SCALE / 2])])
-    assert variable.numpy()[0] == 0.5
+
+OVERFLOW = """
+import sys
+import numpy as np
+from open_nsfw_tf.libraries import import_tensorflow
+tf = import_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+sys.path.insert(0, sys.argv[1])
+from test_learner import RECIPES, Small
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+small = Small(RECIPES["yahoo"], True, strategy)
+scale = small.learner.optimizer.dynamic_scale
+small.learner.optimizer.learning_rate.assign(0.5)
+pictures = np.array([[1.0], [np.inf]], np.float32)  # one for each device
+data = tf.data.Dataset.from_tensors((pictures, np.array([0, 0]))).unbatch().batch(2)
+for batch in strategy.experimental_distribute_dataset(data):
+    small.learner.train(*batch)
+assert (small.kernel.numpy() == 1).all(), small.kernel.numpy()
+assert scale.numpy() == 2.0**14
+"""
+
+
+def test_a_step_that_overflows_on_one_device_is_left_out_on_all() -> None:
+    tests = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", OVERFLOW, tests], check=True)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -128,7 +189,7 @@ def test_sixteen_bits(precision: str, batch: Any) -> None:
     )
     recipe = replace(RECIPES["yahoo"], weight_decay=0)
     learner = learner_of(model, recipe, scaled=precision == "float16")
-    learner.optimizer.rate.assign(1e-3)
+    learner.optimizer.learning_rate.assign(1e-3)
     losses = [learner.train(*batch)[0] for _ in range(30)]
     assert min(losses[-3:]) < losses[0]
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
@@ -143,18 +204,17 @@ def test_sixteen_bits(precision: str, batch: Any) -> None:
     ],
 )
 def test_errors_of_computing_are_one_line(kind: str, message: str) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
-    from open_nsfw_tf.train.learner import computing
+    from open_nsfw_tf.libraries import import_tensorflow
+    from open_nsfw_tf.train.learner import one_line_errors
 
     error = getattr(import_tensorflow().errors, kind)(None, None, "first\nsecond")
-    with pytest.raises(TrainingError, match=f"^{message}$"), computing():
+    with pytest.raises(TrainingError, match=f"^{message}$"), one_line_errors():
         raise error
 
 
 def test_a_frozen_body_gives_the_same_head(tmp_path: Path) -> None:
-    from open_nsfw_tf.train.fit import Watch
-    from open_nsfw_tf.train.plan import make_plan
-    from open_nsfw_tf.train.session import Session
+    from open_nsfw_tf.train.config import TrainingOptions, make_config
+    from open_nsfw_tf.train.trainer import Callbacks, Trainer
 
     stages = (Stage(3, 1e-3, Schedule("step", 0.5), trainable_from="head"),)
     own = replace(
@@ -165,11 +225,11 @@ def test_a_frozen_body_gives_the_same_head(tmp_path: Path) -> None:
     for freeze in (False, True):
         run = tmp_path / str(freeze)
         run.mkdir()
-        plan = make_plan(freeze_body=freeze, **asked)
-        session = Session(plan, data, run)
-        assert session.run(Watch())
+        config = make_config(TrainingOptions(freeze_body=freeze, **asked))
+        trainer = Trainer(config, data, run)
+        assert trainer.run(Callbacks())
         found.append(
-            (session.history, session.model.get_layer("logits").kernel.numpy())
+            (trainer.history, trainer.model.get_layer("logits").kernel.numpy())
         )
     for row, other in zip(found[0][0], found[1][0], strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-3)

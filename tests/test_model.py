@@ -192,7 +192,7 @@ def test_an_applications_keras_settings_do_not_reach_the_network() -> None:
 
 RACE = """
 import os, sys, threading, time
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 
 def work(delay):
     time.sleep(delay)
@@ -215,7 +215,7 @@ def test_threads_that_need_tensorflow_together_keep_standard_error() -> None:
 
 
 def test_another_backend_of_keras_is_told() -> None:
-    code = "from open_nsfw_tf.backend import import_tensorflow; import_tensorflow()"
+    code = "from open_nsfw_tf.libraries import import_tensorflow; import_tensorflow()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -234,7 +234,7 @@ def test_input_types_have_the_originals_names() -> None:
 
 def test_tensorflow_comes_without_its_noise() -> None:
     code = (
-        "import sys; from open_nsfw_tf.backend import import_tensorflow;"
+        "import sys; from open_nsfw_tf.libraries import import_tensorflow;"
         "print('kept', file=sys.stderr); import_tensorflow().constant(1) + 1"
     )
     done = subprocess.run(

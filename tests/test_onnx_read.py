@@ -54,7 +54,7 @@ class Graph:
         return name
 
     def conv(self, conv, at: str) -> str:
-        layer, norm = (self.weights[f"{k}_{conv.place}"] for k in ("conv", "bn"))
+        layer, norm = (self.weights[f"{k}_{conv.key}"] for k in ("conv", "bn"))
         kernel = self.constant(layer["weights"].transpose(3, 2, 0, 1))
         at = self.node(
             "Conv",

@@ -10,16 +10,14 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.image import YAHOO
-from open_nsfw_tf.train import schedule
+from open_nsfw_tf.train import recipes
 from open_nsfw_tf.train.augment import Augmentation
+from open_nsfw_tf.train.config import TrainingConfig, TrainingOptions, make_config
 from open_nsfw_tf.train.data import read_data
-from open_nsfw_tf.train.fit import Watch
-from open_nsfw_tf.train.plan import make_plan
-from open_nsfw_tf.train.recipes import RECIPES, Schedule, Stage
-from open_nsfw_tf.train.session import Session
-from open_nsfw_tf.train.settings import changed
-from open_nsfw_tf.trained import HeadLayer
+from open_nsfw_tf.train.recipes import RECIPES, Row, Schedule, Stage, override
+from open_nsfw_tf.train.trainer import Callbacks, Trainer
 
 DENSE = {"kind": "dense", "activation": "relu"}
 TUTORIALS = Augmentation(True, False, (1, 1), 30, 0.2, 0.2, 0.2, 20)
@@ -67,6 +65,10 @@ TABLE: dict[str, dict[str, Any]] = {  # what the sources say
 }
 
 
+def config_of(recipe: str = "yahoo", **asked: Any) -> TrainingConfig:
+    return make_config(TrainingOptions(**{"recipe": recipe, **asked}))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_source_says(name: str) -> None:
     recipe = RECIPES[name]
@@ -75,7 +77,7 @@ def test_a_recipe_is_what_its_source_says(name: str) -> None:
     assert recipe.source
     assert recipe.title
     assert recipe.corrected
-    assert json.loads(json.dumps(recipe.settings())) == recipe.settings()
+    assert json.loads(json.dumps(recipe.hyperparameters())) == recipe.hyperparameters()
     assert recipe.backbone in BACKBONES
 
 
@@ -94,21 +96,21 @@ def test_the_stages() -> None:
 
 
 def test_the_input_is_the_backbones() -> None:
-    assert make_plan("yahoo").preprocessing == YAHOO
+    assert config_of("yahoo").preprocessing == YAHOO
     for name, size in (("mobilenet", 224), ("inception", 299), ("vgg", 224)):
-        assert make_plan(name).preprocessing.crop == size
-    small = make_plan("yahoo", size=112).preprocessing
+        assert config_of(name).preprocessing.crop == size
+    small = config_of("yahoo", size=112).preprocessing
     assert (small.resize, small.crop) == (128, 112)
-    other = make_plan("yahoo", backbone="mobilenet_v2").preprocessing
+    other = config_of("yahoo", backbone="mobilenet_v2").preprocessing
     assert (other.resize, other.crop, other.order) == (256, 224, "RGB")
 
 
 def test_a_random_network_without_batch_norms_gets_small_inputs() -> None:
-    assert make_plan("vgg").preprocessing.scale == 1 / 64
-    assert make_plan("vgg", settings={"init": "pretrained"}).preprocessing.scale == 1
-    plan = make_plan("yahoo", settings={"init": "random"})
-    assert plan.preprocessing == YAHOO
-    assert not plan.recipe.batch_norm_frozen
+    assert config_of("vgg").preprocessing.scale == 1 / 64
+    assert config_of("vgg", overrides={"init": "pretrained"}).preprocessing.scale == 1
+    config = config_of("yahoo", overrides={"init": "random"})
+    assert config.preprocessing == YAHOO
+    assert not config.recipe.batch_norm_frozen
 
 
 # -- numbers set otherwise
@@ -139,7 +141,7 @@ def test_a_random_network_without_batch_norms_gets_small_inputs() -> None:
     ],
 )
 def test_every_number_can_be_set(name: str, value: object, found: Any) -> None:
-    assert found(changed(RECIPES["inception"], name, value))
+    assert found(override(RECIPES["inception"], name, value))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_every_number_can_be_set(name: str, value: object, found: Any) -> None:
 )
 def test_what_cannot_be_set(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="expected|recipe|got"):
-        changed(RECIPES["inception"], name, value)
+        override(RECIPES["inception"], name, value)
 
 
 @pytest.mark.parametrize(
@@ -179,15 +181,15 @@ def test_what_cannot_be_set(name: str, value: str) -> None:
 )
 def test_what_cannot_be_planned(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_plan(**asked)
+        config_of(**asked)
 
 
 def test_epochs_and_learning_rates_of_stages() -> None:
-    plan = make_plan("inception", epochs=[1, 3], learning_rate=0.1)
-    assert [stage.epochs for stage in plan.recipe.stages] == [1, 3]
-    assert [stage.learning_rate for stage in plan.recipe.stages] == [0.1, 0.01]
+    config = config_of("inception", epochs=[1, 3], learning_rate=0.1)
+    assert [stage.epochs for stage in config.recipe.stages] == [1, 3]
+    assert [stage.learning_rate for stage in config.recipe.stages] == [0.1, 0.01]
     assert [
-        stage.epochs for stage in make_plan("inception", epochs=2).recipe.stages
+        stage.epochs for stage in config_of("inception", epochs=2).recipe.stages
     ] == [
         2,
         2,
@@ -195,7 +197,7 @@ def test_epochs_and_learning_rates_of_stages() -> None:
 
 
 def test_a_frozen_body_takes_one_stage_and_no_augmentation() -> None:
-    recipe = make_plan("inception", freeze_body=True).recipe
+    recipe = config_of("inception", freeze_body=True).recipe
     assert recipe.augmentation is None
     assert [stage.trainable_from for stage in recipe.stages] == ["head"]
 
@@ -203,14 +205,14 @@ def test_a_frozen_body_takes_one_stage_and_no_augmentation() -> None:
 # -- schedules
 
 
-def rows(*losses: float, stage: int = 1) -> list[schedule.Row]:
+def rows(*losses: float, stage: int = 1) -> list[Row]:
     return [
         {"stage": stage, "epoch": n, "val_loss": one} for n, one in enumerate(losses)
     ]
 
 
 def rate(kind: Schedule, epoch: float, *losses: float) -> float:
-    return schedule.learning_rate(Stage(9, 1.0, kind), epoch, rows(*losses))
+    return recipes.learning_rate(Stage(9, 1.0, kind), epoch, rows(*losses))
 
 
 def test_learning_rates() -> None:
@@ -233,20 +235,20 @@ def test_learning_rates() -> None:
 
 def test_stages_follow_each_other() -> None:
     recipe = replace(RECIPES["inception"], stages=(Stage(2, 1.0), Stage(2, 1.0)))
-    assert schedule.place(recipe, []) == 0
-    assert schedule.place(recipe, rows(1, 1)) == 1
-    assert schedule.place(recipe, rows(1, 1) + rows(1, stage=2)) == 1
-    assert schedule.place(recipe, rows(1, 1) + rows(1, 1, stage=2)) is None
+    assert recipes.next_stage(recipe, []) == 0
+    assert recipes.next_stage(recipe, rows(1, 1)) == 1
+    assert recipes.next_stage(recipe, rows(1, 1) + rows(1, stage=2)) == 1
+    assert recipes.next_stage(recipe, rows(1, 1) + rows(1, 1, stage=2)) is None
     # What was begun with other numbers of epochs goes on in the stage where it is.
-    assert schedule.place(recipe, rows(1) + rows(1, stage=2)) == 1
+    assert recipes.next_stage(recipe, rows(1) + rows(1, stage=2)) == 1
 
 
 def test_patience_ends_a_stage() -> None:
     recipe = replace(RECIPES["yahoo"], stages=(Stage(9, 1.0),), patience=2)
-    assert schedule.place(recipe, rows(3, 2, 2.5)) == 0
-    assert schedule.place(recipe, rows(3, 2, 2.5, 2)) is None
-    assert schedule.best(rows(3, 2, 2.5, 2)) == rows(3, 2)[1]
-    assert schedule.best([]) is None
+    assert recipes.next_stage(recipe, rows(3, 2, 2.5)) == 0
+    assert recipes.next_stage(recipe, rows(3, 2, 2.5, 2)) is None
+    assert recipes.best_row(rows(3, 2, 2.5, 2)) == rows(3, 2)[1]
+    assert recipes.best_row([]) is None
 
 
 # -- carried out
@@ -264,8 +266,8 @@ BODIES = {  # and in the body, in the last stage
 }
 REDUCED: dict[str, Any] = {  # classes, pixels, and numbers that suit so little
     "yahoo": (2, 32, {"learning_rate": 2e-4}),
-    "mobilenet": (3, 32, {"learning_rate": 0.02, "settings": {"init": "random"}}),
-    "inception": (5, 75, {"learning_rate": 0.005, "settings": {"init": "random"}}),
+    "mobilenet": (3, 32, {"learning_rate": 0.02, "overrides": {"init": "random"}}),
+    "inception": (5, 75, {"learning_rate": 0.005, "overrides": {"init": "random"}}),
     "vgg": (2, 32, {}),
 }
 
@@ -273,32 +275,34 @@ REDUCED: dict[str, Any] = {  # classes, pixels, and numbers that suit so little
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
     classes, size, asked = REDUCED[name]
-    settings = {"batch_size": 8, **asked.get("settings", {})}
+    overrides = {"batch_size": 8, **asked.get("overrides", {})}
     stages = len(RECIPES[name].stages)
     epochs = [1, 2] if stages > 1 else 3
-    plan = make_plan(name, size=size, epochs=epochs, **{**asked, "settings": settings})
+    config = config_of(
+        name, size=size, epochs=epochs, **{**asked, "overrides": overrides}
+    )
     data = read_data(make_pictures(tmp_path / "data", classes, train=16, test=0))
     (tmp_path / "run").mkdir()
-    session = Session(plan, data, tmp_path / "run")
-    layers = [layer.name for layer in session.model.layers]
+    trainer = Trainer(config, data, tmp_path / "run")
+    layers = [layer.name for layer in trainer.model.layers]
     after = layers[layers.index("pool") + 1 :]
-    numbered = [f"head_{index}" for index in range(len(plan.recipe.head))]
+    numbered = [f"head_{index}" for index in range(len(config.recipe.head))]
     last = "fc_nsfw" if name == "yahoo" else "logits"
     assert after == [*numbered, last, "predictions"]
-    assert session.model.output.shape == (None, classes)
+    assert trainer.model.output.shape == (None, classes)
     seen = []
 
-    def epoch(history: list[schedule.Row]) -> None:
-        values = sum(math.prod(v.shape) for v in session.model.trainable_variables)
-        seen.append((history[-1]["stage"], values))
+    def epoch(row: Row) -> None:
+        values = sum(math.prod(v.shape) for v in trainer.model.trainable_variables)
+        seen.append((row["stage"], values))
 
-    assert session.run(Watch(epoch=epoch, best=lambda: None))
-    losses = [row["loss"] for row in session.history]
+    assert trainer.run(Callbacks(epoch=epoch))
+    losses = [row["loss"] for row in trainer.history]
     assert losses[-1] < losses[stages - 1], losses  # of the last stage
     assert [stage for stage, _ in seen] == ([1, 2, 2] if stages > 1 else [1, 1, 1])
     assert seen[0][1] == HEADS[name] + (0 if stages > 1 else BODIES[name])
     if name == "inception":
-        _check_second_stage(session.model)
+        _check_second_stage(trainer.model)
 
 
 def _check_second_stage(model: Any) -> None:

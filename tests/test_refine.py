@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from open_nsfw_tf.backbones.trained import read_trained
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import read_trained
 from open_nsfw_tf.undo import undo
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

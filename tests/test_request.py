@@ -18,7 +18,7 @@ from open_nsfw_tf import (
     create_tensorflow_image_loader,
     create_yahoo_image_loader,
 )
-from open_nsfw_tf.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
 
 ROOT = Path(__file__).parent.parent
 ROCKET = pictures.path("rocket.jpg")
@@ -118,7 +118,7 @@ def test_a_tensor_of_no_picture(image_loader: str) -> None:
 
 def test_tensorflow_is_not_loaded() -> None:
     code = (
-        "import sys; from open_nsfw_tf.request import predict_request\n"
+        "import sys; from open_nsfw_tf.export.request import predict_request\n"
         f"for kind in {INPUT_TYPES}: predict_request({str(ROCKET)!r}, input_type=kind)\n"
         "sys.exit(bool({'tensorflow', 'keras', 'onnxruntime'} & set(sys.modules)))"
     )

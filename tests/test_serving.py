@@ -13,9 +13,9 @@ from conftest import GOLDEN, SCORE_TOLERANCE
 from PIL import Image
 from serving_servers import NAME, SCRIPTS, Served, run
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.export.savedmodel import DEFAULTS, WARM_UP_FILE
 from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.libraries import import_tensorflow
 
 SIGNATURES = ("serving_default", *DEFAULTS.values())
 CHUNK = 16  # pictures in one batch

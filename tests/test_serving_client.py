@@ -16,7 +16,7 @@ import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 from serving_servers import NAME, Served, grpc_server, rest_server, run
 
-from open_nsfw_tf.request import INPUT_TYPES, LOADERS, predict_request
+from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, predict_request
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "examples" / "serving_client.py"

@@ -13,9 +13,9 @@ import pictures
 import pytest
 from PIL import Image, ImageFile
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import create_yahoo_image_loader
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.tf_image import (
     create_tensorflow_image_loader,
     load_base64_tensor,

@@ -11,9 +11,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,19 +20,18 @@ import pytest
 from training_pictures import make_pictures
 
 from open_nsfw_tf import Classifier, WeightsError
+from open_nsfw_tf.backbones.trained import ARRAYS, MODEL, read_trained
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.errors import TrainingError
-from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import Told, TrainingResult, checkpoints, outcome, train
-from open_nsfw_tf.train import run as runs
+from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, results
+from open_nsfw_tf.train import run_folder as runs
+from open_nsfw_tf.train import train as train_with
+from open_nsfw_tf.train.config import make_config
 from open_nsfw_tf.train.data import read_data
-from open_nsfw_tf.train.fit import Fit, Watch
-from open_nsfw_tf.train.plan import make_plan
 from open_nsfw_tf.train.recipes import RECIPES, Stage
-from open_nsfw_tf.train.workers import Workers
-from open_nsfw_tf.trained import ARRAYS, MODEL, read_trained
+from open_nsfw_tf.train.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 6
@@ -43,12 +41,19 @@ ASKED: dict[str, Any] = {
     "size": 32,
     "epochs": EPOCHS,
     "learning_rate": 0.002,
-    "settings": {"init": "random", "batch_size": 8, "augmentation.flip": "false"},
+    "overrides": {"init": "random", "batch_size": 8, "augmentation.flip": "false"},
 }
 COMMAND = ["train", "data", "-o", "run", "--backbone", "squeezenet", "--size", "32"]
 COMMAND += ["--epochs", "6", "--learning-rate", "0.002", "--init", "random"]
 COMMAND += ["--batch-size", "8", "--set", "augmentation.flip=false"]
 SAME = 1e-3  # of losses, relative: float32 sums in another order
+
+
+def train(data: Path, run: Path, **asked: Any) -> TrainingResult:
+    """Train with the options among the keyword arguments."""
+    names = {field.name for field in fields(TrainingOptions)} & asked.keys()
+    options = TrainingOptions(**{name: asked.pop(name) for name in names})
+    return train_with(data, run, options, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +66,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
+def notes() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, told: list[str]) -> TrainingResult:
+def whole(folder: Path, notes: list[str]) -> TrainingResult:
     """A run that nothing disturbed."""
     place = folder.parent / "whole"
-    return train(folder, place, bootstrap=0, told=Told(say=told.append), **ASKED)
+    return train(
+        folder, place, bootstrap=0, callbacks=Callbacks(note=notes.append), **ASKED
+    )
 
 
 def figures(history: list[dict[str, Any]]) -> np.ndarray:
@@ -92,11 +99,11 @@ def test_the_loss_falls_and_the_model_is_right(whole: TrainingResult) -> None:
     assert whole.accuracy == 1.0
 
 
-def test_the_folder_has_all(whole: TrainingResult, told: list[str]) -> None:
+def test_the_folder_has_all(whole: TrainingResult, notes: list[str]) -> None:
     run = whole.run
     config = json.loads((run / runs.CONFIG).read_text())
     assert config["backbone"] == "squeezenet"
-    assert config["settings"]["stages"][0]["learning_rate"] == 0.002
+    assert config["hyperparameters"]["stages"][0]["learning_rate"] == 0.002
     assert config["pictures"]["training"] == {"sfw": 20, "nsfw": 20}
     assert (run / runs.CLASSES).read_text() == "sfw\nnsfw\n"
     with open(run / runs.HISTORY, newline="") as file:
@@ -113,7 +120,7 @@ def test_the_folder_has_all(whole: TrainingResult, told: list[str]) -> None:
     assert "<svg" in (run / runs.REPORT).read_text()
     assert [path for path in (run / runs.LOGS).iterdir() if "tfevents" in path.name]
     assert not [path for path in run.iterdir() if path.name.startswith(".config")]
-    assert not told
+    assert not notes
 
 
 def test_the_model_answers_as_its_table_says(whole: TrainingResult) -> None:
@@ -177,14 +184,15 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    killed = checkpoints.read_state(place / "run")
+    killed = runs.read_state(place / "run")
     assert killed is not None
     assert 2 <= len(killed.history) < EPOCHS
     monkeypatch.chdir(place)
     # A shell that runs the tests in the background has Ctrl-C ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "restore", interrupting(checkpoints.restore))
+        wrapped = interrupting(runs.restore_checkpoint)
+        patch.setattr(runs, "restore_checkpoint", wrapped)
         assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
     signal.signal(signal.SIGINT, before)
     told = capfd.readouterr()
@@ -192,7 +200,7 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
     assert "left out: 1 broken pictures, the first is " in told.out
     assert "recipe yahoo on squeezenet, 32x32 pixels\n" in told.out
-    stopped = checkpoints.read_state(place / "run")
+    stopped = runs.read_state(place / "run")
     assert stopped is not None
     assert stopped.history[: len(killed.history)] == killed.history
     result = train(place / "data", place / "run", mode="resume", bootstrap=0, **ASKED)
@@ -213,16 +221,18 @@ def interrupting(restore: Callable[..., None]) -> Callable[..., None]:
 
 def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:
     steps: list[int] = []
-    told = Told(step=steps.append, stop=lambda: len(steps) >= 6)
-    result = train(place / "data", place / "run", told=told, **ASKED)
+    callbacks = Callbacks(step=steps.append, stop=lambda: len(steps) >= 6)
+    result = train(place / "data", place / "run", callbacks=callbacks, **ASKED)
     assert not result.finished
     assert result.accuracy is None
-    state = checkpoints.read_state(place / "run")
+    state = runs.read_state(place / "run")
     assert state is not None
     assert (len(state.history), state.step) == (1, 2)  # of 5 steps
     steps.clear()
-    told = Told(step=steps.append, stop=lambda: len(steps) >= 8)
-    again = train(place / "data", place / "run", mode="resume", told=told, **ASKED)
+    callbacks = Callbacks(step=steps.append, stop=lambda: len(steps) >= 8)
+    again = train(
+        place / "data", place / "run", mode="resume", callbacks=callbacks, **ASKED
+    )
     assert_same(again.history, whole.history[: len(again.history)])
     assert len(again.history) >= 2
 
@@ -236,7 +246,7 @@ def test_a_loss_that_is_no_number(place: Path) -> None:
     ) as error:
         train(place / "data", place / "run", **asked)
     assert "epoch 1 is kept" in str(error.value)
-    state = checkpoints.read_state(place / "run")
+    state = runs.read_state(place / "run")
     assert state is not None
     assert len(state.history) == 1
     read_trained(place / "run")
@@ -250,13 +260,14 @@ def test_a_run_without_a_test_set_or_extras_says_so(
 ) -> None:
     for name in (MODEL, ARRAYS):
         (tmp_path / name).write_bytes((whole.run / name).read_bytes())
-    monkeypatch.setattr(outcome, "NEEDED", {"report": "no_such_package"})
-    said: list[str] = []
+    monkeypatch.setattr(results, "NEEDED", {"report": "no_such_package"})
+    notes: list[str] = []
     data = replace(read_data(folder), test=None)
-    accuracy = outcome.judge_run(tmp_path, data, ["nsfw"], 0, MAX_PIXELS, said.append)
+    options = TrainingOptions(bootstrap=0)
+    accuracy = results.score_test_set(tmp_path, data, ["nsfw"], options, notes.append)
     assert accuracy == 1.0
-    assert "the validation pictures were judged instead" in said[0]
-    assert "no_such_package is missing: pip install 'open_nsfw_tf[train]'" in said[1]
+    assert "the validation pictures were scored instead" in notes[0]
+    assert "no_such_package is missing: pip install 'open_nsfw_tf[train]'" in notes[1]
     assert len(read_table(tmp_path / runs.SCORES)) == 4
 
 
@@ -274,7 +285,11 @@ def test_a_bar_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with _bar() as (begin, step):
-        begin(read_data(folder), make_plan("vgg", precision="bfloat16"), 40)
+        begin(
+            read_data(folder),
+            make_config(TrainingOptions("vgg", precision="bfloat16")),
+            40,
+        )
         for _ in range(40):
             step(1)
     assert "40/" in terminal.getvalue()  # the total may come too late
@@ -355,7 +370,7 @@ def test_overwriting_removes_what_a_run_wrote(tmp_path: Path) -> None:
     for name in (runs.CONFIG, runs.HISTORY, "mine.txt", ".config.json.12.ab"):
         (tmp_path / name).write_text("{}")
     (tmp_path / runs.LAST).mkdir()
-    with runs.held(tmp_path, "overwrite"):
+    with runs.locked(tmp_path, "overwrite"):
         runs.clear(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [runs.LOCK, "mine.txt"]
 
@@ -370,36 +385,23 @@ def test_a_run_that_is_half_removed_is_still_one(
     def killed(folder: Path, ignore_errors: bool) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, runs.held(tmp_path, "overwrite"):
+    with monkeypatch.context() as patch, runs.locked(tmp_path, "overwrite"):
         patch.setattr(runs.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             runs.clear(tmp_path)
-    with runs.held(tmp_path, "overwrite"):
+    with runs.locked(tmp_path, "overwrite"):
         runs.clear(tmp_path)
         assert os.listdir(tmp_path) == [runs.LOCK]
 
 
 def test_a_validation_that_is_gone_stops_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches: Any = SimpleNamespace(steps=1)
-    learner: Any = SimpleNamespace(average_statistics=lambda: None)
-    fit = Fit(
-        tmp_path,
-        None,
-        None,
-        RECIPES["yahoo"],
-        batches,
-        batches,
-        weights=None,
-        workers=Workers(None),
-        watch=Watch(),
-        state=None,
-    )
-    fit.state.step, fit.state.sums = 1, [1.0, 1.0, 2.0]
-    monkeypatch.setattr(fit, "_validate", lambda learner: np.zeros(3))
+    config = make_config(TrainingOptions(**ASKED))
+    trainer = Trainer(config, read_data(folder), tmp_path)
+    monkeypatch.setattr(trainer, "_validate", lambda learner: np.zeros(3))
     with pytest.raises(TrainingError, match="no picture of the validation"):
-        fit._finish_epoch(learner, 0)
+        trainer.run(Callbacks())
 
 
 @pytest.mark.parametrize("data", [".", "train"])
@@ -441,9 +443,9 @@ def test_what_cannot_begin_leaves_no_run(
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with (
-        runs.held(tmp_path, "new"),
+        runs.locked(tmp_path, "new"),
         pytest.raises(ValueError, match="another run is writing to it"),
-        runs.held(tmp_path, "overwrite"),
+        runs.locked(tmp_path, "overwrite"),
     ):
         pass
 
@@ -483,7 +485,7 @@ def test_two_workers_come_to_the_loss_of_one(
         processes.append(started(place, TF_CONFIG=cluster))
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    state = checkpoints.read_state(place / "run")
+    state = runs.read_state(place / "run")
     assert state is not None
     np.testing.assert_allclose(
         figures(state.history), figures(whole.history), rtol=0.02, atol=0.01
@@ -496,10 +498,10 @@ def test_two_workers_come_to_the_loss_of_one(
 
 LONE = """
 from open_nsfw_tf.cli.app import errors_in_one_line
-from open_nsfw_tf.train import workers
-workers.PATIENCE = 2
+from open_nsfw_tf.train import devices
+devices.LONGEST_WAIT = 2
 with errors_in_one_line():
-    workers.workers()
+    devices.find_workers()
 """
 
 
@@ -523,7 +525,7 @@ def test_a_lone_worker_does_not_wait_for_ever() -> None:
 MIRRORED = """
 import sys
 from pathlib import Path
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.libraries import import_tensorflow
 tf = import_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -531,16 +533,15 @@ tf.config.set_logical_device_configuration(cpu, two)
 sys.path.insert(0, sys.argv[1])
 from test_train import ASKED
 from open_nsfw_tf.train.data import read_data
-from open_nsfw_tf.train.fit import Watch
-from open_nsfw_tf.train.plan import make_plan
-from open_nsfw_tf.train.session import Session
+from open_nsfw_tf.train.config import TrainingOptions, make_config
+from open_nsfw_tf.train.trainer import Callbacks, Trainer
 data, run = read_data("data"), Path("run")
 run.mkdir()
 for epochs in (1, 2):  # the second one goes on with the first
-    plan = make_plan(**{**ASKED, "epochs": epochs})
-    session = Session(plan, data, run, "all")
-    assert session.workers.devices == 2
-    assert session.run(Watch())
+    config = make_config(TrainingOptions(**{**ASKED, "epochs": epochs}))
+    trainer = Trainer(config, data, run, "all")
+    assert trainer.workers.devices == 2
+    assert trainer.run(Callbacks())
 """
 
 
@@ -550,7 +551,7 @@ def test_two_devices_come_to_the_loss_of_one(
     subprocess.run(
         [sys.executable, "-c", MIRRORED, ROOT / "tests"], cwd=place, check=True
     )
-    state = checkpoints.read_state(place / "run")
+    state = runs.read_state(place / "run")
     assert state is not None
     np.testing.assert_allclose(
         figures(state.history), figures(whole.history[:2]), rtol=0.02, atol=0.01

@@ -69,8 +69,8 @@ def test_the_split_is_seeded_and_one_class_does_not_change_anothers(
 
 
 def test_train_test_and_validation(tmp_path: Path) -> None:
-    sides = {"Training": 3, "test": 2, "Validation": 1}
-    fill(tmp_path, {f"{s}/{c}": n for s, n in sides.items() for c in "ab"})
+    splits = {"Training": 3, "test": 2, "Validation": 1}
+    fill(tmp_path, {f"{s}/{c}": n for s, n in splits.items() for c in "ab"})
     data = read_data(tmp_path, validation=0.5)
     assert [len(s) for s in (data.train, data.validation)] == [6, 2]
     assert data.test is not None
@@ -111,7 +111,7 @@ def test_broken_pictures_are_listed_and_notes_ignored(tmp_path: Path) -> None:
     (tmp_path / "b" / ".DS_Store").write_text("no picture")
     (tmp_path / "table.csv").write_text("path,label\n")
     totals: list[int] = []
-    data = read_data(tmp_path, validation=0, threads=3, seen_one=totals.append)
+    data = read_data(tmp_path, validation=0, threads=3, progress=totals.append)
     assert len(data.train) == 5
     assert [os.path.basename(path) for path, _ in data.broken] == [
         "cut.png",

@@ -14,16 +14,15 @@ import pytest
 from PIL import Image
 from scipy.ndimage import affine_transform
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import YAHOO, Preprocessing, create_yahoo_image_loader, tensor
-from open_nsfw_tf.samples import generated_pictures
-from open_nsfw_tf.train import pixels as pixels_room
+from open_nsfw_tf.libraries import import_tensorflow
+from open_nsfw_tf.quantize.samples import generated_pictures
+from open_nsfw_tf.train import inputs as inputs_module
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation, augment, transform
 from open_nsfw_tf.train.data import Split
 from open_nsfw_tf.train.features import features
-from open_nsfw_tf.train.inputs import EVERYTHING, Inputs
-from open_nsfw_tf.train.pixels import Pixels
+from open_nsfw_tf.train.inputs import UNCHANGED, Inputs, Pixels
 
 SMALL = Preprocessing(24, 16, False, "RGB", (127.5, 127.5, 127.5), 1 / 127.5)
 TUTORIALS = Augmentation(
@@ -78,10 +77,9 @@ def assert_same(first: Any, second: Any) -> None:
 # -- what is trained is what is served
 
 
-@pytest.mark.parametrize("cache", [None, "memory", "folder"])
-def test_yahoos_pixels(split: Split, cache: Any, tmp_path: Path) -> None:
-    place = tmp_path / "kept" if cache == "folder" else cache
-    inputs = Inputs(split.part(range(3)), YAHOO, batch_size=2, cache=place)
+@pytest.mark.parametrize("cache", [None, True, False])
+def test_yahoos_pixels(split: Split, cache: bool | None) -> None:
+    inputs = Inputs(split.part(range(3)), YAHOO, batch_size=2, cache=cache)
     load = create_yahoo_image_loader(expand_dims=False)
     expected = np.stack([load(path) for path in split.paths[:3]])
     for pictures, labels in (joined(inputs.epochs()), joined(inputs.epochs(5))):
@@ -189,7 +187,7 @@ def test_bad_arguments(split: Split) -> None:
 
 def test_a_stand_in_for_a_broken_picture(tmp_path: Path) -> None:
     split = _split(tmp_path)
-    options: Any = {"batch_size": 4, "shuffle": True, "seed": 3, "cache": None}
+    options: Any = {"batch_size": 4, "shuffle": True, "seed": 3, "cache": False}
     whole = joined(Inputs(split, SMALL, **options).epochs())
     os.remove(split.paths[4])  # the last one of class 0: the first one stands in
     inputs = Inputs(split, SMALL, **options)
@@ -233,7 +231,7 @@ def test_a_class_without_a_picture_stops_with_one_line(tmp_path: Path, tf: Any) 
 
 def test_memory_is_read_from_once(tmp_path: Path) -> None:
     split = _split(tmp_path)
-    inputs = Inputs(split, SMALL, batch_size=4, cache="memory")
+    inputs = Inputs(split, SMALL, batch_size=4, cache=True)
     first = batches(inputs.epochs())
     for path in split.paths:
         os.remove(path)
@@ -241,60 +239,12 @@ def test_memory_is_read_from_once(tmp_path: Path) -> None:
     assert not inputs.broken
 
 
-def test_a_file_outlives_the_process_and_damage(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    split = _split(tmp_path / "in")
-    first = Pixels(split, SMALL, tmp_path / "kept")
-    expected = [first[index].copy() for index in range(4)]
-    (path,) = (tmp_path / "kept").iterdir()
-    size = 8 + 24 * 24 * 3
-    assert path.stat().st_size == 4 * size
-    with path.open("r+b") as file:  # one of them damaged, one cut
-        file.seek(size + 100)
-        file.write(b"\1\2\3")
-        file.truncate(4 * size - 5)
-    second = Pixels(split, SMALL, tmp_path / "kept")
-    for place in split.paths:
-        os.rename(place, place + ".away")
-    assert np.array_equal(second[0], expected[0])
-    assert np.array_equal(second[2], expected[2])
-    for index in (1, 3):
-        with pytest.raises(ImageError):
-            second[index]
-        os.rename(split.paths[index] + ".away", split.paths[index])
-        assert np.array_equal(second[index], expected[index])
-
-
-def test_changed_pictures_have_another_file(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    split = _split(tmp_path / "in")
-    Pixels(split, SMALL, tmp_path / "kept")
-    Pixels(split, replace(SMALL, crop=20), tmp_path / "kept")  # the crop comes later
-    assert len(list((tmp_path / "kept").iterdir())) == 1
-    Pixels(split, replace(SMALL, jpeg=True), tmp_path / "kept")
-    os.utime(split.paths[0], (1, 1))
-    Pixels(split, SMALL, tmp_path / "kept")
-    assert len(list((tmp_path / "kept").iterdir())) == 3
-
-
-def test_a_full_disk_only_stops_the_cache(split: Split, tmp_path: Path) -> None:
-    full = Pixels(split, SMALL, tmp_path)
-    (path,) = tmp_path.iterdir()
-    path.unlink()
-    handle = os.open("/dev/full", os.O_RDWR)
-    os.dup2(handle, full._store._handle)  # type: ignore[attr-defined]
-    os.close(handle)
-    expected = Pixels(split, SMALL, None)
-    for index in (0, 1, 0):
-        assert np.array_equal(full[index], expected[index])
-
-
 def test_auto_takes_memory_only_where_there_is_enough(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(Pixels(split, SMALL)._store, pixels_room._Memory)
-    monkeypatch.setattr(pixels_room, "SHARE", 0)
-    assert isinstance(Pixels(split, SMALL)._store, pixels_room._Nothing)
+    assert Pixels(split, SMALL).cached
+    monkeypatch.setattr(inputs_module, "SHARE", 0)
+    assert not Pixels(split, SMALL).cached
 
 
 # -- augmentation
@@ -324,7 +274,7 @@ def image() -> np.ndarray:
 
 
 def test_nothing_is_varied(tf: Any, image: np.ndarray) -> None:
-    same = augment(image, EVERYTHING, SMALL, tf.constant([1, 2], tf.int64))
+    same = augment(image, UNCHANGED, SMALL, tf.constant([1, 2], tf.int64))
     assert np.array_equal(same, image[4:20, 4:20])
 
 
@@ -431,7 +381,7 @@ def test_yahoos_range_keeps_the_crop_inside() -> None:
 
 def test_channel_shift(tf: Any) -> None:
     flat = np.full((24, 24, 3), (60, 100, 140), np.uint8)
-    only = replace(EVERYTHING, channel_shift=20.0)
+    only = replace(UNCHANGED, channel_shift=20.0)
     shifts = []
     for index in range(40):
         made = augment(flat, only, SMALL, tf.constant([9, index], tf.int64)).numpy()
@@ -482,17 +432,17 @@ def test_features_are_computed_once(
 ) -> None:
     counts: list[int] = []
     first = features(
-        body, split, SMALL, tmp_path / "new", batch_size=4, seen=counts.append
+        body, split, SMALL, tmp_path / "new", batch_size=4, progress=counts.append
     )
     assert counts == [4, 4, 3]
-    assert not first.kept
+    assert not first.cached
     batch = np.stack([tensor(path, SMALL) for path in split.paths])
     expected = body(batch, training=False).numpy()
     np.testing.assert_allclose(first.values, expected, rtol=1e-5, atol=1e-6)
     assert np.array_equal(first.labels, split.labels)
     made_again = _body(tf)  # its layers have other numbers
-    again = features(made_again, split, SMALL, tmp_path / "new", seen=counts.append)
-    assert again.kept
+    again = features(made_again, split, SMALL, tmp_path / "new", progress=counts.append)
+    assert again.cached
     assert len(counts) == 3
     assert isinstance(again.values, np.memmap)
     assert np.array_equal(again.values, first.values)
@@ -503,25 +453,29 @@ def test_stale_or_cut_features_are_computed_again(body: Any, tmp_path: Path) -> 
     (tmp_path / "in").mkdir()
     split = _split(tmp_path / "in")
 
-    def kept(preprocessing: Preprocessing = SMALL) -> bool:
+    def cached(preprocessing: Preprocessing = SMALL) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = features(body, split, preprocessing, tmp_path / "kept")
+            found = features(body, split, preprocessing, tmp_path / "cache")
         assert found.values.shape == (11, 5)
-        return found.kept
+        return found.cached
 
-    assert [kept(), kept(), kept(replace(SMALL, scale=1.0))] == [False, True, False]
+    assert [cached(), cached(), cached(replace(SMALL, scale=1.0))] == [
+        False,
+        True,
+        False,
+    ]
     body.set_weights([weight + 1 for weight in body.get_weights()])
-    assert [kept(), kept()] == [False, True]
+    assert [cached(), cached()] == [False, True]
     os.utime(split.paths[0], (1, 1))
-    assert [kept(), kept()] == [False, True]
-    for path in (tmp_path / "kept").glob("features-*"):
+    assert [cached(), cached()] == [False, True]
+    for path in (tmp_path / "cache").glob("features-*"):
         path.write_bytes(path.read_bytes()[:-4])
-    assert [kept(), kept()] == [False, True]
-    for path in (tmp_path / "kept").glob("rows-*"):
+    assert [cached(), cached()] == [False, True]
+    for path in (tmp_path / "cache").glob("rows-*"):
         path.write_bytes(b"")
-    assert [kept(), kept()] == [False, True]
-    assert not list((tmp_path / "kept").glob(".*"))
+    assert [cached(), cached()] == [False, True]
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_features_of_less_precision_are_others(body: Any, tmp_path: Path) -> None:
@@ -536,20 +490,20 @@ def test_features_of_less_precision_are_others(body: Any, tmp_path: Path) -> Non
 
     rough = clone_model(body, clone_function=rougher)
     rough.set_weights(body.get_weights())
-    found = features(rough, split, SMALL, tmp_path / "kept")
-    exact = features(body, split, SMALL, tmp_path / "kept")
-    assert not exact.kept
+    found = features(rough, split, SMALL, tmp_path / "cache")
+    exact = features(body, split, SMALL, tmp_path / "cache")
+    assert not exact.cached
     assert not np.array_equal(exact.values, found.values)
 
 
 def test_features_without_what_broke(body: Any, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     split = _split(tmp_path / "in")
-    whole = features(body, split, SMALL, tmp_path / "kept")
+    whole = features(body, split, SMALL, tmp_path / "cache")
     Path(split.paths[2]).write_bytes(b"\xff\xd8\xff")
-    for kept in (False, True):
-        found = features(body, split, SMALL, tmp_path / "kept")
-        assert found.kept == kept
+    for cached in (False, True):
+        found = features(body, split, SMALL, tmp_path / "cache")
+        assert found.cached == cached
         assert list(found.broken) == [split.paths[2]]
         assert found.labels.tolist() == [0] * 4 + [1] * 6
         np.testing.assert_allclose(
@@ -558,7 +512,7 @@ def test_features_without_what_broke(body: Any, tmp_path: Path) -> None:
     for path in split.paths:
         os.remove(path)
     with pytest.raises(ImageError, match="no picture can be read any more"):
-        features(body, split, SMALL, tmp_path / "kept")
+        features(body, split, SMALL, tmp_path / "cache")
 
 
 # -- the benchmark

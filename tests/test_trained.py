@@ -21,6 +21,13 @@ from typer.testing import CliRunner
 import open_nsfw_tf.cli  # noqa: F401 - registers the commands
 from open_nsfw_tf import Classifier, ClassScores, Scores, WeightsError, load_weights
 from open_nsfw_tf.architecture import DENSE, check_weights, classes_of
+from open_nsfw_tf.backbones.trained import (
+    ARRAYS,
+    MODEL,
+    TrainedModel,
+    read_trained,
+    write_trained,
+)
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, inspect
@@ -38,13 +45,6 @@ from open_nsfw_tf.image import (
     yahoo_tensor,
 )
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.trained import (
-    ARRAYS,
-    MODEL,
-    TrainedModel,
-    read_trained,
-    write_trained,
-)
 
 PICTURES = [str(pictures.path(name)) for name in ("coffee.png", "rocket.jpg")]
 ROOT = Path(__file__).parent.parent
@@ -140,7 +140,7 @@ def test_a_resize_to_the_pictures_own_size() -> None:
     ids=lambda steps: str(steps.resize),
 )
 def test_the_graph_loads_the_same_to_the_bit(steps: Preprocessing) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.tf_image import load_bytes_tensor
 
     tf = import_tensorflow()
@@ -326,7 +326,7 @@ def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
 def test_ray_sends_the_model(
     runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
 ) -> None:
-    from open_nsfw_tf.distributed import score_with_ray
+    from open_nsfw_tf.batch import Network, score_on_ray
 
     out = tmp_path / "out"
     ray = ["--model", runs["open_nsfw"], "--ray", "--actors=1"]
@@ -337,9 +337,8 @@ def test_ray_sends_the_model(
     found = np.stack([table.columns[name][order] for name in CLASSES], axis=1)
     assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
     with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
-        score_with_ray(
-            PICTURES, tmp_path / "rows", engine="litert", model=runs["other"]
-        )
+        network = Network(engine="litert", model=runs["other"])
+        score_on_ray(PICTURES, tmp_path / "rows", network=network)
     assert not (tmp_path / "rows").exists()
 
 
@@ -533,7 +532,7 @@ def test_yahoos_network_is_exported_with_its_labels(
 def test_a_saved_model_has_the_preprocessing_in_it(
     runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
 ) -> None:
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
 
     done = export(
         "savedmodel",

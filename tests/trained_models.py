@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import DENSE, FEATURES
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, HeadLayer, TrainedModel
 from open_nsfw_tf.image import YAHOO, Preprocessing
-from open_nsfw_tf.trained import OPEN_NSFW, HeadLayer, TrainedModel
 
 CLASSES = ("drawing", "neutral", "nsfw")
 SMALL = Preprocessing(72, 64, False, "RGB", (127.5, 127.5, 127.5), 1 / 127.5)

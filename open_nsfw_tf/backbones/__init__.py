@@ -1,213 +1,48 @@
-"""The networks that can be trained: a table of them, and how one is built.
+"""The networks that can be trained, and trained models on disk.
 
-A network is a body, which ends in a layer called ``pool``, a head, whose layers are
-called ``head_0``, ``head_1`` and so on, a last dense layer and a softmax. TensorFlow is
-imported when a network is built, not with this module.
+`registry` is the table of them, `builder` builds one; `trained` reads and writes the
+folders of trained models. Names are imported when they are first asked for, so that
+reading a trained model loads no more than `trained`.
 """
 
-import math
-import os
-from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.backbones.arrays import (
-    check_arrays,
-    initialise,
-    set_weights,
-    weights_of,
-)
-from open_nsfw_tf.backbones.head import add_head, check_head, head_shapes
-from open_nsfw_tf.backbones.table import BACKBONES, Backbone
-from open_nsfw_tf.backend import import_tensorflow
-from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.image import LARGEST
-from open_nsfw_tf.trained import MAX_CLASSES, HeadLayer, TrainedModel
+if TYPE_CHECKING:
+    from open_nsfw_tf.backbones.arrays import set_weights, weights_of
+    from open_nsfw_tf.backbones.builder import POOL, body_of, build, network_of
+    from open_nsfw_tf.backbones.registry import BACKBONES, Backbone
+
+_HOMES = {
+    "BACKBONES": "registry",
+    "Backbone": "registry",
+    "POOL": "builder",
+    "body_of": "builder",
+    "build": "builder",
+    "network_of": "builder",
+    "set_weights": "arrays",
+    "weights_of": "arrays",
+}
 
 __all__ = [
     "BACKBONES",
-    "INITS",
+    "POOL",
     "Backbone",
     "body_of",
     "build",
-    "check_arrays",
     "network_of",
     "set_weights",
     "weights_of",
 ]
 
-INITS = ("pretrained", "random")
-POOL = "pool"  # the last layer of every body
-DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def build(
-    name: str,
-    classes: int,
-    *,
-    head: Sequence[HeadLayer] = (),
-    size: int | None = None,
-    init: str = "pretrained",
-    weights: Weights | str | os.PathLike[str] | None = None,
-    replace_last: bool = False,
-    seed: int | None = None,
-    dtype: str = "float32",
-) -> Any:
-    """Build a network that can be trained.
-
-    Args:
-        name: a key of `BACKBONES`.
-        classes: how many, 2 or more.
-        head: the layers between the pooled features and the last dense layer.
-        size: of the input, pixels a side; None: the crop of the backbone's preprocessing.
-        init: "pretrained": of resnet50_thin Yahoo's weights, of the networks of
-            `keras.applications` ImageNet's, which Keras downloads, verifies and keeps;
-            "random": He's initialisation, batch norms that change nothing.
-        weights: what to take for pretrained ones instead: of resnet50_thin the canonical
-            dict or the path of a weights file, of the networks of
-            `keras.applications` the path of Keras' file without the top.
-        replace_last: whether the last layer begins anew even where pretrained weights
-            have one that fits: of resnet50_thin with 2 classes and no head.
-        seed: of all random values; the same seed gives the same network.
-        dtype: of `DTYPES`: what is computed in; variables and scores are float32.
-
-    Returns:
-        A `keras.Model` of the backbone's name, from ``input``, float32 (N, size, size,
-        3), preprocessed, to ``predictions``, softmax, float32 (N, classes). Its layers
-        are the body's, ``pool``, ``head_0`` and so on, ``logits`` (of resnet50_thin:
-        ``fc_nsfw``) and ``predictions``.
-
-    Raises:
-        ValueError: no backbone has this name, the input is too small for it, or other
-            arguments make no sense.
-        WeightsError: there are no pretrained weights, or they cannot be found, fetched
-            or read; the error names the choices.
-    """
-    backbone = _backbone(name)
-    size = backbone.preprocessing.crop if size is None else size
-    _check(backbone, name, classes, size)
-    check_head(head)
-    _check_options(init, weights, dtype)
-    source = backbone.pretrained(name, weights) if init == "pretrained" else None
-    model = _assemble(name, classes, head, size, source, seed)
-    if dtype != "float32":
-        model = _computing_in(model, dtype)
-    if init == "random":
-        initialise(body_of(model), seed)
-    elif isinstance(source, dict) and not head and not replace_last:
-        _keep_last(model.get_layer(backbone.last), source[backbone.last])
-    return model
-
-
-def body_of(model: Any) -> Any:
-    """The network without its head: from ``input`` to the pooled features (N, F).
-
-    The layers are the model's own, not copies.
-    """
-    import_tensorflow()
-    import keras
-
-    pool = model.get_layer(POOL).output
-    return keras.Model(model.input, pool, name=f"{model.name}_body")
-
-
-def network_of(trained: TrainedModel) -> Any:
-    """Build a trained model's network; nothing is downloaded.
-
-    Args:
-        trained: as `open_nsfw_tf.trained.read_trained` gives it: of unknown origin.
-
-    Returns:
-        As `build`, with an input of the preprocessing's crop.
-
-    Raises:
-        WeightsError: no backbone has this name, or what is said of the network, and the
-            arrays, do not fit. The head's layers are held against the arrays before
-            memory is taken for them.
-    """
-    try:
-        backbone = _backbone(trained.backbone)
-        classes, size = len(trained.classes), trained.preprocessing.crop
-        _check(backbone, trained.backbone, classes, size)
-        check_head(trained.head)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
-    canonical = backbone.canonical and not trained.head
-    shapes = head_shapes(trained.head, backbone.features, classes, backbone.last)
-    check_arrays(trained.weights, shapes, canonical=canonical, partly=True)
-    model = _assemble(trained.backbone, classes, trained.head, size, None, None)
-    set_weights(model, trained.weights)
-    return model
-
-
-def _backbone(name: str) -> Backbone:
-    backbone = BACKBONES.get(name) if isinstance(name, str) else None
-    if backbone is None:
-        raise ValueError(
-            f"no backbone is called {sanitize(name, 80)}: choose of {', '.join(BACKBONES)}"
-        )
-    return backbone
-
-
-def _check(backbone: Backbone, name: str, classes: int, size: int) -> None:
-    if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
-        raise ValueError(
-            f"expected 2 to {MAX_CLASSES} classes, got {sanitize(classes, 40)}"
-        )
-    if type(size) is not int or not backbone.least <= size <= LARGEST:
-        raise ValueError(
-            f"{name} takes an input of {backbone.least} to {LARGEST} pixels a side, got "
-            f"{sanitize(size, 40)}"
-        )
-
-
-def _check_options(init: str, weights: object, dtype: str) -> None:
-    if init not in INITS:
-        raise ValueError(f"expected an init of {', '.join(INITS)}, got {init!r:.80}")
-    if init == "random" and weights is not None:
-        raise ValueError(
-            "random initialisation takes no weights: leave one of them out"
-        )
-    if dtype not in DTYPES:
-        raise ValueError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r:.80}")
-
-
-def _assemble(
-    name: str,
-    classes: int,
-    head: Sequence[HeadLayer],
-    size: int,
-    source: Any,
-    seed: int | None,
-) -> Any:
-    """The network with the values of `source`, or with any values where it is None."""
-    import_tensorflow()
-    import keras
-
-    backbone = BACKBONES[name]
-    batch = keras.Input((size, size, 3), dtype="float32", name="input")
-    features = backbone.body(batch, source)
-    if math.prod(features.shape[1:]) != backbone.features:
-        raise RuntimeError(f"{name}: {backbone.features} features, {features.shape}")
-    scores = add_head(features, head, classes, backbone.last, seed)
-    return keras.Model(batch, scores, name=name)
-
-
-def _keep_last(layer: Any, last: dict[str, Any]) -> None:
-    if layer.kernel.shape == last["weights"].shape:
-        layer.set_weights([last["weights"], last["biases"]])
-
-
-def _computing_in(model: Any, dtype: str) -> Any:
-    """The same network, with every layer but the softmax of another policy."""
-    import keras
-
-    def clone(layer: Any) -> Any:
-        config = layer.get_config()
-        if layer.name != "predictions":
-            config["dtype"] = dtype
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""A network's values as plain arrays, and back; names and shapes are checked."""
+"""A network's variables as plain arrays, and back; names and shapes are checked."""
 
 import math
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import MAX_COMPLAINTS, Weights
+from open_nsfw_tf.backbones.trained import OPEN_NSFW
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.trained import OPEN_NSFW
 
 Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {variable: shape}}
 
@@ -45,7 +45,7 @@ def set_weights(model: Any, weights: Weights) -> None:
 
     Raises:
         WeightsError: layers or variables are missing or surplus, shapes differ, or values
-            are not finite float32; all of it is said in one line, and nothing is set.
+            are not finite float32; one line names all of it, and nothing is set.
     """
     canonical = _is_canonical(model)
     check_arrays(weights, shapes_of(model), canonical=canonical)
@@ -64,28 +64,28 @@ def shapes_of(model: Any) -> Shapes:
 
 
 def check_arrays(
-    weights: Weights, shapes: Shapes, *, canonical: bool = False, partly: bool = False
+    weights: Weights, shapes: Shapes, *, canonical: bool = False, partial: bool = False
 ) -> None:
-    """Hold arrays against what a network needs.
+    """Compare arrays with what a network needs.
 
     Args:
         weights: ``{layer: {field: array}}``.
         shapes: what is expected, with Keras' names.
         canonical: whether the fields have the names of the canonical dict.
-        partly: whether there may be layers that are not expected.
+        partial: whether there may be other layers too.
 
     Raises:
         WeightsError: as `set_weights`.
     """
-    complaints = list(_complaints(weights, shapes, _fields(canonical), partly))
-    if complaints:
-        rest = len(complaints) - MAX_COMPLAINTS
+    mismatches = list(_mismatches(weights, shapes, _fields(canonical), partial))
+    if mismatches:
+        rest = len(mismatches) - MAX_COMPLAINTS
         more = f"; and {rest} more" if rest > 0 else ""
-        raise WeightsError("; ".join(complaints[:MAX_COMPLAINTS]) + more)
+        raise WeightsError("; ".join(mismatches[:MAX_COMPLAINTS]) + more)
 
 
-def _complaints(
-    weights: Weights, shapes: Shapes, fields: dict[str, str], partly: bool
+def _mismatches(
+    weights: Weights, shapes: Shapes, fields: dict[str, str], partial: bool
 ) -> Iterator[str]:
     if not isinstance(weights, dict):
         yield f"expected a dict of layers, got {type(weights).__name__}"
@@ -100,13 +100,13 @@ def _complaints(
             if field not in layer:
                 yield f"{name}: there is no '{field}'"
             else:
-                yield from _array_complaints(f"{name}.{field}", layer[field], shape)
+                yield from _array_mismatches(f"{name}.{field}", layer[field], shape)
         yield from (f"{name}: surplus {f!r:.80}" for f in layer if f not in wanted)
-    if not partly:
+    if not partial:
         yield from (f"surplus layer {n!r:.80}" for n in weights if n not in shapes)
 
 
-def _array_complaints(
+def _array_mismatches(
     name: str, array: object, shape: tuple[int, ...]
 ) -> Iterator[str]:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
@@ -121,7 +121,7 @@ def _array_complaints(
 
 
 def initialise(model: Any, seed: int | None) -> None:
-    """Draw every kernel anew: He et al., arXiv 1502.01852, normal, by the inputs.
+    """Initialise every kernel: normal, scaled by the inputs (He et al., arXiv 1502.01852).
 
     Biases and batch norms stay as they are.
     """

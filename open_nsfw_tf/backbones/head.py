@@ -1,11 +1,11 @@
-"""What stands on a body's pooled features: head, last dense layer, softmax."""
+"""The layers after a body's pooled features: head, last dense layer, softmax."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from open_nsfw_tf.backbones.arrays import Shapes
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.trained import HeadLayer
 
 LONGEST = 32  # layers of a head
 INITIALIZERS = {  # of dense layers' kernels: Keras' name, and its class
@@ -83,13 +83,13 @@ def add_head(
     from keras import layers
 
     for index, layer in enumerate(head):
-        x = _LAYERS[layer.kind](layer, f"head_{index}", _plus(seed, index))(x)
+        x = _LAYERS[layer.kind](layer, f"head_{index}", _seed(seed, index))(x)
     final = HeadLayer("dense", units=classes)
-    x = _dense(final, last, _plus(seed, len(head)))(x)
+    x = _dense(final, last, _seed(seed, len(head)))(x)
     return layers.Softmax(name="predictions", **EXACT)(x)
 
 
-def _plus(seed: int | None, index: int) -> int | None:
+def _seed(seed: int | None, index: int) -> int | None:
     return None if seed is None else seed + index
 
 

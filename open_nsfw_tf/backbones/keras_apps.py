@@ -1,9 +1,9 @@
 """The networks of `keras.applications` as backbones, with ImageNet's weights or without.
 
-Keras downloads the weights, holds them against its own checksums (it has none for
-MobileNetV2) and keeps them in ``$KERAS_HOME/models`` (``~/.keras/models``). A file that a
-user names is read by the same code, which runs nothing of it but leaves damage to the
-HDF5 library: it should come from where Keras' own come from.
+Keras downloads the weights, compares them with its own checksums (it has none for
+MobileNetV2) and caches them in ``$KERAS_HOME/models`` (``~/.keras/models``). A file that a
+user names is read by the same code. It executes nothing in the file, but the HDF5 library
+is not safe against a hostile one: use files from the source that Keras uses.
 """
 
 import io
@@ -48,7 +48,7 @@ def vgg16(batch: Any, source: str | None) -> Any:
 
 
 def pretrained(name: str, weights: object) -> str:
-    """What Keras is asked for: its own weights, or the file that is given.
+    """Keras' name of its own weights, or the path of the given file.
 
     Raises:
         WeightsError: the file is not there.
@@ -79,9 +79,9 @@ def _body(kind: str, batch: Any, source: str | None) -> Any:
     import keras
 
     make = getattr(keras.applications, kind)
-    with _plain_defaults(), _one_error(kind, source):
+    with _default_settings(), _one_error(kind, source):
         network = make(include_top=False, weights=source, input_tensor=batch)
-    _number_anew(network)
+    _renumber(network)
     pool = keras.layers.GlobalAveragePooling2D(
         name="pool", dtype="float32", data_format="channels_last"
     )
@@ -89,7 +89,7 @@ def _body(kind: str, batch: Any, source: str | None) -> Any:
 
 
 @contextmanager
-def _plain_defaults() -> Iterator[None]:
+def _default_settings() -> Iterator[None]:
     """Keras' defaults, whatever the application has set for its own networks."""
     import keras
 
@@ -105,7 +105,7 @@ def _plain_defaults() -> Iterator[None]:
 
 @contextmanager
 def _one_error(kind: str, source: str | None) -> Iterator[None]:
-    """Whatever keeps weights from being fetched or read, as a WeightsError."""
+    """Raise whatever keeps weights from being fetched or read as a WeightsError."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # Keras sets none
     messages = sys.stderr or io.StringIO()  # Keras writes to standard output
@@ -127,8 +127,8 @@ def _one_error(kind: str, source: str | None) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _number_anew(network: Any) -> None:
-    """Give layers that Keras numbers the names they have in a new process.
+def _renumber(network: Any) -> None:
+    """Give the layers that Keras numbers the names that they have in a new process.
 
     It counts all layers of a process: the second Inception v3 begins with conv2d_94.
     """

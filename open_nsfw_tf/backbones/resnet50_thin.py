@@ -30,7 +30,7 @@ def body(batch: Any, weights: Weights | None) -> Any:
     Returns:
         float32 (N, 1024), the layer ``pool``.
     """
-    # `network` adds a last layer too, which nothing uses: the head takes its place.
+    # `network` also adds a last layer, which is not used: the head replaces it.
     unused = {
         "weights": np.broadcast_to(np.float32(0), (FEATURES, CLASSES)),
         "biases": np.zeros(CLASSES, np.float32),
@@ -42,7 +42,7 @@ def pretrained(name: str, weights: Weights | str | os.PathLike[str] | None) -> W
     """Yahoo's weights, or those that are given.
 
     Raises:
-        WeightsError: they are not found or do not fit; the places are named.
+        WeightsError: they are not found or do not fit; the error names where it looked.
     """
     if not isinstance(weights, dict):
         return load_weights(weights)
@@ -51,13 +51,13 @@ def pretrained(name: str, weights: Weights | str | os.PathLike[str] | None) -> W
 
 
 def _blank() -> Weights:
-    """Canonical weights, without the last layer, that hardly take memory."""
+    """Canonical weights of zeros, without the last layer, that take hardly any memory."""
     weights: Weights = {}
     for conv in CONVOLUTIONS:
-        name = f"conv_{conv.place}"
+        name = f"conv_{conv.key}"
         weights[name] = {
             field: np.broadcast_to(np.float32(0), shape)
             for field, shape in LAYERS[name].items()
         }
-        weights[f"bn_{conv.place}"] = identity_batch_norm(conv.outputs)
+        weights[f"bn_{conv.key}"] = identity_batch_norm(conv.outputs)
     return weights

@@ -9,7 +9,8 @@ import typer
 
 from open_nsfw_tf.cli.options import CommonOption, JsonOption, TopOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.tables import compare, in_range, rank, read_table
+from open_nsfw_tf.tables import in_range, rank, read_table
+from open_nsfw_tf.tables.compare import compare
 
 commands = typer.Typer()
 

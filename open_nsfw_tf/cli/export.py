@@ -119,7 +119,7 @@ def named_pictures(sources: list[str] | None) -> list[Picture]:
 
 def export_and_print(format: str, destination: Path, **options: Any) -> None:
     made = export(format, destination, **options)
-    for line in made.said:
+    for line in made.notes:
         print(f"note: {line}")
     print(
         f"{made.path}: {made.size / 1e6:.1f} MB; scores differ by at most "

@@ -25,9 +25,9 @@ from open_nsfw_tf.cli.request import (
 )
 from open_nsfw_tf.cli.request import request as print_request
 from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.export.request import INPUT_TYPES as SENT
+from open_nsfw_tf.export.request import LOADERS
 from open_nsfw_tf.image import Picture, describe, read_file
-from open_nsfw_tf.request import INPUT_TYPES as SENT
-from open_nsfw_tf.request import LOADERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +117,7 @@ def classify_nsfw(
 
 def _load_base64(picture: Picture) -> "np.ndarray":
     """The batch of one that the network makes of a picture file's base64 text."""
-    from open_nsfw_tf.backend import import_tensorflow
+    from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.tf_image import error_reason, load_base64_tensor
 
     tf = import_tensorflow()

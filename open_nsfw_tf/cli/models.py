@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.cli.options import JsonOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.trained import MAX_CLASSES
+from open_nsfw_tf.files import is_picture, replacing
 
 if TYPE_CHECKING:
-    from open_nsfw_tf.backbones.facts import Fact
+    from open_nsfw_tf.backbones.model_stats import ModelStats
 
 commands = typer.Typer()
 
@@ -48,14 +47,14 @@ def models_command(
     ] = None,
 ) -> None:
     """List the networks to train: size, cost, speed here, published accuracy."""
-    from open_nsfw_tf.backbones.facts import facts
+    from open_nsfw_tf.backbones.model_stats import model_stats
 
     _check_outputs({"JSON file": json_file, "figure": svg})
     if svg is not None:
         from open_nsfw_tf.report.plots import import_matplotlib
 
         import_matplotlib()  # before the work
-    rows = facts(classes, measure=measure)
+    rows = model_stats(classes, measure=measure)
     records = [row.record() for row in rows]
     for line in map(json.dumps, records) if json_lines else _lines(rows):
         print(line)
@@ -67,7 +66,7 @@ def models_command(
         _write(svg, trade_off(rows))
 
 
-def _lines(rows: Sequence["Fact"]) -> list[str]:
+def _lines(rows: Sequence["ModelStats"]) -> list[str]:
     """The table with aligned columns, and the sources under it."""
     sources = list(dict.fromkeys(row.source for row in rows if row.source))
     table = [HEADINGS, *(_cells(row, sources) for row in rows)]
@@ -87,7 +86,7 @@ def _lines(rows: Sequence["Fact"]) -> list[str]:
     return [*lines, "", counted, *notes]
 
 
-def _cells(row: "Fact", sources: Sequence[str]) -> tuple[str, ...]:
+def _cells(row: "ModelStats", sources: Sequence[str]) -> tuple[str, ...]:
     return (
         row.name if row.built else f"{row.name} ({row.title})",
         str(row.size),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.cli.options import STDIN, choice, standard_input
-from open_nsfw_tf.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
 
 commands = typer.Typer()
 

@@ -11,20 +11,20 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.cli.options import Writing, choice, grouped
 from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
-from open_nsfw_tf.train import Told, TrainingResult, train
+from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
+from open_nsfw_tf.train.config import PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.plan import PRECISIONS, Plan
-from open_nsfw_tf.train.recipes import INITS, RECIPES, Recipe
-from open_nsfw_tf.train.schedule import Row
-from open_nsfw_tf.train.workers import DEVICES
+from open_nsfw_tf.train.devices import DEVICES
+from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
 
 commands = typer.Typer()
-_Begin = Callable[[Data, Plan, int], None]
+_Begin = Callable[[Data, TrainingConfig, int], None]
 
 
 def _list_recipes(wanted: bool) -> None:
@@ -241,27 +241,28 @@ def train_command(
     command: `open-nsfw classify --model RUN photo.jpg`. A run that ended early, even by
     Ctrl-C or a power cut, goes on with the same command and --resume.
     """
-    mode = writing.mode
     with interruptible("the step") as stop, _bar() as (begin, step):
         result = train(
             data,
             run,
-            recipe=network.recipe,
-            backbone=network.backbone,
-            settings=learning.changes(network.init),
-            epochs=_epochs(learning.epochs),
-            learning_rate=learning.learning_rate,
-            size=network.size,
-            weights=network.weights,
-            freeze_body=network.freeze_body,
-            precision=machine.mixed_precision,
-            validation=judging.validation,
-            seed=judging.seed,
-            positive=judging.positive,
+            TrainingOptions(
+                recipe=network.recipe,
+                backbone=network.backbone,
+                overrides=learning.changes(network.init),
+                epochs=_epochs(learning.epochs),
+                learning_rate=learning.learning_rate,
+                size=network.size,
+                weights=network.weights,
+                freeze_body=network.freeze_body,
+                precision=machine.mixed_precision,
+                validation=judging.validation,
+                seed=judging.seed,
+                max_pixels=judging.max_pixels,
+                positive=judging.positive,
+            ),
+            mode=writing.mode,
             devices=machine.devices,
-            mode=mode,
-            max_pixels=judging.max_pixels,
-            told=Told(
+            callbacks=Callbacks(
                 begin, step, _tell_epoch, lambda text: print(f"note: {text}"), stop
             ),
         )
@@ -296,8 +297,8 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
     total: list[int] = []
     known = threading.Event()
 
-    def begin(data: Data, plan: Plan, steps: int) -> None:
-        for line in _found(data, plan):
+    def begin(data: Data, config: TrainingConfig, steps: int) -> None:
+        for line in _found(data, config):
             print(line)
         total.append(steps)
         known.set()
@@ -310,7 +311,7 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
         yield begin, step
 
 
-def _found(data: Data, plan: Plan) -> Iterator[str]:
+def _found(data: Data, config: TrainingConfig) -> Iterator[str]:
     for name, split in (
         ("train", data.train),
         ("validation", data.validation),
@@ -326,10 +327,10 @@ def _found(data: Data, plan: Plan) -> Iterator[str]:
         yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
     if data.ignored:
         yield f"left out: {data.ignored} files that are no pictures"
-    size = plan.preprocessing.crop
-    yield f"recipe {plan.name} on {plan.backbone}, {size}x{size} pixels"
-    if plan.precision != "float32":
-        yield f"computing in {plan.precision}: less exact than float32"
+    size = config.preprocessing.crop
+    yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
+    if config.precision != "float32":
+        yield f"computing in {config.precision}: less exact than float32"
 
 
 def _tell_epoch(row: Row) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset.fingerprints import (
     PHASH_BYTES,
     READ_DEFAULTS,
@@ -27,6 +26,7 @@ from open_nsfw_tf.dataset.fingerprints import (
 )
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.files import name_key
+from open_nsfw_tf.libraries import need
 
 DISTANCE = 7  # bits of 64; photographs of different things differ in 20 and more
 MAX_DISTANCE = 11  # bits; above it, unlike pictures come together

@@ -9,10 +9,10 @@ from importlib import import_module
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset.folder import File
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import MAX_PIXELS, describe, load_rgb
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.parallel import in_order
 
 CHUNK = 1 << 20  # pixels that are hashed at once

@@ -13,10 +13,10 @@ from importlib import import_module
 
 import numpy as np
 
-from open_nsfw_tf.backend import need
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.dataset.scored import ScoredFolder, as_folder, join_scores
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import Table
 
 

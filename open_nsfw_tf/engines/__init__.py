@@ -16,9 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.forks import loading
-from open_nsfw_tf.trained import TrainedModel
 
 # What a network is made of: the canonical dict, a weights file, or a trained model.
 Source = Weights | Path | TrainedModel

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
-from open_nsfw_tf.backend import disk_errors, import_tensorflow, without_noise
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.tensorflow import keras_network
-from open_nsfw_tf.trained import TrainedModel
+from open_nsfw_tf.libraries import disk_errors, import_tensorflow, without_noise
 
 SIGNATURE = "serving_default"
 NETWORK_VERSION = 1  # raise it when `convert` makes another network

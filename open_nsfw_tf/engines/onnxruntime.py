@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.backend import CPU_PROVIDER, import_onnxruntime, open_session
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.base import SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import OneProcess, loading
+from open_nsfw_tf.libraries import CPU_PROVIDER, import_onnxruntime, open_session
 
-GRAPH_VERSION = 8  # raise it when a builder below makes another graph
+GRAPH_VERSION = 9  # raise it when a builder below makes another graph
 
 
 @dataclass(frozen=True)

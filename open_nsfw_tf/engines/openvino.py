@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
-from open_nsfw_tf.backend import import_openvino, openvino_use
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.onnxruntime import graph
 from open_nsfw_tf.forks import loading
+from open_nsfw_tf.libraries import import_openvino, openvino_use
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones import network_of
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.cache import loaded
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import PerProcess
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.model import OpenNsfwModel, compile_network
-from open_nsfw_tf.trained import TrainedModel
 
 
 class Engine:

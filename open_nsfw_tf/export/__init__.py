@@ -7,31 +7,33 @@ are within the tolerance. One module a format, each with `write` and `scores`.
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypedDict, Unpack, cast
 
 import numpy as np
 
+from open_nsfw_tf import CallableModule
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
+from open_nsfw_tf.export.destination import beside, check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
-from open_nsfw_tf.export.place import beside, check_free, move, size_of
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import Picture
-from open_nsfw_tf.trained import TrainedModel, read_trained
 from open_nsfw_tf.weights import load_weights
 
-__all__ = ["FORMATS", "Export", "ExportError", "ImageError", "Job", "export"]
+__all__ = ["FORMATS", "Export", "ExportError", "ImageError", "Job", "Options", "export"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """What can be said of an export format without loading its libraries.
+    """What is known of an export format without loading its libraries.
 
     Attributes:
         title: for people.
@@ -54,8 +56,18 @@ class Format:
     suffix: str = ""
     marker: str = ""
 
+    @property
+    def default(self) -> str:
+        """The precision where none is asked for."""
+        return next(iter(self.tolerances))
 
-INT8 = 0.03  # measured: .0045 (ONNX) and .006 (TFLite) on photographs; see README
+    @property
+    def any_network(self) -> tuple[str, ...]:
+        """The precisions that networks other than Yahoo's can be exported in."""
+        return tuple(name for name in self.tolerances if name != "int8")
+
+
+INT8 = 0.03  # measured on photographs left out: .029 (ONNX), .022 (TFLite); see README
 
 FORMATS = {
     "savedmodel": Format(
@@ -90,19 +102,9 @@ FORMATS = {
 }
 
 
-# Which of them trained models of other networks than Yahoo's can have.
-ANY_NETWORK = {
-    "savedmodel": ("float32",),
-    "graph": ("float32",),
-    "tflite": ("float32", "float16"),
-    "onnx": ("float32", "float16"),
-    "coreml": ("float32", "float16"),
-}
-
-
 @dataclass(frozen=True)
 class Export:
-    """An export that is in its place.
+    """An export that is at its destination.
 
     Attributes:
         path: of the file or folder.
@@ -110,7 +112,7 @@ class Export:
         difference: the largest difference of an NSFW score from the model's.
         tolerance: that was allowed.
         compared: how many pictures were compared.
-        said: what the user should know, a line each.
+        notes: what the user should know, a line each.
     """
 
     path: Path
@@ -118,7 +120,7 @@ class Export:
     difference: float
     tolerance: float
     compared: int
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class Module(Protocol):
@@ -138,21 +140,36 @@ class Module(Protocol):
         """For the JSON file beside it; only where the format is `described`."""
 
 
+class Options(TypedDict, total=False):
+    """Keywords of `export`; those left out are as in `Job`.
+
+    Attributes:
+        input_type: "tensor", "base64_jpeg" or "bytes", where the format takes it.
+        layout: "nhwc" or "nchw", of the ONNX input.
+        version: of the SavedModel, at least 1.
+        text: write graphs as text (graph only).
+        freeze: write the frozen graph (graph only).
+        optimize: write the optimised graph (graph only).
+    """
+
+    input_type: str
+    layout: str
+    version: int
+    text: bool
+    freeze: bool
+    optimize: bool
+
+
 def export(
     format: str,
     destination: str | os.PathLike[str],
     weights: str | os.PathLike[str] | Weights | None = None,
     *,
     precision: str | None = None,
-    input_type: str = "tensor",
-    layout: str = "nhwc",
-    version: int = 1,
-    text: bool = False,
-    freeze: bool = True,
-    optimize: bool = True,
+    model: str | os.PathLike[str] | TrainedModel | None = None,
     pictures: Iterable[Picture] = (),
     overwrite: bool = False,
-    model: str | os.PathLike[str] | TrainedModel | None = None,
+    **options: Unpack[Options],
 ) -> Export:
     """Write the network in another format, and prove that it answers the same.
 
@@ -162,17 +179,12 @@ def export(
             a folder named after `version`.
         weights: a path, the canonical dict, or None to search.
         precision: "float32", or one that the format offers; others are approximate.
-        input_type: "tensor", "base64_jpeg" or "bytes", where the format takes it.
-        layout: "nhwc" or "nchw", of the ONNX input.
-        version: of the SavedModel, at least 1.
-        text: write graphs as text (graph only).
-        freeze: write the frozen graph (graph only).
-        optimize: write the optimised graph (graph only).
+        model: the folder of a trained model, or what `read_trained` gave, instead of
+            weights; the export has its classes and its preprocessing.
         pictures: to compare with, and to calibrate int8 with; none: installed samples
             and generated ones.
         overwrite: whether an existing destination is replaced.
-        model: the folder of a trained model, or what `read_trained` gave, instead of
-            weights; the export has its classes and its preprocessing.
+        options: see `Options`.
 
     Returns:
         What was written, and how near its scores are.
@@ -185,9 +197,13 @@ def export(
         ImportError: a package is missing; the message says how to install it.
         OSError, WeightsError, ImageError: as they say.
     """
-    known = _known(format, precision, input_type, layout, version)
-    trained = _trained(model, weights, format, precision)
-    precision = precision or next(iter(known.tolerances))
+    if format not in FORMATS:
+        raise ValueError(f"no export {format!r}: choose one of {', '.join(FORMATS)}")
+    known = FORMATS[format]
+    precision = precision or known.default
+    job = Job({}, precision, **options)
+    _check_options(format, known, job)
+    job.trained = _trained(model, weights, format, precision)
     target = Path(destination)
     if not target.name.endswith(known.suffix):
         raise ValueError(
@@ -195,91 +211,91 @@ def export(
             f"{sanitize(target.name)}"
         )
     if format == "savedmodel":
-        target = target / str(version)
+        target = target / str(job.version)
     description = target.with_suffix(".json") if known.described else None
-    check_free(target, overwrite, known.marker)
-    if description:
-        check_free(description, overwrite)
-    module = cast(Module, import_module(f"{__name__}.{format}"))
-    if trained is None:
-        loaded = weights if isinstance(weights, dict) else load_weights(weights)
-    job = Job(
-        trained.weights if trained else loaded,
-        precision=precision,
-        input_type=input_type,
-        layout=layout,
-        text=text,
-        freeze=freeze,
-        optimize=optimize,
-        trained=trained,
-    )
+    for path, marker in ((target, known.marker), (description, "")):
+        if path is not None:
+            check_free(path, overwrite, marker)
+    if job.trained:
+        job.weights = job.trained.weights
+    else:
+        job.weights = weights if isinstance(weights, dict) else load_weights(weights)
     take_pictures(job, pictures)
+    return _written(format, target, description, job)
+
+
+def _written(format: str, target: Path, description: Path | None, job: Job) -> Export:
+    """Write beside the destination, prove it, and rename it."""
+    module = cast(Module, import_module(f"{__name__}.{format}"))
+    tolerance = FORMATS[format].tolerances[job.precision]
     with beside(target) as temporary:
         module.write(temporary, job)
         difference = _difference(module, temporary, job)
-        tolerance = known.tolerances[precision]
         if not difference <= tolerance:
             raise ExportError(
-                f"{format} {precision}: scores differ by {difference:.2g} from the "
+                f"{format} {job.precision}: scores differ by {difference:.2g} from the "
                 f"model's, more than {tolerance:.2g}; nothing was written"
             )
         size = size_of(temporary)
         if description:
-            text_of = json.dumps(module.description(job), indent=1)
+            text = json.dumps(module.description(job), indent=1)
             with replacing(description) as unfinished:
-                unfinished.write_text(text_of + "\n", encoding="utf-8")
+                unfinished.write_text(text + "\n", encoding="utf-8")
                 move(temporary, target)  # and then the description
         else:
             move(temporary, target)
     compared = len(job.pictures)
-    return Export(target, size, difference, tolerance, compared, tuple(job.said))
+    return Export(target, size, difference, tolerance, compared, tuple(job.notes))
 
 
-def _known(
-    format: str, precision: str | None, input_type: str, layout: str, version: int
-) -> Format:
-    if format not in FORMATS:
-        raise ValueError(f"no export {format!r}: choose one of {', '.join(FORMATS)}")
-    known = FORMATS[format]
-    if precision is not None and precision not in known.tolerances:
+def _check_options(format: str, known: Format, job: Job) -> None:
+    """Refuse what the format cannot do, and name the extra that it needs.
+
+    Raises:
+        ValueError: the format has no such precision, input type, layout or version.
+        ImportError: a package is missing.
+    """
+    if job.precision not in known.tolerances:
         offered = ", ".join(known.tolerances)
-        raise ValueError(f"{format} offers the precisions {offered}, not {precision!r}")
-    if input_type not in known.input_types:
+        raise ValueError(
+            f"{format} offers the precisions {offered}, not {job.precision!r}"
+        )
+    if job.input_type not in known.input_types:
         offered = ", ".join(known.input_types)
         raise ValueError(
-            f"{format} takes the input type {offered}, not {input_type!r}: its runtime "
-            "cannot decode pictures as Yahoo's loader does"
+            f"{format} takes the input type {offered}, not {job.input_type!r}: its "
+            "runtime cannot decode pictures as Yahoo's loader does"
         )
-    if layout not in ("nhwc", "nchw") or (layout == "nchw" and format != "onnx"):
-        raise ValueError(f"{format} has no layout {layout!r}; nchw is for onnx")
-    if version < 1:
-        raise ValueError(f"expected a version of at least 1, got {version}")
+    if job.layout not in ("nhwc", "nchw") or job.layout == "nchw" and format != "onnx":
+        raise ValueError(f"{format} has no layout {job.layout!r}; nchw is for onnx")
+    if job.version < 1:
+        raise ValueError(f"expected a version of at least 1, got {job.version}")
     missing = [name for name in known.packages if find_spec(name) is None]
     if missing:
         raise ImportError(
             f"exporting {format} needs {', '.join(missing)}: "
             f"pip install 'open_nsfw_tf[{known.extra}]'"
         )
-    return known
 
 
 def _trained(
     model: str | os.PathLike[str] | TrainedModel | None,
     weights: object,
     format: str,
-    precision: str | None,
+    precision: str,
 ) -> TrainedModel | None:
     if model is None:
         return None
     if weights is not None:
         raise ValueError("expected weights or a trained model, got both: name one")
     found = model if isinstance(model, TrainedModel) else read_trained(model)
-    offered = ANY_NETWORK.get(format, ())
-    wanted = precision or next(iter(FORMATS[format].tolerances))
-    if not found.is_open_nsfw and wanted not in offered:
-        others = "; ".join(f"{n} in {', '.join(p)}" for n, p in ANY_NETWORK.items())
+    if not found.is_open_nsfw and precision not in FORMATS[format].any_network:
+        others = "; ".join(
+            f"{name} in {', '.join(known.any_network)}"
+            for name, known in FORMATS.items()
+        )
         raise ValueError(
-            f"{format} in {wanted} is for Yahoo's network, and this model is of "
+            f"{format} in {precision} is for Yahoo's network, and this model is of "
             f"another: export it to {others}"
         )
     return found
@@ -291,3 +307,6 @@ def _difference(module: Module, path: Path, job: Job) -> float:
     if not len(came) or not np.isfinite(came).all():
         return float("inf")
     return float(np.abs(came - expected).max())
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -1,8 +1,9 @@
 """Core ML: the network as a .mlpackage that takes a picture and names its class.
 
-The program is built from the weights with coremltools' MIL builder, batch norm folded.
-Its input is an image, so Core ML itself puts the channels into the order B, G, R and
-the program takes off the mean; size and JPEG round trip stay the caller's (`RECIPE`).
+The program is written with coremltools' MIL builder from the graph operations of the
+Keras network, batch norms folded. Its input is an image, so Core ML itself puts the
+channels into the order B, G, R and the program takes off the mean; size and JPEG round
+trip stay the caller's (`preparation`).
 
 Core ML runs on macOS alone. Elsewhere the package is read back and its program
 evaluated with numpy, from the declared image input on.
@@ -13,7 +14,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,25 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import (
-    BLOCKS,
-    CHANNELS,
-    DENSE,
-    POOL_SIZE,
-    POOL_STRIDE,
-    STEM,
-    Block,
-    Convolution,
-    Weights,
-    fold_batch_norm,
-)
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.architecture import CHANNELS
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.errors import ExportError
-from open_nsfw_tf.export import Job, keras_mil
+from open_nsfw_tf.export import Job, graph_ops
+from open_nsfw_tf.export.graph_ops import NEIGHBOURS, GraphOp
 from open_nsfw_tf.export.mil import evaluate
-from open_nsfw_tf.export.steps import steps
 from open_nsfw_tf.image import MEAN_BGR, YAHOO, Preprocessing, load_rgb
+from open_nsfw_tf.libraries import import_tensorflow
 
 SUFFIX = ".mlpackage"  # Core ML goes by it
 CORE_ML_RUNS = sys.platform == "darwin"
@@ -50,7 +40,7 @@ BIAS = [-mean for mean in MEAN_BGR]
 _FLOAT32 = ("reduce_mean", "linear", "softmax")  # in every precision
 
 
-def recipe(preprocessing: Preprocessing) -> str:
+def preparation(preprocessing: Preprocessing) -> str:
     """What a caller must do to a picture before the model gets it."""
     side, crop, order = preprocessing.resize, preprocessing.crop, preprocessing.order
     edge = (side - crop) // 2
@@ -69,22 +59,19 @@ def recipe(preprocessing: Preprocessing) -> str:
     )
 
 
-RECIPE = recipe(YAHOO)
-
-
 def _metadata(job: Job) -> dict[str, str]:
     preprocessing = job.preprocessing
-    said = {
+    fields = {
         "labels": ",".join(job.labels),
         "channel_order": preprocessing.order,
         "mean": ",".join(f"{mean:g}" for mean in preprocessing.mean),
-        "preprocessing": recipe(preprocessing),
+        "preprocessing": preparation(preprocessing),
         "precision": job.precision,
     }
     if job.model.is_open_nsfw:
-        return {**said, "source": "https://github.com/yahoo/open_nsfw"}
+        return {**fields, "source": "https://github.com/yahoo/open_nsfw"}
     scale = repr(preprocessing.scale)
-    return {**said, "backbone": job.model.backbone, "scale": scale}
+    return {**fields, "backbone": job.model.backbone, "scale": scale}
 
 
 def write(path: Path, job: Job) -> None:
@@ -98,7 +85,7 @@ def write(path: Path, job: Job) -> None:
         WeightsError: as `check_weights`.
         OSError: the package cannot be written.
     """
-    with _quiet(), _full_disk_told(path), TemporaryDirectory() as folder:
+    with _quiet(), _full_disk_named(path), TemporaryDirectory() as folder:
         model = _converted(job, Path(folder) / f"open_nsfw{SUFFIX}")
         _describe(model, job)
         model.save(str(path))
@@ -120,13 +107,13 @@ def scores(path: Path, job: Job) -> np.ndarray:
     crops = _crops(job.batch, job.preprocessing)
     with _quiet():
         if CORE_ML_RUNS:
-            job.said.append(
+            job.notes.append(
                 "compared on the CPU: Core ML's GPU and Neural Engine may round "
                 "differently"
             )
             found = _predict(path, crops)
         else:
-            job.said.append(
+            job.notes.append(
                 "the package was read back and its program evaluated with numpy: Core "
                 f"ML itself runs only on macOS, not on {sys.platform}"
             )
@@ -158,7 +145,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_told(path: Path) -> Iterator[None]:
+def _full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except shutil.Error as error:  # a list of (source, copy, reason)
@@ -211,67 +198,130 @@ def _precision(name: str) -> Any:
 def _program(job: Job) -> Any:
     from coremltools.converters.mil import Builder as mb
 
-    ours = job.model.is_open_nsfw
-    weights = fold_batch_norm(job.weights) if ours else {}
-    found = [] if ours else steps(keras_network(job.model))
+    graph = graph_ops.operations(keras_network(job.model))
 
     @mb.program(  # type: ignore[untyped-decorator]
         input_specs=[mb.TensorSpec((1, CHANNELS, *job.shape[:2]))]
     )
     def program(image: Any) -> Any:
-        if ours:
-            return _network(mb, image, weights)
-        return keras_mil.network(mb, image, found, OUTPUT)
+        return _network(mb, image, graph)
 
     return program
 
 
-def _network(mb: Any, x: Any, weights: Weights) -> Any:
-    x = mb.relu(x=_conv(mb, x, STEM, weights), name=f"relu_{STEM.place}")
-    # Caffe rounds the output's size up: one more row and column at the end.
-    x = mb.max_pool(
-        x=x,
-        kernel_sizes=[POOL_SIZE] * 2,
-        strides=[POOL_STRIDE] * 2,
-        pad_type="custom",
-        pad=[0, 1, 0, 1],
-        name="pool1",
-    )
-    for stage in BLOCKS:
-        for block in stage:
-            x = _block(mb, x, block, weights)
-    x = mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name="pool")
-    dense = weights[DENSE]
-    kernel = np.ascontiguousarray(dense["weights"].T)  # (in, out) to (out, in)
-    x = mb.linear(x=x, weight=kernel, bias=dense["biases"], name=DENSE)
-    return mb.softmax(x=x, axis=1, name=OUTPUT)
+def _network(mb: Any, image: Any, graph: list[GraphOp]) -> Any:
+    """Write graph operations with coremltools' MIL builder.
+
+    Args:
+        mb: `coremltools.converters.mil.Builder`.
+        image: the preprocessed picture, (1, 3, height, width).
+        graph: the operations, see `open_nsfw_tf.export.graph_ops`.
+
+    Returns:
+        The scores, (1, classes).
+    """
+    values = {graph_ops.INPUT: image}
+    for op in graph:
+        inputs = [values[name] for name in op.inputs]
+        name = OUTPUT if op is graph[-1] else op.name
+        values[op.name] = _BUILDERS[op.kind](mb, op, inputs, name)
+    return values[graph[-1].name]
 
 
-def _block(mb: Any, x: Any, block: Block, weights: Weights) -> Any:
-    shortcut = _conv(mb, x, block.projection, weights) if block.projection else x
-    a, b, c = block.main
-    x = mb.relu(x=_conv(mb, x, a, weights), name=f"relu_{a.place}")
-    x = mb.relu(x=_conv(mb, x, b, weights), name=f"relu_{b.place}")
-    x = _conv(mb, x, c, weights)
-    x = mb.add(x=shortcut, y=x, name=f"eltwise_{block.place}")
-    return mb.relu(x=x, name=f"relu_{block.place}")
-
-
-def _conv(mb: Any, x: Any, conv: Convolution, weights: Weights) -> Any:
-    name = f"conv_{conv.place}"
-    kernel = weights[name]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
+def _conv(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    kernel = op.arrays["kernel"].transpose(3, 2, 0, 1)  # HWIO to OIHW
     return mb.conv(
-        x=x,
+        x=inputs[0],
         weight=np.ascontiguousarray(kernel),
-        bias=weights[name]["biases"],
-        strides=[conv.stride] * 2,
+        bias=op.arrays["biases"],
+        strides=list(op.options["strides"]),
         pad_type="custom",
-        pad=[conv.padding] * 4,
+        pad=list(op.options["pads"]),
+        groups=op.options["groups"],
         name=name,
     )
 
 
-YAHOOS = "Open-NSFW, Yahoo's classifier of pictures that are not suitable for work."
+def _dense(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    kernel = np.ascontiguousarray(op.arrays["kernel"].T)  # (in, out) to (out, in)
+    return mb.linear(x=inputs[0], weight=kernel, bias=op.arrays["biases"], name=name)
+
+
+def _affine(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    shape = (1, -1) if op.options["flat"] else (1, -1, 1, 1)
+    factor, offset = (
+        op.arrays[n].reshape(shape).astype(np.float32) for n in ("factor", "offset")
+    )
+    scaled = mb.mul(x=inputs[0], y=factor, name=f"{name}_scaled")
+    return mb.add(x=scaled, y=offset, name=name)
+
+
+def _relu(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    most = op.options.get("most")
+    if most is None:
+        return mb.relu(x=inputs[0], name=name)
+    return mb.clip(x=inputs[0], alpha=0.0, beta=most, name=name)
+
+
+def _window(op: GraphOp) -> dict[str, Any]:
+    return {
+        "kernel_sizes": list(op.options["window"]),
+        "strides": list(op.options["strides"]),
+        "pad_type": "custom",
+        "pad": list(op.options["pads"]),
+    }
+
+
+def _max_pool(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    return mb.max_pool(x=inputs[0], **_window(op), name=name)
+
+
+def _average_pool(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    return mb.avg_pool(
+        x=inputs[0], **_window(op), exclude_padding_from_average=True, name=name
+    )
+
+
+def _pad(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    pads = [0, 0, 0, 0, *op.options["pads"]]
+    return mb.pad(x=inputs[0], pad=pads, mode="constant", constant_val=0.0, name=name)
+
+
+def _flatten(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    at = inputs[0]
+    if len(op.options["shape"]) == 3:
+        at = mb.transpose(x=at, perm=[0, 2, 3, 1], name=f"{name}_nhwc")
+    count = int(np.prod(op.options["shape"]))
+    return mb.reshape(x=at, shape=[1, count], name=name)
+
+
+def _normalize(mb: Any, op: GraphOp, inputs: list[Any], name: str) -> Any:
+    options = {"size": NEIGHBOURS, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
+    return mb.local_response_norm(x=inputs[0], **options, name=name)
+
+
+_BUILDERS: dict[str, Callable[[Any, GraphOp, list[Any], str], Any]] = {
+    "add": lambda mb, op, inputs, name: mb.add(x=inputs[0], y=inputs[1], name=name),
+    "affine": _affine,
+    "average_pool": _average_pool,
+    "concat": lambda mb, op, inputs, name: mb.concat(values=inputs, axis=1, name=name),
+    "conv": _conv,
+    "dense": _dense,
+    "flatten": _flatten,
+    "max_pool": _max_pool,
+    "mean": lambda mb, op, inputs, name: mb.reduce_mean(
+        x=inputs[0], axes=[2, 3], keep_dims=False, name=name
+    ),
+    "normalize": _normalize,
+    "pad": _pad,
+    "relu": _relu,
+    "softmax": lambda mb, op, inputs, name: mb.softmax(x=inputs[0], axis=1, name=name),
+}
+
+
+YAHOO_TITLE = (
+    "Open-NSFW, Yahoo's classifier of pictures that are not suitable for work."
+)
 
 
 def _describe(model: Any, job: Job) -> None:
@@ -279,10 +329,10 @@ def _describe(model: Any, job: Job) -> None:
     if job.model.is_open_nsfw:
         model.author = "Yahoo Inc. (Open-NSFW); written by open_nsfw_tf"
         model.license = "BSD 2-Clause, Copyright (c) 2016 Yahoo Inc."
-        what = YAHOOS if job.trained is None else f"{what} Fine-tuned Open-NSFW."
+        what = YAHOO_TITLE if job.trained is None else f"{what} Fine-tuned Open-NSFW."
     model.short_description = (
         f"{what} Before it, a caller must prepare the picture. "
-        f"{recipe(job.preprocessing)}"
+        f"{preparation(job.preprocessing)}"
     )
     size = job.preprocessing.crop
     model.input_description[INPUT] = (

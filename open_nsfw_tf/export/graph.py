@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
+from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_network
 from open_nsfw_tf.tf_image import require_finite
 
@@ -32,7 +32,7 @@ def write(path: Path, job: Job) -> None:
     if job.freeze:
         graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job)
     if job.optimize and not job.model.is_open_nsfw:
-        job.said.append("no optimised graph: only Yahoo's network has one")
+        job.notes.append("no optimised graph: only Yahoo's network has one")
     elif job.optimize:
         folded = _network(job, fold=True)
         graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job)

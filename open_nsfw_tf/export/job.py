@@ -8,11 +8,11 @@ from PIL import Image
 
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel
 from open_nsfw_tf.image import YAHOO, Picture, Preprocessing, load_rgb, tensor
 from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.quantize import sample_batch
-from open_nsfw_tf.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.trained import OPEN_NSFW, TrainedModel
+from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 
 COMPARED = 8  # pictures, where the user names none
 MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
@@ -28,13 +28,14 @@ class Job:
         precision: of the computation.
         input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
         layout: ``nhwc`` or ``nchw``, of the ONNX input.
+        version: of the SavedModel.
         text: whether graphs are written as text.
         freeze: whether the frozen graph is written.
         optimize: whether the optimised graph is written.
         pictures: to compare and to calibrate with, RGB.
         batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
         calibration: what int8 is calibrated with, of the same form.
-        said: lines for the user.
+        notes: what the user should know, a line each.
         trained: the model whose weights these are; None: Yahoo's.
     """
 
@@ -42,13 +43,14 @@ class Job:
     precision: str = "float32"
     input_type: str = "tensor"
     layout: str = "nhwc"
+    version: int = 1
     text: bool = False
     freeze: bool = True
     optimize: bool = True
     pictures: list[Image.Image] = field(default_factory=list)
     batch: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
     calibration: np.ndarray = field(default_factory=lambda: np.empty((0, 224, 224, 3)))
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     trained: TrainedModel | None = None
 
     @property
@@ -82,7 +84,7 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
         ImageError: some are named, and none can be read.
     """
     named, notes = readable_pictures(pictures)
-    job.said += notes
+    job.notes += notes
     job.pictures = named or [load_rgb(each) for each in sample_pictures(COMPARED)]
     job.batch = np.stack([tensor(p, job.preprocessing) for p in job.pictures])
     if job.precision != "int8":
@@ -91,7 +93,7 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     count = min(len(named), MAX_CALIBRATED)
     job.calibration = job.batch[np.arange(count) * len(named) // max(count, 1)]
     if len(named) < MIN_CALIBRATED:
-        job.said.append(
+        job.notes.append(
             f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
             f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
             "scores that fit them"

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.backend import disk_errors, import_tensorflow
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.export import Job
+from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.model import predictions_of
-from open_nsfw_tf.samples import generated_pictures
+from open_nsfw_tf.quantize.samples import generated_pictures
 from open_nsfw_tf.tf_image import load_base64_tensor, load_bytes_tensor, require_finite
 
 DEFAULTS = {

@@ -18,39 +18,32 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
-from open_nsfw_tf.backend import without_noise
 from open_nsfw_tf.engines.litert import SIGNATURE, convert, flatbuffer
 from open_nsfw_tf.errors import ExportError
 from open_nsfw_tf.export import Job
-from open_nsfw_tf.quantize import Quantized, ops, quantize
+from open_nsfw_tf.libraries import without_noise
+from open_nsfw_tf.quantize import Quantized, quantize, tf_graph
 
 # What int8 leaves alone, by the tensors' names and the operation: callers feed and get
 # floats, the mean is added to the picture exactly, and the last layer decides.
-KEPT_FLOAT = (
+FLOAT_OPS = (
     (".*", "INPUT"),
     (".*", "OUTPUT"),
-    (f".*{ops.PIXELS}.*", "ADD"),
-    (f".*{ops.PIXELS}.*", "PAD"),
+    (f".*{tf_graph.PIXELS}.*", "ADD"),
+    (f".*{tf_graph.PIXELS}.*", "PAD"),
     (".*", "MEAN"),
     (".*", "FULLY_CONNECTED"),
     (".*", "SOFTMAX"),
 )
 
 
-YAHOOS = {"licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc."}
-# Each trial takes a second or two, as the network is made anew.
-TRIALS = 16
-ENOUGH = 0.006
+YAHOO_LICENCE = {"licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc."}
 
 
 def write(path: Path, job: Job) -> None:
     """Write the network; `description` is what stands beside it."""
     if job.precision == "int8":
-        worker = _Rounder()
-        network = quantize(
-            job.weights, job.calibration, worker.scores, trials=TRIALS, enough=ENOUGH
-        )
-        path.write_bytes(worker.rounded(network))
+        path.write_bytes(quantized(quantize(job.weights, job.calibration)))
     else:
         path.write_bytes(convert(job.model, job.precision))
 
@@ -76,57 +69,47 @@ def description(job: Job) -> dict[str, Any]:
         },
         "preprocessing": preprocessing.words,
         "precision": job.precision,
-        **(YAHOOS if job.model.is_open_nsfw else {}),
+        **(YAHOO_LICENCE if job.model.is_open_nsfw else {}),
     }
 
 
-class _Rounder:
-    """Makes flatbuffers in 8 bits: our weights and ranges, that library's operations."""
-
-    def __init__(self) -> None:
-        self.source: bytes | None = None
-
-    def scores(self, network: Quantized, batch: np.ndarray) -> np.ndarray:
-        return _run({"model_content": self.rounded(network)}, batch)
-
-    def rounded(self, network: Quantized) -> bytes:
-        if self.source is None:  # variants of a network differ in their ranges alone
-            self.source = flatbuffer(lambda images: ops.answer(network, images))
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            warnings.catch_warnings(),
-            # Its progress bars would mix with ours.
-            redirect_stderr(StringIO()),
-            redirect_stdout(StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
-            source.write_bytes(self.source)
-            worker = _quantizer(source)
-            # It names the tensors; the ranges that it finds on a gray picture go.
-            gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
-            seen = worker.calibrate({SIGNATURE: list(_inputs(gray))})
-            ranges = _calibrated(seen, network)
-            quantized = worker.quantize(ranges, enable_progress_report=False)
-            quantized.export_model(str(target))
-            return target.read_bytes()
+def quantized(network: Quantized) -> bytes:
+    """The flatbuffer in 8 bits: our weights and ranges, the quantizer's operations."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        # Its progress bars would mix with ours.
+        redirect_stderr(StringIO()),
+        redirect_stdout(StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
+        source.write_bytes(flatbuffer(lambda images: tf_graph.answer(network, images)))
+        quantizer = _quantizer(source)
+        # It names the tensors; the ranges that it finds on a gray picture are replaced.
+        gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
+        calibrated = quantizer.calibrate({SIGNATURE: list(_inputs(gray))})
+        ranges = _our_ranges(calibrated, network)
+        result = quantizer.quantize(ranges, enable_progress_report=False)
+        result.export_model(str(target))
+        return target.read_bytes()
 
 
 def _quantizer(source: Path) -> Any:
     from ai_edge_quantizer import quantizer, recipe
 
     worker = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-    for scope, operation in KEPT_FLOAT:
+    for scope, operation in FLOAT_OPS:
         worker.update_quantization_recipe(
             scope, operation, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
     return worker
 
 
-def _calibrated(seen: dict[str, Any], network: Quantized) -> dict[str, Any]:
+def _our_ranges(calibrated: dict[str, Any], network: Quantized) -> dict[str, Any]:
     """Our range of every tensor, in the form of that library's calibration."""
-    ours, found = ops.ranges(network), {}
-    for tensor, extremes in seen.items():
+    ours, found = tf_graph.ranges(network), {}
+    for tensor, extremes in calibrated.items():
         scope = tensor.partition("/")[0]
         if scope not in ours:
             raise ExportError(f"tflite int8: no range is known for the tensor {tensor}")
@@ -145,14 +128,11 @@ def _inputs(batch: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 def scores(path: Path, job: Job) -> np.ndarray:
     """What LiteRT's interpreter answers through the signature."""
-    return _run({"model_path": str(path)}, job.batch)
-
-
-def _run(model: dict[str, Any], batch: np.ndarray) -> np.ndarray:
     from ai_edge_litert.interpreter import Interpreter
 
     with without_noise():
-        runner = Interpreter(**model).get_signature_runner(SIGNATURE)
-        answers = [runner(**inputs)["outputs"] for inputs in _inputs(batch)]
+        interpreter = Interpreter(model_path=str(path))
+        runner = interpreter.get_signature_runner(SIGNATURE)
+        answers = [runner(**inputs)["outputs"] for inputs in _inputs(job.batch)]
     scores: np.ndarray = np.concatenate(answers)
     return scores

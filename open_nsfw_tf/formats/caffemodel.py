@@ -35,6 +35,7 @@ from open_nsfw_tf.architecture import (
     identity_batch_norm,
 )
 from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
     BROKEN,
     PUBLISHED,
@@ -43,7 +44,6 @@ from open_nsfw_tf.formats import (
     from_file,
     git_blob,
     reading,
-    replacing,
     sandbox,
 )
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
@@ -152,7 +152,7 @@ def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
     sides = f"dim: 1 dim: {CHANNELS} dim: {INPUT_SIZE} dim: {INPUT_SIZE}"
     options = f"input_param {{ shape {{ {sides} }} }}"
     layers = [CaffeLayer("data", "Input", (), "data", options=options)]
-    layers += _convolution(STEM, "data") + [_relu("conv_1", STEM.place)]
+    layers += _convolution(STEM, "data") + [_relu("conv_1", STEM.key)]
     options = f"pool: MAX kernel_size: {POOL_SIZE} stride: {POOL_STRIDE}"
     at = "pool1"
     layers.append(_pooling(at, "conv_1", options))
@@ -166,11 +166,11 @@ def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
                 layers += _convolution(conv, at)
                 at = layers[-1].top
                 if conv is not block.main[-1]:
-                    layers.append(_relu(at, conv.place))
-            total = f"eltwise_{block.place}"
+                    layers.append(_relu(at, conv.key))
+            total = f"eltwise_{block.key}"
             layers.append(CaffeLayer(total, "Eltwise", (shortcut, at), total))
             at = total
-            layers.append(_relu(at, block.place))
+            layers.append(_relu(at, block.key))
     layers.append(_pooling("pool", at, "pool: AVE kernel_size: 7 stride: 1"))
     last = CaffeLayer(
         DENSE,
@@ -186,7 +186,7 @@ def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
 
 def _convolution(conv: Convolution, bottom: str) -> list[CaffeLayer]:
     """A convolution with its batch norm and scale, which work in place."""
-    top = f"conv_{conv.place}"
+    top = f"conv_{conv.key}"
     options = (
         f"convolution_param {{ num_output: {conv.outputs} pad: {conv.padding} "
         f"kernel_size: {conv.kernel} stride: {conv.stride} }}"
@@ -195,13 +195,13 @@ def _convolution(conv: Convolution, bottom: str) -> list[CaffeLayer]:
     scale = "scale_param { bias_term: true }"
     return [
         CaffeLayer(top, "Convolution", (bottom,), top, conv, options),
-        CaffeLayer(f"bn_{conv.place}", "BatchNorm", (top,), top, conv, norm),
-        CaffeLayer(f"scale_{conv.place}", "Scale", (top,), top, conv, scale),
+        CaffeLayer(f"bn_{conv.key}", "BatchNorm", (top,), top, conv, norm),
+        CaffeLayer(f"scale_{conv.key}", "Scale", (top,), top, conv, scale),
     ]
 
 
-def _relu(at: str, place: str) -> CaffeLayer:
-    return CaffeLayer(f"relu_{place}", "ReLU", (at,), at)
+def _relu(at: str, key: str) -> CaffeLayer:
+    return CaffeLayer(f"relu_{key}", "ReLU", (at,), at)
 
 
 def _pooling(name: str, bottom: str, options: str) -> CaffeLayer:
@@ -324,19 +324,19 @@ def _canonical(layers: dict[str, Blobs]) -> Weights:
     layers = _fitted(layers)
     weights: Weights = {}
     for conv in CONVOLUTIONS:
-        kernel, biases = layers[f"conv_{conv.place}"]
-        weights[f"conv_{conv.place}"] = {
+        kernel, biases = layers[f"conv_{conv.key}"]
+        weights[f"conv_{conv.key}"] = {
             "weights": np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)),
             "biases": biases,
         }
         norm = identity_batch_norm(conv.outputs)
-        if blobs := layers.get(f"bn_{conv.place}"):
+        if blobs := layers.get(f"bn_{conv.key}"):
             mean, variance, factor = blobs
             norm["mean"] = _divided(mean, factor[0])
             norm["variance"] = _divided(variance, factor[0])
-        if blobs := layers.get(f"scale_{conv.place}"):
+        if blobs := layers.get(f"scale_{conv.key}"):
             norm["scale"], norm["offset"] = blobs
-        weights[f"bn_{conv.place}"] = norm
+        weights[f"bn_{conv.key}"] = norm
     kernel, biases = layers[DENSE]
     weights[DENSE] = {
         "weights": np.ascontiguousarray(kernel.T),
@@ -396,8 +396,8 @@ def _classes(layers: dict[str, Blobs]) -> int:
 
 def _partner(name: str) -> str:
     """The other half of a batch norm; one half alone is a batch norm too."""
-    kind, _, place = name.partition("_")
-    return {"bn": f"scale_{place}", "scale": f"bn_{place}"}.get(kind, "")
+    kind, _, key = name.partition("_")
+    return {"bn": f"scale_{key}", "scale": f"bn_{key}"}.get(kind, "")
 
 
 def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -436,7 +436,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def _encoded(layer: CaffeLayer, weights: Weights) -> bytes:
-    conv, bn = f"conv_{layer.conv.place}", f"bn_{layer.conv.place}"
+    conv, bn = f"conv_{layer.conv.key}", f"bn_{layer.conv.key}"
     blobs: Blobs = []
     if layer.kind == "Convolution":
         kernel = weights[conv]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW

@@ -29,7 +29,8 @@ from open_nsfw_tf.architecture import (
     classes_of,
 )
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.formats import BROKEN, check_file, reading, replacing, sandbox
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, check_file, reading, sandbox
 from open_nsfw_tf.formats.keras_h5 import Arrays, arrays_in, file_of, layers_of
 
 MEMBER = "model.weights.h5"
@@ -99,7 +100,7 @@ def _config(classes: int) -> dict[str, Any]:
     """The network as Keras' Functional serializes one; what is default is left out."""
     layers = _Layers()
     at = layers.convolution("input", STEM)
-    at = layers.add("ReLU", f"relu_{STEM.place}", at)
+    at = layers.add("ReLU", f"relu_{STEM.key}", at)
     pool = {"pool_size": POOL_SIZE, "strides": POOL_STRIDE, "padding": "same"}
     at = layers.add("MaxPooling2D", "pool1", at, **pool)
     for block in (block for stage in BLOCKS for block in stage):
@@ -108,9 +109,9 @@ def _config(classes: int) -> dict[str, Any]:
         for conv in block.main:
             at = layers.convolution(at, conv)
             if conv is not block.main[-1]:
-                at = layers.add("ReLU", f"relu_{conv.place}", at)
-        at = layers.add("Add", f"eltwise_{block.place}", shortcut, at)
-        at = layers.add("ReLU", f"relu_{block.place}", at)
+                at = layers.add("ReLU", f"relu_{conv.key}", at)
+        at = layers.add("Add", f"eltwise_{block.key}", shortcut, at)
+        at = layers.add("ReLU", f"relu_{block.key}", at)
     at = layers.add("GlobalAveragePooling2D", "pool", at)
     at = layers.add("Dense", DENSE, at, units=classes)
     at = layers.add("Softmax", "predictions", at)
@@ -164,16 +165,16 @@ class _Layers:
         if conv.stride > 1:
             padding = "valid"
             if conv.padding:  # on both sides alike, which "same" does not do
-                pad = f"pad_{conv.place}"
+                pad = f"pad_{conv.key}"
                 at = self.add("ZeroPadding2D", pad, at, padding=conv.padding)
         at = self.add(
             "Conv2D",
-            f"conv_{conv.place}",
+            f"conv_{conv.key}",
             at,
             filters=conv.outputs,
             kernel_size=conv.kernel,
             strides=conv.stride,
             padding=padding,
         )
-        norm = f"bn_{conv.place}"
+        norm = f"bn_{conv.key}"
         return self.add("BatchNormalization", norm, at, epsilon=BATCH_NORM_EPSILON)

@@ -23,14 +23,8 @@ from open_nsfw_tf.architecture import (
     weights_in_order,
 )
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.formats import (
-    BROKEN,
-    check_file,
-    from_file,
-    reading,
-    replacing,
-    sandbox,
-)
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, check_file, from_file, reading, sandbox
 
 if TYPE_CHECKING:
     import h5py
@@ -247,14 +241,14 @@ def layer_names(shortcut_first: bool = True) -> list[str]:
     """
     names = []
     for convolutions in convolution_groups():
-        *path, last = [conv.place for conv in convolutions]
+        *path, last = [conv.key for conv in convolutions]
         # Of one depth: the last of the main path and the projection.
         beside = [path.pop(), last] if len(convolutions) == 4 else [last]
-        for place in path:
-            names += [f"conv_{place}", f"bn_{place}"]
+        for key in path:
+            names += [f"conv_{key}", f"bn_{key}"]
         if shortcut_first:
             beside.reverse()
-        names += [f"{kind}_{place}" for kind in ("conv", "bn") for place in beside]
+        names += [f"{kind}_{key}" for kind in ("conv", "bn") for key in beside]
     return [*names, DENSE]
 
 

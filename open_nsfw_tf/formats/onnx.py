@@ -27,8 +27,8 @@ from open_nsfw_tf.architecture import (
     names_in_order,
     weights_in_order,
 )
-from open_nsfw_tf.backend import import_onnxruntime
 from open_nsfw_tf.errors import WeightsError, one_line
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
     BROKEN,
     PUBLISHED,
@@ -36,12 +36,12 @@ from open_nsfw_tf.formats import (
     float32,
     from_file,
     reading,
-    replacing,
     sandbox,
     sha256,
 )
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
+from open_nsfw_tf.libraries import import_onnxruntime
 
 # Of onnx.TensorProto.DataType: float32, float16, float64.
 FLOATS = FLOAT32, FLOAT16, FLOAT64 = (1, 10, 11)

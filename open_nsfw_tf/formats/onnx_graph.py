@@ -154,7 +154,7 @@ class Writer:
         return self.node(
             "Conv",
             inputs,
-            f"conv_{conv.place}",
+            f"conv_{conv.key}",
             kernel_shape=[conv.kernel] * 2,
             strides=[conv.stride] * 2,
             pads=[conv.padding] * 4,
@@ -166,16 +166,16 @@ class Writer:
             return source
         return self.node("Transpose", [source], "nchw", perm=[0, 3, 1, 2])
 
-    def every(self, stride: int, source: str, place: str) -> str:
+    def every(self, stride: int, source: str, key: str) -> str:
         """Every second pixel, for a stride of 2; a pooling, which runtimes do fast."""
         if stride == 1:
             return source
         sides = {"kernel_shape": [1, 1], "strides": [stride] * 2}
-        return self.node("MaxPool", [source], f"stride_{place}", **sides)
+        return self.node("MaxPool", [source], f"stride_{key}", **sides)
 
-    def relu(self, source: str, place: str) -> str:
+    def relu(self, source: str, key: str) -> str:
         """A ReLU."""
-        return self.node("Relu", [source], f"relu_{place}")
+        return self.node("Relu", [source], f"relu_{key}")
 
     def pool(self, source: str) -> str:
         """Caffe's `pool1`, which rounds its size up: one more row and column."""
@@ -210,7 +210,7 @@ class _Float(Writer):
         self.lean = lean
 
     def layer(self, conv: Convolution, source: str) -> str:
-        name = f"conv_{conv.place}"
+        name = f"conv_{conv.key}"
         fields = self.weights[name]
         kernel = fields["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
         return self.conv(
@@ -232,7 +232,7 @@ class _Float(Writer):
 
     def network(self, layout: str) -> None:
         at = self.cast(self.nchw(INPUT, layout), self.dtype, "cast")
-        at = self.pool(self.relu(self.layer(STEM, at), STEM.place))
+        at = self.pool(self.relu(self.layer(STEM, at), STEM.key))
         for stage in lean_blocks() if self.lean else BLOCKS:
             for block in stage:
                 at = self.block(block, at)
@@ -246,8 +246,8 @@ class _Float(Writer):
         if block.projection:
             shortcut = self.layer(block.projection, at)
         else:
-            shortcut = self.every(b.stride, at, block.place)
-        at = self.relu(self.layer(a, at), a.place)
-        at = self.relu(self.layer(b, at), b.place)
-        at = self.node("Add", [shortcut, self.layer(c, at)], f"eltwise_{block.place}")
-        return self.relu(at, block.place)
+            shortcut = self.every(b.stride, at, block.key)
+        at = self.relu(self.layer(a, at), a.key)
+        at = self.relu(self.layer(b, at), b.key)
+        at = self.node("Add", [shortcut, self.layer(c, at)], f"eltwise_{block.key}")
+        return self.relu(at, block.key)

@@ -15,7 +15,7 @@ from open_nsfw_tf.architecture import (
 )
 from open_nsfw_tf.formats.onnx_graph import INPUT, Writer, metadata, packed
 from open_nsfw_tf.quantize import Quantized, Range
-from open_nsfw_tf.quantize.walk import MEAN, PIXELS, STEM_INSIDE, Unpadded
+from open_nsfw_tf.quantize.calibrate import MEAN, PIXELS, STEM_INSIDE, Unpadded
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,7 @@ def graph(
 BORDERED = INPUT_SIZE + 2 * STEM.padding  # pixels a side
 # The first convolution on squares of 2 x 2 pixels, each with 12 channels: the same sums,
 # which runtimes compute sooner than those of 3 channels.
-SQUARED = Unpadded(STEM.place, STEM.kernel // 2 + 1, 1, 4 * CHANNELS, STEM.outputs)
+SQUARED = Unpadded(STEM.key, STEM.kernel // 2 + 1, 1, 4 * CHANNELS, STEM.outputs)
 
 
 class _Writer(Writer):
@@ -55,10 +55,10 @@ class _Writer(Writer):
         self.made = network
 
     def network(self, layout: str) -> None:
-        at, seen = self._stem(layout)
+        at, source = self._stem(layout)
         for stage in lean_blocks():
             for block in stage:
-                at, seen = self._block(block, at, seen)
+                at, source = self._block(block, at, source)
         self.softmax(self.logits(at, *self.made.dense))
 
     def _stem(self, layout: str) -> tuple[str, Range]:
@@ -72,12 +72,12 @@ class _Writer(Writer):
         mean = np.tile(MEAN, (BORDERED, 1)) if nhwc else MEAN.reshape(-1, 1, 1)
         at = self.node("Add", [at, self.constant("mean", mean)], "pixels")
         coded = self._coded(at, PIXELS)
-        conv, codes = STEM_INSIDE, self.made.convolutions[STEM.place].codes
+        conv, codes = STEM_INSIDE, self.made.convolutions[STEM.key].codes
         if nhwc:
             coded, conv, codes = self._squares(coded), SQUARED, squared(codes)
         at = self._decoded(self.nchw(coded, layout), PIXELS)
-        at = self.relu(self._conv(conv, at, PIXELS, codes), STEM.place)
-        output = self.made.convolutions[STEM.place].output
+        at = self.relu(self._conv(conv, at, PIXELS, codes), STEM.key)
+        output = self.made.convolutions[STEM.key].output
         return self._rounded(self.pool(self._rounded(at, output)), output), output
 
     def _squares(self, at: str) -> str:
@@ -96,35 +96,37 @@ class _Writer(Writer):
         ]
         return self.node("Concat", halves, "squares", axis=3)
 
-    def _block(self, block: Block, at: str, seen: Range) -> tuple[str, Range]:
+    def _block(self, block: Block, at: str, source: Range) -> tuple[str, Range]:
         a, b, c = block.main
-        hidden, inner = self._layer(a, at, seen)
+        hidden, inner = self._layer(a, at, source)
         hidden, inner = self._layer(b, hidden, inner)
         if block.projection:
-            both = self.node("Concat", [hidden, at], f"concat_{block.place}", axis=1)
-            return self._layer(c, self._rounded(both, seen), seen)
+            both = self.node("Concat", [hidden, at], f"concat_{block.key}", axis=1)
+            return self._layer(c, self._rounded(both, source), source)
         change = self._conv(c, hidden, inner)
-        change = self._rounded(change, self.made.convolutions[c.place].output)
-        stream = self.made.streams[block.place]
+        change = self._rounded(change, self.made.convolutions[c.key].output)
+        stream = self.made.streams[block.key]
         if b.stride > 1:
-            at = self._rounded(self.every(b.stride, at, block.place), seen)
-        summed = self.node("Add", [at, change], f"eltwise_{block.place}")
-        return self._rounded(self.relu(summed, block.place), stream), stream
+            at = self._rounded(self.every(b.stride, at, block.key), source)
+        summed = self.node("Add", [at, change], f"eltwise_{block.key}")
+        return self._rounded(self.relu(summed, block.key), stream), stream
 
-    def _layer(self, conv: Convolution, at: str, seen: Range) -> tuple[str, Range]:
-        output = self.made.convolutions[conv.place].output
-        at = self.relu(self._conv(conv, at, seen), conv.place)
+    def _layer(self, conv: Convolution, at: str, source: Range) -> tuple[str, Range]:
+        output = self.made.convolutions[conv.key].output
+        at = self.relu(self._conv(conv, at, source), conv.key)
         return self._rounded(at, output), output
 
     def _conv(
-        self, conv: Convolution, at: str, seen: Range, codes: np.ndarray | None = None
+        self, conv: Convolution, at: str, source: Range, codes: np.ndarray | None = None
     ) -> str:
-        name = f"conv_{conv.place}"
-        made = self.made.convolutions[conv.place]
+        name = f"conv_{conv.key}"
+        made = self.made.convolutions[conv.key]
         codes = (made.codes if codes is None else codes).transpose(3, 2, 0, 1)  # OIHW
         inputs = [
             self._stepped(f"{name}.weights", codes, made.scales),
-            self._stepped(f"{name}.biases", made.whole_biases(seen), made.steps(seen)),
+            self._stepped(
+                f"{name}.biases", made.integer_biases(source), made.steps(source)
+            ),
         ]
         return self.conv(conv, [at, *inputs])
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import EvaluationReport
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import is_picture, replacing
 from open_nsfw_tf.report.page import THUMBNAILS, html
 
 __all__ = ["THUMBNAILS", "check_outputs", "html", "write_json", "write_report"]

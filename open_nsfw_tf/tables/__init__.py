@@ -1,11 +1,17 @@
 """Tables of scores, one row a picture, as CSV, JSON lines or Parquet.
 
 They are read whole, appended to so that no kill loses a row (`append`, and for many
-machines `parquet_folder`), ranked and compared. `rows` says what they hold.
+machines `parquet_folder`), ranked and compared (`compare`). `rows` says what they hold.
 """
 
-from open_nsfw_tf.tables.compare import Difference, compare, rank
-from open_nsfw_tf.tables.read import SUFFIXES, Table, in_range, read_table, suffix_of
+from open_nsfw_tf.tables.read import (
+    SUFFIXES,
+    Table,
+    in_range,
+    rank,
+    read_table,
+    suffix_of,
+)
 from open_nsfw_tf.tables.rows import (
     LONGEST_FIELD,
     LONGEST_ROW,
@@ -22,9 +28,7 @@ __all__ = [
     "NOT_SCORES",
     "STAMP",
     "SUFFIXES",
-    "Difference",
     "Table",
-    "compare",
     "digest",
     "in_range",
     "pack_stamp",

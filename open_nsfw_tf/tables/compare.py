@@ -1,42 +1,13 @@
-"""Scores in their order, and two tables of the same pictures beside each other."""
+"""Two tables of scores of the same pictures: how far apart are they?"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.tables.read import Table, in_range
+from open_nsfw_tf.tables.read import Table
 
 NAMED = 3  # pictures that an error names
-
-
-def rank(
-    table: Table, top: int | None = None, column: str = "nsfw"
-) -> list[tuple[str, float]]:
-    """The pictures with the highest scores, the highest first.
-
-    Args:
-        table: of scores; pictures without one of 0..1 are left out.
-        top: how many; None for all.
-        column: whose scores.
-
-    Returns:
-        Paths and scores, equal ones in the table's order.
-
-    Raises:
-        ValueError: no such column, or `top` is below 1.
-    """
-    if column not in table.columns:
-        raise ValueError(
-            f"no column {sanitize(column, 40)!r} of scores; there are "
-            f"{sanitize(', '.join(table.columns))}"
-        )
-    if top is not None and top < 1:
-        raise ValueError(f"expected a top of at least 1, got {top}")
-    scores = table.columns[column]
-    known = np.flatnonzero(in_range(scores))
-    order = known[np.argsort(-scores[known], kind="stable")][:top]
-    return [(table.paths[index], float(scores[index])) for index in order]
 
 
 @dataclass(frozen=True)

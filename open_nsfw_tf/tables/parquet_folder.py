@@ -20,7 +20,7 @@ from open_nsfw_tf.tables.append import LOCK, Mode
 from open_nsfw_tf.tables.rows import Chunk, Row, digest, pack_stamp, read_stamp
 
 NAME = "part-{:06}.parquet"
-TORN = ".part-*.parquet.*"  # what `formats.replacing` leaves of a killed run
+TORN = ".part-*.parquet.*"  # what `files.replacing` leaves of a killed run
 
 
 class PartsWriter:

@@ -1,4 +1,4 @@
-"""Reading tables of scores, whichever their format, and checking what they hold."""
+"""Reading tables of scores, whichever their format; what they hold, and in what order."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -199,3 +199,32 @@ def _texts(
         f"row {start + bad + 1}: expected in the column {name} a text of at most "
         f"{LONGEST_FIELD} characters, got {sanitize(values[bad], 40)!r}"
     )
+
+
+def rank(
+    table: Table, top: int | None = None, column: str = "nsfw"
+) -> list[tuple[str, float]]:
+    """The pictures with the highest scores, the highest first.
+
+    Args:
+        table: of scores; pictures without one of 0..1 are left out.
+        top: how many; None for all.
+        column: whose scores.
+
+    Returns:
+        Paths and scores, equal ones in the table's order.
+
+    Raises:
+        ValueError: no such column, or `top` is below 1.
+    """
+    if column not in table.columns:
+        raise ValueError(
+            f"no column {sanitize(column, 40)!r} of scores; there are "
+            f"{sanitize(', '.join(table.columns))}"
+        )
+    if top is not None and top < 1:
+        raise ValueError(f"expected a top of at least 1, got {top}")
+    scores = table.columns[column]
+    known = np.flatnonzero(in_range(scores))
+    order = known[np.argsort(-scores[known], kind="stable")][:top]
+    return [(table.paths[index], float(scores[index])) for index in order]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
     YAHOO,
@@ -29,6 +28,7 @@ from open_nsfw_tf.image import (
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.tf_image.resize import max_side, resize
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
-"""Pictures varied by chance, as TensorFlow ops: what is seen twice differs.
+"""Random augmentation of pictures, as TensorFlow ops.
 
-All that moves pixels is one affine transform, from places of the output to places of the
-input, so that a picture is interpolated at most once; where nothing but a flip and a crop
-is asked for, pixels are copied. The chance comes from a seed alone, so that a picture is
-varied the same way in whatever order, thread, process or run it is seen.
+Everything that moves pixels is one affine transform, from positions of the output to
+positions of the input, so that a picture is interpolated at most once; a flip and a crop
+alone copy pixels. The random numbers depend on a seed alone: a picture is augmented in
+the same way in any order, thread, process or run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from open_nsfw_tf.backend import import_tensorflow
 from open_nsfw_tf.image import Preprocessing
+from open_nsfw_tf.libraries import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,24 +23,23 @@ DRAWN = 11  # random numbers a picture, in the order in which `augment` takes th
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How pictures are varied.
+    """How pictures are augmented.
 
     Attributes:
         flip: half of the pictures are mirrored, left for right.
-        crop: the crop is taken anywhere, not from the middle.
+        crop: the crop is at a random position, not in the middle.
         scale: range of a factor by which the resized picture is made larger or smaller
             before the crop; (1, 1): not at all.
         rotation: degrees to either side, 0 to 180.
         shift: share of the height, and of the width, to either side.
         shear: radians to either side.
-        zoom: each axis is made larger or smaller by 1 - zoom to 1 + zoom, for itself.
+        zoom: each axis is scaled by a factor of its own, 1 - zoom to 1 + zoom.
         channel_shift: of 0..255, added to all channels, and clipped to the lowest and the
             highest value of the picture.
 
     Yahoo names "scale augmentation" without a range. He et al. (arXiv 1512.03385) make
-    the short side 256 to 480 pixels. `YAHOO_SCALE` is narrower: the whole picture at one
-    end, and at the other what is not too blurred yet, as the pixels that are enlarged
-    here are those of the exact loader, which has 256 of them.
+    the short side 256 to 480 pixels. `YAHOO_SCALE` is narrower: from the whole picture to
+    a scale that is not too blurred, as it enlarges the 256 pixels of the exact loader.
 
     Rotation, shift, shear, zoom and channel shift are those of Keras' ImageDataGenerator,
     with its fill mode "nearest". Shear is in radians, as it was when the tutorials that
@@ -98,7 +97,7 @@ def augment(
 
     Args:
         pixels: uint8 (resize, resize, 3), RGB, 0..255, as `preprocessing` makes them.
-        augmentation: how.
+        augmentation: what is varied, and how far.
         preprocessing: whose `resize` and `crop` are taken.
         seed: int64 (2,); the same one gives the same picture.
 
@@ -119,7 +118,7 @@ def augment(
 
 
 def _around(drawn: tf.Tensor) -> tf.Tensor:
-    """A number of 0..1 as one of -1..1."""
+    """From 0..1 to -1..1."""
     return 2.0 * drawn - 1.0
 
 
@@ -133,7 +132,7 @@ def _copied(
     crop, room = preprocessing.crop, preprocessing.resize - preprocessing.crop
     top = left = tf.constant(room // 2)
     if augmentation.crop:
-        # Of 0..1, below 1: each of the room + 1 places is as likely.
+        # Uniform in 0..1, below 1: each of the room + 1 positions is as likely.
         top, left = (
             tf.minimum(tf.cast(number * (room + 1), tf.int32), room)
             for number in drawn[2:4]
@@ -166,13 +165,13 @@ def transform(
     """Where the pixels of the crop come from.
 
     Args:
-        augmentation: how pictures are varied.
+        augmentation: what is varied, and how far.
         preprocessing: whose `resize` and `crop` are taken.
         drawn: `DRAWN` numbers of 0..1.
 
     Returns:
         float32 (8,), a row of ImageProjectiveTransformV3: a0 a1 a2 b0 b1 b2 c0 c1, which
-        take a place (x, y) of the crop to one of the resized picture.
+        take a position (x, y) in the crop to one in the resized picture.
     """
     tf = import_tensorflow()
     _, scaled, down, right, turn, *shifts, shear, high, wide, _ = drawn
@@ -187,7 +186,7 @@ def transform(
     bent = [[1.0, -tf.sin(slant)], [0.0, tf.cos(slant)]]
     turned = tf.stack([tf.stack([cos, -sin]), tf.stack([sin, cos])])
     linear = turned @ tf.convert_to_tensor(bent) * tf.stack(zooms)
-    # The crop lies in the scaled picture; its place there, and that in the resized one.
+    # The crop's position in the scaled picture, then in the resized one.
     low, highest = augmentation.scale
     factor = low + (highest - low) * scaled
     room = tf.maximum(side * factor - preprocessing.crop, 0.0)

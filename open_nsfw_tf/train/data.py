@@ -1,21 +1,33 @@
-"""Class folders as lists of pictures and labels: found, checked and divided.
+"""Pictures and labels: class folders are found, checked and split.
 
-What is found is what `open_nsfw_tf.train.sides` says.
+DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
+other names of `open_nsfw_tf.evaluate.labels.SPLITS` do as well). Pictures lie in a class's
+folder or deeper. The pictures are those that `open_nsfw_tf.evaluate.labels` finds in the
+same folder: hidden names are left out, links to files are followed and links to folders
+are not, but for those of the classes themselves.
 """
 
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.evaluate.labels import SPLITS, files_below
+from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
+from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.parallel import in_order
-from open_nsfw_tf.train.sides import Side, find_classes, find_sides, read_side
+from open_nsfw_tf.tables import NOT_SCORES
+
+ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
+EXPECTED = (
+    "expected a folder of class folders, or train/ with test/ and/or val/ of them"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +35,8 @@ class Split:
     """Pictures and what they are.
 
     Attributes:
-        paths: absolute, in an order that no file system changes; bytes that are no text
-            are kept as surrogates.
+        paths: absolute, in the same order on every file system; bytes that are not text
+            become surrogates.
         labels: int64 (N,), indices of classes.
     """
 
@@ -46,11 +58,11 @@ class Data:
 
     Attributes:
         classes: their names in the order of the labels; sorted, but sfw before nsfw.
-        train: what is learned from.
-        validation: what is watched; empty where nothing was split off.
-        test: what is judged; None where there is no ``test/``.
+        train: the training pictures.
+        validation: the validation pictures; empty where nothing was split off.
+        test: the test set; None where there is no ``test/``.
         broken: path and reason of every picture that cannot be read.
-        ignored: how many files beside the pictures are none; hidden ones do not count.
+        ignored: how many other files there are; hidden ones do not count.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +78,15 @@ class Data:
         return dict(zip(self.classes, map(int, counts), strict=True))
 
 
+@dataclass(slots=True)
+class SplitFolder:
+    """What is in the folder of a split: paths by class."""
+
+    folder: str
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    ignored: int = 0
+
+
 def read_data(
     folder: str | os.PathLike[str],
     *,
@@ -73,26 +94,26 @@ def read_data(
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
-    seen_one: Callable[[int], None] = lambda total: None,
+    progress: Callable[[int], None] = lambda total: None,
 ) -> Data:
     """Find the pictures of a folder, and decode each of them once to see that it can be.
 
-    Where there is no ``val/``, a part of every class is split off ``train/`` by chance.
-    Look-alikes may then fall on both sides: `open-nsfw dataset split` keeps them
-    together, and makes the folders that are read here.
+    Where there is no ``val/``, a part of every class is split off ``train/`` at random.
+    Similar pictures may then be in both: `open-nsfw dataset split` keeps them together,
+    and makes the folders that are read here.
 
     Args:
-        folder: DATA, see `open_nsfw_tf.train.sides`.
+        folder: DATA, see this module.
         validation: share of every class, 0 to below 1; 0: none. At least one picture of
             each class goes, and at least one stays.
         seed: of the split; the same one gives the same.
         max_pixels: larger pictures count as broken.
         threads: None: as many as there are processors.
-        seen_one: called with the number of all pictures after each of them.
+        progress: called after each picture, with the number of all pictures.
 
     Raises:
         OSError: there is no such folder, or it cannot be read.
-        ValueError: it is not laid out so; a class has no picture that can be read, or too
+        ValueError: it has another layout; a class has no picture that can be read, or too
             few to split; fewer than two classes; a class's name cannot be one.
     """
     if not os.fspath(folder):
@@ -103,21 +124,23 @@ def read_data(
         raise ValueError(
             f"expected a share for validation of 0 to below 1, got {validation:g}"
         )
-    sides = {name: read_side(path) for name, path in find_sides(root).items()}
-    classes = find_classes(sides)
-    broken = _drop_broken(list(sides.values()), max_pixels, threads, seen_one)
-    splits = {name: _split(side, classes) for name, side in sides.items()}
+    if threads is not None and threads < 1:
+        raise ValueError(f"expected at least 1 thread, got {threads}")
+    folders = {name: read_split(path) for name, path in find_splits(root).items()}
+    classes = find_classes(folders)
+    broken = _drop_broken(list(folders.values()), max_pixels, threads, progress)
+    splits = {name: _split(folder, classes) for name, folder in folders.items()}
     if "val" in splits:
-        train, watched = splits["train"], splits["val"]
+        train, validated = splits["train"], splits["val"]
     else:
-        train, watched = _divided(splits["train"], classes, validation, seed)
+        train, validated = _divided(splits["train"], classes, validation, seed)
     return Data(
         classes,
         train,
-        watched,
+        validated,
         splits.get("test"),
         broken,
-        sum(side.ignored for side in sides.values()),
+        sum(folder.ignored for folder in folders.values()),
     )
 
 
@@ -141,25 +164,25 @@ def class_weights(split: Split, classes: Sequence[str]) -> dict[int, float]:
 
 
 def _drop_broken(
-    sides: list[Side],
+    folders: list[SplitFolder],
     max_pixels: int,
     threads: int | None,
-    seen_one: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> tuple[tuple[str, str], ...]:
-    """Take out what cannot be decoded; path and reason of each."""
-    paths = [path for side in sides for part in side.classes.values() for path in part]
-    work = partial(_reason, max_pixels=max_pixels)
+    """Remove the pictures that cannot be decoded; path and reason of each."""
+    paths = [path for one in folders for part in one.classes.values() for path in part]
+    reasons = in_order(lambda path: _reason(path, max_pixels), paths, threads)
     broken = {}
-    for path, reason in zip(paths, in_order(work, paths, threads), strict=True):
+    for path, reason in zip(paths, reasons, strict=True):
         if reason:
             broken[path] = reason
-        seen_one(len(paths))
-    for side in sides:
-        for name, part in side.classes.items():
-            side.classes[name] = [path for path in part if path not in broken]
-            if not side.classes[name]:
+        progress(len(paths))
+    for folder in folders:
+        for name, part in folder.classes.items():
+            folder.classes[name] = [path for path in part if path not in broken]
+            if not folder.classes[name]:
                 raise ValueError(
-                    f"{sanitize(os.path.join(side.folder, name))}: none of its {len(part)} "
+                    f"{sanitize(os.path.join(folder.folder, name))}: none of its {len(part)} "
                     f"pictures can be read, the first is {broken[part[0]]}"
                 )
     return tuple(sorted(broken.items()))
@@ -174,16 +197,16 @@ def _reason(path: str, max_pixels: int) -> str:
     return ""
 
 
-def _split(side: Side, classes: Sequence[str]) -> Split:
-    paths = [path for name in classes for path in side.classes[name]]
-    counts = [len(side.classes[name]) for name in classes]
+def _split(folder: SplitFolder, classes: Sequence[str]) -> Split:
+    paths = [path for name in classes for path in folder.classes[name]]
+    counts = [len(folder.classes[name]) for name in classes]
     return Split(paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
 
 
 def _divided(
     split: Split, classes: Sequence[str], share: float, seed: int
 ) -> tuple[Split, Split]:
-    """Split a share off every class; what stays, and what goes."""
+    """Split a share off every class: what stays, and what goes."""
     chosen: set[int] = set()
     for label, count in sorted(Counter(split.labels.tolist()).items()) if share else ():
         if count < 2:
@@ -196,3 +219,151 @@ def _divided(
         chosen.update(members[: min(max(1, round(share * count)), count - 1)])
     stays = [index for index in range(len(split)) if index not in chosen]
     return split.part(stays), split.part(sorted(chosen))
+
+
+def find_splits(root: str) -> dict[str, str]:
+    """The folders of the splits: train, val, test; without these, the root is train."""
+    try:
+        folders, _ = _listed(root)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        got = "a file" if os.path.exists(root) else "nothing there"
+        raise type(error)(f"{sanitize(root)}: {EXPECTED}; got {got}") from error
+    splits: dict[str, str] = {}
+    for name in folders:
+        split = SPLITS.get(name.lower())
+        if split in splits:
+            raise ValueError(
+                f"{sanitize(root)}: expected one folder for {split}, got "
+                f"{sanitize(os.path.basename(splits[split]))} and {sanitize(name)}"
+            )
+        if split:
+            splits[split] = os.path.join(root, name)
+    others = [name for name in folders if name.lower() not in SPLITS]
+    if "train" not in splits:
+        if not splits or others:
+            return {"train": root}
+        raise ValueError(f"{sanitize(root)}: {EXPECTED}; train/ is missing")
+    for name in [*others, ""]:  # the root itself is the last
+        _refuse_pictures(root, name, f"beside {sanitize(splits['train'])}")
+    return splits
+
+
+def _refuse_pictures(root: str, name: str, where: str) -> None:
+    folder = os.path.join(root, name)
+    names = files_below(folder) if name else _listed(root)[1]
+    for below in names:
+        if is_picture(os.path.join(folder, below)):
+            raise ValueError(
+                f"{sanitize(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
+                f"{where}: move or remove it"
+            )
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """The names of folders and of files in a folder, without hidden ones; sorted.
+
+    A link to a folder that contains the link is not one of the folders.
+    """
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                files.append(entry.name)
+            elif not (entry.is_symlink() and _holds(entry.path, folder)):
+                folders.append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def _holds(link: str, folder: str) -> bool:
+    outer = os.path.realpath(link)
+    return os.path.commonpath([outer, os.path.realpath(folder)]) == outer
+
+
+def read_split(folder: str) -> SplitFolder:
+    """Read the class folders of a split: their files that are pictures.
+
+    Raises:
+        ValueError: pictures lie beside the class folders, or a class has none.
+    """
+    split = SplitFolder(folder)
+    folders, files = _listed(folder)
+    _refuse_pictures(folder, "", "in no class folder")
+    split.ignored = len(files)
+    for name in folders:
+        below = _files(os.path.join(folder, name))
+        if below is None:
+            continue
+        pictures = [path for path in below if is_picture(path)]
+        split.ignored += len(below) - len(pictures)
+        split.classes[name] = pictures
+        if not pictures:
+            raise ValueError(
+                f"{sanitize(os.path.join(folder, name))}: expected pictures of the class, "
+                f"found none in {len(below)} files: fill the folder or remove it"
+            )
+    return split
+
+
+def _files(folder: str) -> list[str] | None:
+    """The files of a class, sorted; None for a folder that is not of a class.
+
+    What `open-nsfw dataset` moved out of the classes lies beside its manifest.
+    """
+    files = sorted(os.path.join(folder, name) for name in files_below(folder))
+    filled = {
+        os.path.dirname(path) for path in files if is_manifest(os.path.basename(path))
+    }
+    if folder in filled:
+        return None
+    taken_out = tuple(os.path.join(path, "") for path in filled)
+    return [path for path in files if not path.startswith(taken_out)]
+
+
+def find_classes(splits: dict[str, SplitFolder]) -> tuple[str, ...]:
+    """The classes in their order.
+
+    Raises:
+        ValueError: they are too few or too many, have names that cannot be used, or are not the
+            same in all splits.
+    """
+    found = set(splits["train"].classes)
+    if not 2 <= len(found) <= MAX_CLASSES:
+        names = ", ".join(sanitize(name, 40) for name in sorted(found)[:3]) or "none"
+        raise ValueError(
+            f"{sanitize(splits['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
+            f"found {len(found)} ({names}); {EXPECTED}"
+        )
+    for name in sorted(found):
+        _check_name(name)
+    check_distinct(sorted(found))
+    for split in splits.values():
+        strange = sorted(found ^ set(split.classes))
+        if strange:
+            key = name_key(strange[0])
+            which = "no" if strange[0] in found else "a"
+            twins = [name for name in strange[1:] if name_key(name) == key]
+            raise ValueError(
+                f"{sanitize(split.folder)}: expected the classes of "
+                f"{sanitize(splits['train'].folder)}, it has {which} folder "
+                f"{sanitize(strange[0])!r}"
+                + (f", but for {twins[0]!a}: rename one" if twins else "")
+            )
+    for order in ORDERS:
+        if {name.lower() for name in found} == set(order) and len(found) == len(order):
+            return tuple(sorted(found, key=lambda name: order.index(name.lower())))
+    return tuple(sorted(found))
+
+
+def _check_name(name: str) -> None:
+    if name in NOT_SCORES:
+        raise ValueError(
+            f"no class can be called {name!r}, a column of score tables is: rename the "
+            f"folder; reserved are {', '.join(NOT_SCORES)}"
+        )
+    if not name.isprintable():
+        raise ValueError(
+            f"class folder {sanitize(name)!r}: expected a name of printable characters, as "
+            "it becomes a label: rename the folder"
+        )

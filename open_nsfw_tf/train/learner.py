@@ -1,29 +1,37 @@
-"""One step of training and one of validation, on one device or on many."""
+"""One step of training and one of validation, on one device or on many.
+
+Found with Keras 3.15 and TensorFlow 2.21: `model.fit` under MultiWorkerMirroredStrategy
+fails with two workers (a `PerReplica` value cannot become a tensor; keras-team/keras
+issue 20585 is open), and Keras' maintainers say that they do not support it (issue
+20601). A loop of one's own works: the network is built in the strategy's scope, each step
+is run by `strategy.run`, and Keras' optimizer adds up the gradients of all devices. So all
+training runs that way here, on one device as well.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from open_nsfw_tf.backbones import POOL
-from open_nsfw_tf.backend import import_tensorflow
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
-from open_nsfw_tf.train.optimizer import Momentum
+from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
-from open_nsfw_tf.trained import HeadLayer
 
 PREDICTIONS = "predictions"  # the softmax of every network here
-_GONE = "another worker is gone: start all of them again, with --resume"
+_WORKER_GONE = "another worker is gone: start all of them again, with --resume"
 HINTS = {  # what to do about TensorFlow's errors
     "ResourceExhaustedError": "memory is short: begin anew with a lower --batch-size",
-    "UnavailableError": _GONE,
-    "AbortedError": _GONE,
-    "CancelledError": _GONE,
-    "DeadlineExceededError": _GONE,
+    "UnavailableError": _WORKER_GONE,
+    "AbortedError": _WORKER_GONE,
+    "CancelledError": _WORKER_GONE,
+    "DeadlineExceededError": _WORKER_GONE,
 }
-INPUTS = 128.0  # the largest of a network that takes pixels minus their mean
+LARGEST_INPUT = 128.0  # about that of pixels minus their mean
 Sums = np.ndarray  # float64: of losses, of right answers, of pictures
 
 
@@ -54,7 +62,7 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
 
 
 def set_batch_norms(model: Any, recipe: Recipe) -> None:
-    """Let running statistics follow as fast as the recipe wants it."""
+    """Set how fast the running statistics of batch norms follow, as the recipe says."""
     for layer in model.layers:
         if _is_norm(layer):
             layer.momentum = recipe.batch_norm_momentum
@@ -81,7 +89,7 @@ def head_of(model: Any) -> Any:
 
 
 def is_folded(model: Any) -> bool:
-    """Whether the batch norms of the body change nothing, as they were folded."""
+    """Whether the body's batch norms were folded into the kernels, and change nothing."""
     body = model.layers[: [layer.name for layer in model.layers].index(POOL)]
     norms = [layer for layer in body if _is_norm(layer)]
     return bool(norms) and not any(
@@ -96,20 +104,23 @@ def _is_norm(layer: Any) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def rules(
+def multipliers_and_decays(
     model: Any, variables: Sequence[Any], recipe: Recipe, folded: bool = False
 ) -> tuple[list[float], list[float]]:
-    """Multipliers of the learning rate, and decays, one a variable.
+    """What differs between variables: multiples of the learning rate, weight decays.
 
     A layer's own l2 has twice its value as gradient, as Keras adds l2 times the squares.
 
     Args:
         model: the whole network.
         variables: of it, that are trained.
-        recipe: whose multipliers and decays are taken.
-        folded: whether batch norms were folded into the kernels. That of the first
+        recipe: with the multipliers and decays.
+        folded: whether batch norms were folded into the kernels. The kernel of the first
             convolution is then as small as its inputs are large, and its gradient is
             in the hundreds: it gets the steps that the unfolded kernel would take.
+
+    Returns:
+        The multipliers and the decays, one of each for every variable.
     """
     first = next(layer for layer in model.layers if layer.weights) if folded else None
     last = model.get_layer(PREDICTIONS).input._keras_history.operation
@@ -123,7 +134,7 @@ def rules(
         layer = kernels[id(variable)]
         kernel = variable.name == "kernel"
         factors = {True: recipe.last_kernel, False: recipe.last_bias}
-        small = INPUTS**-2 if kernel and layer is first else 1.0
+        small = LARGEST_INPUT**-2 if kernel and layer is first else 1.0
         multipliers.append(factors[kernel] if layer is last else small)
         l2 = own.get(layer.name, HeadLayer("dropout")).l2
         decays.append(recipe.weight_decay + 2 * l2 if kernel else 0.0)
@@ -131,11 +142,11 @@ def rules(
 
 
 @contextmanager
-def computing() -> Iterator[None]:
-    """TensorFlow's errors of computing as errors of one line.
+def one_line_errors() -> Iterator[None]:
+    """Raise TensorFlow's errors as errors of one line.
 
     Raises:
-        TrainingError: memory is short, another worker is gone, or whatever it is.
+        TrainingError: memory is short, another worker is gone, or another of them.
     """
     tf = import_tensorflow()
     try:
@@ -145,47 +156,75 @@ def computing() -> Iterator[None]:
         raise TrainingError(HINTS.get(kind, f"{kind}: {one_line(error)}")) from error
 
 
-class Learner:
-    """A network, what it is trained with, and its two steps.
+def make_optimizer(variables: Sequence[Any], momentum: float, scaled: bool) -> Any:
+    """Stochastic gradient descent with momentum, in Caffe's form, which is Keras' too.
+
+    v = momentum * v - rate * gradient; w = w + v. Its `learning_rate` is a variable.
 
     Args:
-        model: the whole network, whose layers were frozen as the stage wants it.
-        network: from inputs to logits: `logits_of` or `head_of` the model.
-        recipe: multipliers, momentum, weight decay, label smoothing.
-        weights: of the classes, by label; None: all count alike.
-        strategy: TensorFlow's, under whose scope the model was built.
-        scaled: see `Momentum`.
-        folded: see `rules`.
+        variables: Keras', that are trained.
+        momentum: 0 to below 1.
+        scaled: whether the loss is scaled so that float16 can hold its gradients. A step
+            whose gradients overflow is then left out, and the scale halved.
+    """
+    import keras
+
+    optimizer = keras.optimizers.SGD(learning_rate=0.0, momentum=float(momentum))
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(variables)
+    return optimizer
+
+
+@dataclass(frozen=True)
+class LearnerOptions:
+    """What a learner does with its network.
 
     Attributes:
-        optimizer: whose learning rate may be set.
+        recipe: multipliers, momentum, weight decay, label smoothing.
+        class_weights: by label; None: all classes count alike.
+        scaled: see `make_optimizer`.
+        folded: see `multipliers_and_decays`.
+    """
+
+    recipe: Recipe
+    class_weights: Mapping[int, float] | None = None
+    scaled: bool = False
+    folded: bool = False
+
+
+class Learner:
+    """A network, its optimizer, and its two steps.
+
+    Args:
+        model: the whole network, whose layers are frozen as the stage wants it.
+        network: from inputs to logits: `logits_of` or `head_of` the model.
+        options: what is done with it.
+        strategy: TensorFlow's, under whose scope the model was built.
+
+    Attributes:
+        optimizer: Keras', with a variable `learning_rate` to set before each step.
     """
 
     def __init__(
-        self,
-        model: Any,
-        network: Any,
-        recipe: Recipe,
-        weights: Mapping[int, float] | None,
-        strategy: Any,
-        scaled: bool = False,
-        folded: bool = False,
+        self, model: Any, network: Any, options: LearnerOptions, strategy: Any
     ) -> None:
         tf = import_tensorflow()
+        recipe, self.scaled = options.recipe, options.scaled
         self.model, self.network = model, network
         self.smoothing, self.strategy = recipe.label_smoothing, strategy
         self.classes = int(network.output.shape[-1])
-        by_class = [
-            1.0 if weights is None else weights.get(k, 1.0) for k in range(self.classes)
-        ]
-        self.weights = tf.constant(by_class, tf.float32)
-        variables = network.trainable_variables
+        weights = options.class_weights or {}
+        self.class_weights = tf.constant(
+            [weights.get(label, 1.0) for label in range(self.classes)], tf.float32
+        )
+        self.variables = network.trainable_variables
+        self.multipliers, self.decays = multipliers_and_decays(
+            model, self.variables, recipe, options.folded
+        )
         with strategy.scope():
-            self.optimizer = Momentum(
-                [variable.value for variable in variables],
-                *rules(model, variables, recipe, folded),
-                recipe.momentum,
-                scaled,
+            self.optimizer = make_optimizer(
+                self.variables, recipe.momentum, options.scaled
             )
         spec = [
             tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32),
@@ -195,15 +234,25 @@ class Learner:
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
         signature = None if spread else [*spec, flag]
-        self._several = tf.distribute.MultiWorkerMirroredStrategy
+        self._multi_worker = tf.distribute.MultiWorkerMirroredStrategy
         as_graph = partial(tf.function, autograph=False)  # nothing here branches
         self._train = as_graph(self._run, input_signature=signature)
         self._test = as_graph(self._measure, input_signature=spec)
-        self._reduce = as_graph(lambda sums: strategy.run(_reduced, args=(sums,)))
-        self._average = as_graph(lambda: strategy.run(self._mean_statistics))
+        self._reduce = as_graph(lambda sums: strategy.run(_all_reduced, args=(sums,)))
+        self._average = as_graph(lambda: strategy.run(self._average_statistics))
+
+    @property
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's variables that belong into a checkpoint, by name."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        state = {f"velocity/{n}": one for n, one in enumerate(inner.momentums)}
+        if self.scaled:
+            state["scale"] = self.optimizer.dynamic_scale
+            state["good_steps"] = self.optimizer.step_counter
+        return state
 
     def train(self, pictures: Any, labels: Any, stop: bool = False) -> Sums:
-        """Take one step; what is told of it is from before.
+        """Take one step, and measure the network as it was before.
 
         Args:
             pictures: float32 (N, size, size, 3), or features (N, F).
@@ -211,32 +260,32 @@ class Learner:
             stop: whether this worker wants to stop after it.
 
         Returns:
-            Sums over the pictures of all devices, and how many of these want to stop:
-            it is the same on all workers.
+            Sums over the pictures of all devices, and how many devices want to stop:
+            the same on all workers.
         """
         flag = import_tensorflow().constant(float(stop))
-        with computing():
-            return self._local(self._train(pictures, labels, flag))
+        with one_line_errors():
+            return self._first(self._train(pictures, labels, flag))
 
     def test(self, pictures: Any, labels: Any) -> Sums:
         """Sums over these pictures; of the plain loss, without weights and smoothing."""
-        with computing():
+        with one_line_errors():
             return np.asarray(self._test(pictures, labels).numpy(), np.float64)
 
     def added_up(self, sums: Sums) -> Sums:
         """Sums of all workers, of one device each."""
-        if not isinstance(self.strategy, self._several):
+        if not isinstance(self.strategy, self._multi_worker):
             return sums
-        with computing():
-            return self._local(self._reduce(import_tensorflow().constant(sums)))
+        with one_line_errors():
+            return self._first(self._reduce(import_tensorflow().constant(sums)))
 
     def average_statistics(self) -> None:
         """Give all devices the same running statistics of batch norms, their mean."""
         if self.strategy.num_replicas_in_sync > 1:
-            with computing():
+            with one_line_errors():
                 self._average()
 
-    def _local(self, sums: Any) -> Sums:
+    def _first(self, sums: Any) -> Sums:
         first = self.strategy.experimental_local_results(sums)[0]
         return np.asarray(first.numpy(), np.float64)
 
@@ -250,14 +299,39 @@ class Learner:
             smooth = self.smoothing / self.classes
             wanted = tf.one_hot(labels, self.classes) * (1 - self.smoothing) + smooth
             losses = tf.nn.softmax_cross_entropy_with_logits(wanted, logits)
-            losses *= tf.gather(self.weights, labels)
-            objective = tf.reduce_sum(losses) * self.optimizer.scale
-        gradients = tape.gradient(objective, self.optimizer.variables)
-        here = tf.distribute.get_replica_context()
-        told = tf.concat([_sums(losses, logits, labels), [stop]], axis=0)
-        *gradients, sums = here.all_reduce("sum", [*gradients, told])
-        self.optimizer.apply([gradient / sums[2] for gradient in gradients])
-        return sums
+            losses *= tf.gather(self.class_weights, labels)
+            objective = tf.reduce_sum(losses) * self._scale
+        values = [variable.value for variable in self.variables]
+        gradients = tape.gradient(objective, values)
+        context = tf.distribute.get_replica_context()
+        finite = [tf.reduce_all(tf.math.is_finite(one)) for one in gradients]
+        overflows = 1 - tf.cast(tf.reduce_all(finite), tf.float32)
+        sums = tf.concat([_sums(losses, logits, labels), [stop, overflows]], axis=0)
+        sums = context.all_reduce("sum", sums)
+        if self.scaled:
+            # Keras looks for overflows on each device, and leaves out a step there alone:
+            # with two workers, the other one then waits for ever.
+            nan = tf.where(sums[4] > 0, float("nan"), 0.0)
+            gradients = [gradient + nan for gradient in gradients]
+        self.optimizer.apply(self._decayed(gradients, values, sums[2]), self.variables)
+        return sums[:4]
+
+    @property
+    def _scale(self) -> Any:
+        return self.optimizer.dynamic_scale.value if self.scaled else 1.0
+
+    def _decayed(self, gradients: Any, values: Any, pictures: Any) -> list[Any]:
+        """This device's share of the gradients of the mean loss, with weight decay.
+
+        Keras has one learning rate and one decay for all variables, and its decay is
+        not part of the gradient, so that momentum does not apply to it as in Caffe.
+        """
+        share = self._scale / self.strategy.num_replicas_in_sync  # they are added up
+        rows = zip(gradients, values, self.multipliers, self.decays, strict=True)
+        return [
+            multiplier * (gradient / pictures + (decay * share * value if decay else 0))
+            for gradient, value, multiplier, decay in rows
+        ]
 
     def _measure(self, pictures: Any, labels: Any) -> Any:
         tf = import_tensorflow()
@@ -265,18 +339,18 @@ class Learner:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return _sums(losses, logits, labels)
 
-    def _mean_statistics(self) -> None:
+    def _average_statistics(self) -> None:
         tf = import_tensorflow()
-        here = tf.distribute.get_replica_context()
+        context = tf.distribute.get_replica_context()
         for variable in self.network.non_trainable_weights:
             if variable.name.startswith("moving_"):
-                mean = here.all_reduce("mean", tf.convert_to_tensor(variable))
+                mean = context.all_reduce("mean", tf.convert_to_tensor(variable))
                 variable.assign(mean)
 
 
-def _reduced(sums: Any) -> Any:
+def _all_reduced(sums: Any) -> Any:
     tf = import_tensorflow()
-    # Made anew on the worker's device, without which TensorFlow knows no destination.
+    # A copy on the worker's device, as TensorFlow needs to know where the sum goes.
     return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(sums))
 
 

@@ -1,22 +1,32 @@
 """How networks are trained, as tables: the original's way, and three tutorials'.
 
-A recipe is data. `open_nsfw_tf.train.train` carries it out, on whatever backbone it is
-asked for; every number in it can be set otherwise, see `settings.changed`.
+A recipe is data. `open_nsfw_tf.train.train` follows it, on any backbone; every number in
+it can be overridden. When its learning rate falls, a stage ends and a model is the best
+is computed from the history alone, the rows of the epochs so far, so that a resumed run
+needs nothing else to go on in the same way.
 """
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from open_nsfw_tf.backbones.builder import INITS
+from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation
-from open_nsfw_tf.trained import HeadLayer
 
 ALL, HEAD = "all", "head"  # values of `Stage.trainable_from`, beside a layer's name
 CONSTANT, STEP, EXPONENTIAL, PLATEAU = "constant", "step", "exponential", "plateau"
 SCHEDULES = (CONSTANT, STEP, EXPONENTIAL, PLATEAU)
-INITS = ("pretrained", "random")
+LEAST = 1e-4  # that a validation loss must fall by to count as lower, for the plateau
+
+# An epoch: epoch and stage (from 1), learning_rate (at its end), loss, accuracy,
+# val_loss, val_accuracy, seconds.
+Row = dict[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,8 @@ class Schedule:
 
     Attributes:
         kind: of `SCHEDULES`. constant: not at all. step: times `factor` after every
-            `every` epochs, at once. exponential: the same, but with every step a
-            little. plateau: times `factor` when the validation loss has not fallen for
+            `every` epochs, at once. exponential: the same, but a little with every
+            step. plateau: times `factor` when the validation loss has not fallen for
             `patience` epochs.
         factor: above 0, to 1.
         every: epochs.
@@ -61,7 +71,7 @@ class Stage:
         learning_rate: at the beginning.
         schedule: of the learning rate.
         trainable_from: `ALL`; `HEAD`: what follows the pooled features; or the name of
-            a layer: it, all behind it, and the head.
+            a layer: that one, all after it, and the head.
     """
 
     epochs: int
@@ -84,12 +94,12 @@ class Recipe:
     Attributes:
         title: for people.
         source: where it is from.
-        corrected: what is done otherwise than there, and what is not told there.
-        backbone: a key of `open_nsfw_tf.backbones.BACKBONES`, where none is asked for.
+        corrected: what is done differently here, and what the source leaves open.
+        backbone: a key of `open_nsfw_tf.backbones.BACKBONES`, unless another is chosen.
         init: "pretrained" or "random".
         stages: one after the other.
         head: layers between the pooled features and the last dense layer.
-        augmentation: of the pictures that are learned from; None: none.
+        augmentation: of the training pictures; None: none.
         margin: pictures are resized to at least this many times the network's input, so
             that a random crop has room.
         batch_size: pictures a step, on all devices together.
@@ -97,14 +107,16 @@ class Recipe:
         weight_decay: times a kernel, added to its gradient.
         last_kernel, last_bias: what the learning rate of the last dense layer's kernel
             and bias is multiplied by.
-        replace_last: whether the last layer begins anew even where the pretrained
-            weights have one with as many classes.
+        replace_last: whether the last layer is initialised anew even where the
+            pretrained weights have one with as many classes.
         batch_norm_frozen: whether the backbone's batch norms keep their statistics,
             scales and offsets.
-        batch_norm_momentum: what stays of running statistics at each step.
+        batch_norm_momentum: the share of running statistics that a step keeps.
         class_weights: whether rare classes count more.
-        label_smoothing: what the right class gives to all, 0 to below 1.
-        patience: epochs without a lower validation loss that end a stage; None: none.
+        label_smoothing: the share of the right class's label that is spread over all
+            classes, 0 to below 1.
+        patience: epochs without a lower validation loss that end a stage; None: it
+            never ends early.
     """
 
     title: str
@@ -142,11 +154,11 @@ class Recipe:
                 f"{sanitize(self.init, 40)} and {len(self.stages)}"
             )
 
-    def settings(self) -> dict[str, Any]:
-        """Every number, as JSON can hold it; without the words."""
+    def hyperparameters(self) -> dict[str, Any]:
+        """Every number, as JSON can hold it; without the descriptions."""
         record = dataclasses.asdict(self)
-        for words in ("title", "source", "corrected"):
-            del record[words]
+        for description in ("title", "source", "corrected"):
+            del record[description]
         return dict(json.loads(json.dumps(record)))
 
 
@@ -286,3 +298,134 @@ RECIPES = {
         augmentation=Augmentation(flip=True, crop=False),
     ),
 }
+
+
+def override(recipe: Recipe, name: str, value: object) -> Recipe:
+    """A recipe with another value for one number.
+
+    Args:
+        recipe: that is taken as it is otherwise.
+        name: of the number: "momentum", "augmentation.rotation", "head.0.units",
+            "stages.1.learning_rate".
+        value: of the number's type; a string is read as JSON.
+
+    Raises:
+        ValueError: there is no such number, or it cannot have this value.
+    """
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        parsed = value  # a name
+    try:
+        return _replaced(recipe, name.split("."), parsed)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"no recipe has the number {sanitize(name)!r} with such a value; there are "
+            f"{', '.join(recipe.hyperparameters())}, and those within, such as "
+            "stages.0.learning_rate"
+        ) from error
+
+
+def _replaced(thing: _T, names: list[str], value: object) -> _T:
+    """A dataclass, or a tuple of them, with a value replaced that lies within it."""
+    name, *rest = names
+    if isinstance(thing, tuple):
+        parts = list(thing)
+        parts[int(name)] = _replaced(parts[int(name)], rest, value)
+        return tuple(parts)  # type: ignore[return-value]
+    before = getattr(thing, name)
+    if rest:
+        after = _replaced(before, rest, value)
+    else:
+        after = _converted(before, value)
+    return replace(thing, **{name: after})  # type: ignore[type-var]
+
+
+def _converted(before: object, value: Any) -> Any:
+    """The value as the type of the one that it replaces."""
+    if isinstance(before, (bool, str)):
+        if type(value) is not type(before):
+            raise TypeError
+        return value
+    if isinstance(before, tuple):
+        if not all(isinstance(number, int | float) for number in (*before, *value)):
+            raise TypeError  # stages and layers are set one number at a time
+        return tuple(map(float, value))
+    if dataclasses.is_dataclass(before) or isinstance(value, bool):
+        raise TypeError
+    if value is None or before is None:  # such as patience
+        return None if value is None else int(value)
+    if not isinstance(value, int | float):
+        raise TypeError
+    if isinstance(before, int) and value != int(value):
+        raise TypeError
+    return type(before)(value)  # type: ignore[call-arg]
+
+
+def learning_rate(stage: Stage, epoch: float, rows: Sequence[Row]) -> float:
+    """The learning rate of a step.
+
+    Args:
+        stage: of the step.
+        epoch: epochs of the stage that are done, with fractions.
+        rows: of the stage's epochs so far.
+    """
+    schedule = stage.schedule
+    passed = {
+        STEP: math.floor(epoch / schedule.every + 1e-9),
+        EXPONENTIAL: epoch / schedule.every,
+    }
+    if schedule.kind == PLATEAU:
+        times: float = _plateaus(rows, schedule.patience)
+    else:
+        times = passed.get(schedule.kind, 0)
+    return float(stage.learning_rate * schedule.factor**times)
+
+
+def _plateaus(rows: Sequence[Row], patience: int) -> int:
+    """How often the validation loss did not fall for so many epochs."""
+    lowest, waited, times = math.inf, 0, 0
+    for row in rows:
+        if row["val_loss"] < lowest - LEAST:
+            lowest, waited = row["val_loss"], 0
+            continue
+        waited += 1
+        if waited >= patience:
+            waited, times = 0, times + 1
+    return times
+
+
+def next_stage(recipe: Recipe, history: Sequence[Row]) -> int | None:
+    """The stage of the next epoch, counted from 0; None: all epochs are done.
+
+    Args:
+        recipe: with the stages.
+        history: the rows of all epochs that are done.
+    """
+    number = history[-1]["stage"] - 1 if history else 0
+    while number < len(recipe.stages):
+        rows = rows_of_stage(history, number)
+        if len(rows) < recipe.stages[number].epochs and not _out_of_patience(
+            recipe, rows
+        ):
+            return number
+        number += 1
+    return None
+
+
+def rows_of_stage(history: Sequence[Row], number: int) -> list[Row]:
+    """The rows of one stage, counted from 0."""
+    return [row for row in history if row["stage"] == number + 1]
+
+
+def _out_of_patience(recipe: Recipe, rows: Sequence[Row]) -> bool:
+    """Whether the validation loss has not fallen for `Recipe.patience` epochs."""
+    if recipe.patience is None or not rows:
+        return False
+    losses = [row["val_loss"] for row in rows]
+    return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
+
+
+def best_row(history: Sequence[Row]) -> Row | None:
+    """The epoch of the lowest validation loss, the first of several; None: no epoch."""
+    return min(history, key=lambda row: row["val_loss"], default=None)

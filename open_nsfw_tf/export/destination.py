@@ -1,0 +1,86 @@
+"""Writing an export beside its destination, and renaming it when it is complete."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.files import refuse_existing
+
+
+def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
+    """Refuse a destination that exists, unless an earlier export may be overwritten.
+
+    Args:
+        target: the destination.
+        overwrite: whether an earlier export is replaced.
+        marker: a file that every folder of the format has; "" for a file.
+
+    Raises:
+        FileExistsError: something is there, and may not be replaced.
+    """
+    if not os.path.lexists(target):
+        return
+    refuse_existing(target, overwrite, "another place")
+    # Nobody means to lose a folder of something else.
+    earlier = (target / marker).is_file() if marker else target.is_file()
+    empty = marker and target.is_dir() and not any(target.iterdir())
+    if not (earlier or empty or target.is_symlink()):
+        raise FileExistsError(
+            f"{sanitize(target)} is no earlier export of this format: --overwrite would "
+            "delete it; name another place"
+        )
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A name in the destination's folder, which is made if need be; it is removed at the end."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    # The suffix stays: some runtimes and libraries go by it.
+    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
+    temporary = target.with_name(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except BaseException as error:
+        _remove(temporary)
+        with suppress(OSError):  # somebody else may use them by now
+            for folder in made:
+                folder.rmdir()
+        if isinstance(error, OSError):
+            error.filename = str(target)  # not a hidden name
+            del error.filename2  # None would be printed
+        raise
+    _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def move(temporary: Path, target: Path) -> None:
+    """Rename the finished export; an earlier one is removed once that has worked."""
+    if os.path.lexists(target):  # an existing one, which may be overwritten
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+        target.rename(old)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        _remove(old)
+    else:
+        temporary.rename(target)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files: list[Any] = [path] if path.is_file() else list(path.rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())

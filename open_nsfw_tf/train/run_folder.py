@@ -1,0 +1,345 @@
+"""RUN/, the folder of a training run: who may write to it, and what is in it.
+
+``config.json`` has the options; ``checkpoint.safetensors`` has the state to resume from;
+``history.csv``, ``curves.svg`` and ``logs/`` (TensorBoard's) show the course of the run;
+``classes.txt`` and ``broken.csv`` are about the data. ``model.json`` and
+``model.safetensors`` are the best model, those in ``last/`` the last one.
+
+A checkpoint has all arrays, of the network and of the optimizer, and the history in one
+safetensors file, which is moved into place when it is whole: a kill, or a full disk,
+leaves the one before. Nothing in it can run code.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
+from open_nsfw_tf.errors import TrainingError, one_line, sanitize
+from open_nsfw_tf.files import lock, replacing
+from open_nsfw_tf.formats import BROKEN as UNREADABLE
+from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.train.data import find_splits
+from open_nsfw_tf.train.recipes import Row
+
+CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
+HISTORY, CURVES, BROKEN = "history.csv", "curves.svg", "broken.csv"
+LAST, LOGS, FEATURES = "last", "logs", "features"
+CHECKPOINT = "checkpoint.safetensors"
+# What the scoring of the finished run adds.
+SCORES, LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
+REPORT, EVALUATION = "report.html", "evaluation.json"
+# The config is the first, as `clear` removes files from the end.
+FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS) + (
+    SCORES,
+    LABELS,
+    CONFUSION,
+    REPORT,
+    EVALUATION,
+)
+FOLDERS = (LAST, LOGS)
+LONGEST = 1 << 20  # bytes of a config
+MAY_CHANGE = ("epochs", "written_by")  # when a run is resumed
+
+
+@contextmanager
+def locked(folder: Path, mode: Mode) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it.
+
+    Args:
+        folder: of the run.
+        mode: "new" refuses one with a run in it; "resume" and "overwrite" accept it.
+
+    Raises:
+        FileExistsError: there is a run and `mode` is "new"; or the folder has files, and
+            no run.
+        ValueError: another run writes to it now.
+        OSError: it cannot be written to.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise type(error)(
+            f"{sanitize(folder)}: expected a folder for a run, got a file or what lies "
+            "below one: name another"
+        ) from error
+    names = {name for name in os.listdir(folder) if not name.startswith(".")}
+    if CONFIG not in names and names - {*FILES, FEATURES}:
+        raise FileExistsError(
+            f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
+            "that is empty or not there yet"
+        )
+    free = lock(folder / LOCK, folder)
+    try:
+        if mode == "new" and (folder / CONFIG).exists():
+            raise FileExistsError(
+                f"{sanitize(folder)} has a run in it: go on with it with --resume, or begin "
+                "anew with --overwrite"
+            )
+        _sweep(folder)
+        yield
+    finally:
+        free()
+        with suppress(OSError):  # it is in use; else nothing came of it
+            for path in made:
+                path.rmdir()
+
+
+def check_apart(folder: Path, data: str) -> None:
+    """Refuse a run that would lie among the pictures, where it became a class.
+
+    Args:
+        folder: of the run.
+        data: DATA, see `open_nsfw_tf.train.data`.
+
+    Raises:
+        OSError: DATA is no folder.
+        ValueError: the run lies in a folder of class folders; or DATA is laid out
+            otherwise.
+    """
+    run = os.path.realpath(folder)
+    for split in find_splits(data).values():
+        if run.startswith(os.path.join(os.path.realpath(split), "")):
+            raise ValueError(
+                f"{sanitize(folder)}: expected a folder for a run outside of the pictures "
+                f"in {sanitize(split)}, where it would be read as a class: name another"
+            )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run wrote, but for cached features, and nothing else.
+
+    The config goes last: as long as it is there, `locked` accepts the folder.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files that a killed run left unfinished."""
+    unfinished = tuple(f".{name}." for name in FILES)
+    for name in os.listdir(folder):
+        if name.startswith(unfinished):
+            (folder / name).unlink(missing_ok=True)
+
+
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Compare a config with the one that the run was started with, if there is one.
+
+    Args:
+        folder: of the run.
+        config: JSON.
+
+    Raises:
+        ValueError: the run was started with another one; the error names the first
+            differences.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    differences = list(_differences(_read(folder / CONFIG), config))
+    if differences:
+        raise ValueError(
+            f"{sanitize(folder)}: this run was begun with {'; '.join(differences[:3])}: "
+            "give the same options to go on with it, or name another folder"
+        )
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the config, and the list of classes.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    with replacing(folder / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    with replacing(folder / CLASSES) as unfinished:
+        unfinished.write_text("\n".join(config["classes"]) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read(LONGEST))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{sanitize(path)}: expected what `open-nsfw train` wrote ({one_line(error)}): "
+            "begin anew with --overwrite"
+        ) from error
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs, in words; a list counts as one value unless it has dicts in it."""
+    if name.rpartition(".")[2] in MAY_CHANGE or before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{name}.{key}" if name else str(key)
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif _has_dicts(before) and _has_dicts(now) and len(before) == len(now):
+        for index, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(one, other, f"{name}.{index}")
+    else:
+        name = name.removeprefix("hyperparameters.")
+        yield f"{name} {sanitize(before, 60)}, this asks for {sanitize(now, 60)}"
+
+
+def _has_dicts(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
+
+
+def write_history(folder: Path, history: Sequence[Row]) -> None:
+    """Write the table of epochs anew.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if history:
+        rows = ([row[name] for name in history[0]] for row in history)
+        write_rows(folder / HISTORY, list(history[0]), rows)
+
+
+def write_rows(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write a small CSV file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    with replacing(path) as unfinished:
+        data = text.getvalue().encode("utf-8", "surrogateescape")
+        unfinished.write_bytes(data)
+
+
+@dataclass
+class State:
+    """How far a run is, beside its arrays.
+
+    Attributes:
+        history: a row for each epoch that is done.
+        stage: the one that the optimizer's arrays belong to, from 0.
+        step: how many steps of the next epoch are done.
+        sums: over those steps: of losses, of right answers, of pictures.
+        seconds: that those steps took.
+    """
+
+    history: list[Row] = field(default_factory=list)
+    stage: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
+
+
+def write_checkpoint(
+    folder: Path, model: Any, optimizer: dict[str, Any], state: State
+) -> None:
+    """Write a checkpoint; the one before stays until the new one is whole.
+
+    Args:
+        folder: of the run.
+        model: the network.
+        optimizer: its variables by name.
+        state: how far the run is.
+
+    Raises:
+        TrainingError: an array holds what is not finite; the checkpoint before is kept.
+        OSError: it cannot be written, as on a full disk; likewise.
+    """
+    from safetensors.numpy import save
+
+    arrays = {
+        name: np.asarray(one.numpy()) for name, one in _variables(model, optimizer)
+    }
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise TrainingError(f"{name} holds values that are not finite")
+    path = folder / CHECKPOINT
+    try:
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
+            file.write(save(arrays, metadata={"state": json.dumps(asdict(state))}))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise OSError(
+            f"{sanitize(path)}: {reason}; the checkpoint before is whole: make room, then "
+            "go on with --resume"
+        ) from error
+
+
+def read_state(folder: Path) -> State | None:
+    """How far a run is; None where no checkpoint was written yet.
+
+    Raises:
+        TrainingError: the checkpoint is broken.
+    """
+    if not (folder / CHECKPOINT).exists():
+        return None
+    return _read_checkpoint(folder)[0]
+
+
+def restore_checkpoint(folder: Path, model: Any, optimizer: dict[str, Any]) -> None:
+    """Give the variables the values of the checkpoint.
+
+    Args:
+        folder: of the run.
+        model: the network.
+        optimizer: its variables by name; empty: those in the checkpoint are not used.
+
+    Raises:
+        TrainingError: the checkpoint is broken, or another network's.
+    """
+    arrays = _read_checkpoint(folder)[1]
+    for name, variable in _variables(model, optimizer):
+        array = arrays.get(name)
+        if array is None or array.shape != tuple(variable.shape):
+            found = "nothing" if array is None else array.shape
+            raise TrainingError(
+                f"{sanitize(folder / CHECKPOINT)}: expected {name} of shape "
+                f"{tuple(variable.shape)}, got {found}: this checkpoint is another "
+                "network's; begin anew with --overwrite"
+            )
+        variable.assign(array)
+
+
+def _variables(model: Any, optimizer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All variables, by names that are the same in every process."""
+    for layer in model.layers:
+        for number, variable in enumerate(layer.variables):
+            yield f"model/{layer.name}/{number}", variable
+    for name, variable in optimizer.items():
+        yield f"optimizer/{name}", variable
+
+
+def _read_checkpoint(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = State(**json.loads(file.metadata()["state"]))
+            return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (*UNREADABLE, OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
+            "anew with --overwrite"
+        ) from error
