@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
@@ -23,6 +24,23 @@ _NOISE = re.compile(
 _GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 _TELEMETRY = "openvino_telemetry"
 CPU_PROVIDER = "CPUExecutionProvider"  # of ONNX Runtime
+
+
+def need(extra: str, *packages: str) -> None:
+    """Ask for packages before the work that needs them.
+
+    Args:
+        extra: of open_nsfw_tf, which installs them.
+        packages: as they are imported.
+
+    Raises:
+        ImportError: one is not installed; the message says how to install it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ImportError(
+                f"this needs {package}: pip install 'open_nsfw_tf[{extra}]'"
+            )
 
 
 def _tensorflow_context() -> object:

@@ -21,7 +21,7 @@ from test_files import APPLE_DOUBLE
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import RayCluster, score_batch, score_on_ray
 from open_nsfw_tf.tables import Table, read_table
-from open_nsfw_tf.tables.parts import PartsWriter, files
+from open_nsfw_tf.tables.parquet_folder import PartsWriter, files
 
 pytestmark = pytest.mark.ray
 OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
@@ -303,7 +303,7 @@ def test_parts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected the columns path"):
         PartsWriter(tmp_path / "t", [*columns, "sha256"], "resume")
     (tmp_path / "t" / "part-000002.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="no whole Parquet file"):
+    with pytest.raises(ValueError, match="cut, broken or no Parquet file"):
         read_table(tmp_path / "t")
     with PartsWriter(tmp_path / "t", columns, "overwrite") as table:
         assert not table.done

@@ -33,7 +33,7 @@ from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
-from open_nsfw_tf.tables.parts import PartsWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
 from open_nsfw_tf.weights import load_weights
 
 LOCAL = "local"  # an address: start a Ray on this machine, and end it

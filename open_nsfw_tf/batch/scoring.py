@@ -26,7 +26,7 @@ from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
 from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
 from open_nsfw_tf.tables import digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
-from open_nsfw_tf.tables.parts import PartsWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
 
 MAX_WAIT = 1.0  # seconds that a row waits for others to be written with
 
