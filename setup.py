@@ -17,6 +17,7 @@ DATASET = [
     "faiss-cpu>=1.8",
     "imagehash>=4.3",
     "scikit-learn>=1.5",
+    "scipy>=1.13",
 ]
 COREML = ["coremltools>=9"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]

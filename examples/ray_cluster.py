@@ -9,15 +9,15 @@ RAY_ADDRESS names a cluster, it is used; else a Ray is started on this machine.
 import os
 import sys
 
-from open_nsfw_tf.distributed import score_with_ray
+from open_nsfw_tf.batch import RayCluster, score_on_ray
 from open_nsfw_tf.tables import rank, read_table
 
 
 def main() -> None:
     """Score what is named on the command line, and rank it."""
     output, *sources = sys.argv[1:]
-    address = os.environ.get("RAY_ADDRESS", "local")
-    summary = score_with_ray(sources, output, address=address, mode="resume")
+    cluster = RayCluster(os.environ.get("RAY_ADDRESS", "local"))
+    summary = score_on_ray(sources, output, cluster=cluster, mode="resume")
     print(f"{summary.rows} new rows, {summary.failed} without a score")
     for path, score in rank(read_table(output), top=5):
         print(f"{score:.4f} {path}")

@@ -23,14 +23,10 @@ from make_dataset import PATTERNS, make_dataset
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
-from open_nsfw_tf.dataset import need
-from open_nsfw_tf.dataset.folder import File, find
-from open_nsfw_tf.dataset.judged import judge as join
-from open_nsfw_tf.dataset.mistakes import find_mistakes, moves_of
+from open_nsfw_tf.dataset import File, clean, scan
 from open_nsfw_tf.evaluate import evaluate_files
-from open_nsfw_tf.moves import Journal, Move, plan
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.report import import_matplotlib, write_report
-from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.train import TrainingOptions, train
 
 TEST = 0.6  # of all pictures: on few, a better model is hard to tell from luck
@@ -77,7 +73,7 @@ def score_out_of_sample(train_folder: Path, options: Options) -> Path:
     Returns:
         A table as `open-nsfw batch` writes it, with a row for each picture.
     """
-    files = find(train_folder).files
+    files = scan(train_folder).files
     random.Random(options.seed).shuffle(files)
     table = options.out / "out_of_sample.csv"
     for number in range(options.folds):
@@ -106,17 +102,16 @@ def link(files: list[File], folder: Path) -> None:
         name.symlink_to(file.path)
 
 
-def clean(train_folder: Path, table: Path, target: Path) -> tuple[set[str], Path]:
+def move_errors(train_folder: Path, table: Path, target: Path) -> tuple[set[str], Path]:
     """Move what is likely in a wrong class, as `open-nsfw dataset clean --apply` does.
 
     Returns:
         The paths of the pictures that were moved, and the manifest that undoes it.
     """
-    judged = join(find(train_folder), read_table(table, any_number=True), strict=True)
-    pairs = moves_of(find_mistakes(judged), str(target))
-    planned = plan(Move(*pair) for pair in pairs)
-    journal = Journal(planned.moves, str(target), "move", "clean")
-    journal.run()
+    found = clean(train_folder, table, target, strict=True, apply=True)
+    journal = found.moves.journal
+    if journal is None:
+        raise ValueError("no label is likely wrong: nothing is left to refine by")
     return {step.source for step in journal.finished}, journal.path
 
 
@@ -154,7 +149,7 @@ def compare(options: Options) -> None:
 
 def refine(options: Options) -> tuple[float, float]:
     """The whole loop; the test accuracy of the first and of the second model."""
-    need("cleanlab")  # before the work
+    need("dataset", "cleanlab")  # before the work
     import_matplotlib()
     out = options.out
     train_folder = out / "pictures" / "train"
@@ -177,7 +172,7 @@ def refine(options: Options) -> tuple[float, float]:
     print("scoring the training pictures by models that have not seen them", flush=True)
     table = score_out_of_sample(train_folder, options)
     print("moving away what is likely in a wrong class", flush=True)
-    moved, manifest = clean(train_folder, table, out / "mistakes")
+    moved, manifest = move_errors(train_folder, table, out / "mistakes")
     report_planted(options, moved)
     print(f"  undo with: open-nsfw dataset undo --apply {manifest}")
     print("training the second model on what is left", flush=True)

@@ -29,7 +29,7 @@ from open_nsfw_tf.image import (
     read_file,
     tensor,
 )
-from open_nsfw_tf.pipeline import chunks, in_order
+from open_nsfw_tf.parallel import chunks, cores, in_order
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
@@ -103,13 +103,6 @@ def scores_of(classes: tuple[str, ...]) -> Callable[[list[float]], AnyScores]:
     if classes == LABELS:
         return Scores._make
     return partial(ClassScores, classes)
-
-
-def cores() -> int:
-    """How many of the machine's cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 NO_SCORES = Scores(float("nan"), float("nan"))  # stands for scores to come
@@ -310,12 +303,14 @@ class Classifier:
             results = (self._chunk(c, self.engine) for c in chain([first], feed))
         else:
             engine = self._shared_engine()
+            stopped = Event()
             results = in_order(
-                lambda chunk, stopped: self._chunk(chunk, engine, stopped),
+                lambda chunk: self._chunk(chunk, engine, stopped),
                 chunks(
                     chain.from_iterable(chain([first], feed)), batch_size, self.workers
                 ),
                 self.workers,
+                stopped,
             )
         with closing(results):
             for result in chain.from_iterable(results):

@@ -21,7 +21,7 @@ from open_nsfw_tf.architecture import (
 from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
 from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.files import refuse_existing
+from open_nsfw_tf.files import refuse_existing, replacing
 from open_nsfw_tf.formats import (
     FORMATS,
     collect_notes,
@@ -30,7 +30,6 @@ from open_nsfw_tf.formats import (
     module,
     onnx,
     reading,
-    replacing,
     sha256,
 )
 from open_nsfw_tf.formats.caffemodel import prototxt

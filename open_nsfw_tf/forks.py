@@ -74,14 +74,15 @@ class OneProcess:
 
     Args:
         name: of the library, for the error.
-        in_use: whether the process uses it, by way of us or not.
+        runtime: what it computes in, or None while nobody uses it. The child never frees
+            it: that would wait for threads that it has not, or crash.
     """
 
-    def __init__(self, name: str, in_use: Callable[[], bool] = bool) -> None:
+    def __init__(self, name: str, runtime: Callable[[], object] = lambda: None) -> None:
         self.name = name
         self.used = False
         self.lost = False
-        self._in_use = in_use
+        self._runtime = runtime
         _inherited.add(self)
 
     def use(self) -> None:
@@ -101,7 +102,10 @@ class OneProcess:
 
     def after_fork(self) -> None:
         """Note in the child what the parent has done."""
-        self.lost = self.lost or self.used or self._in_use()
+        runtime = self._runtime()
+        if runtime is not None:
+            never_free(runtime)
+        self.lost = self.lost or self.used or runtime is not None
 
 
 def never_free(thing: object) -> None:

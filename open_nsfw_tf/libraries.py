@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
@@ -25,14 +26,31 @@ _TELEMETRY = "openvino_telemetry"
 CPU_PROVIDER = "CPUExecutionProvider"  # of ONNX Runtime
 
 
-def _tensorflow_runs() -> bool:
-    """Whether anybody in this process has begun to compute with TensorFlow."""
+def need(extra: str, *packages: str) -> None:
+    """Ask for packages before the work that needs them.
+
+    Args:
+        extra: of open_nsfw_tf, which installs them.
+        packages: as they are imported.
+
+    Raises:
+        ImportError: one is not installed; the message says how to install it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ImportError(
+                f"this needs {package}: pip install 'open_nsfw_tf[{extra}]'"
+            )
+
+
+def _tensorflow_context() -> object:
+    """What TensorFlow computes in, if anybody in this process has begun to; or None."""
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = getattr(eager, "_context", None)
-    return getattr(context, "_context_handle", None) is not None
+    return getattr(context, "_context_handle", None)
 
 
-_tensorflow = OneProcess("TensorFlow", _tensorflow_runs)
+_tensorflow = OneProcess("TensorFlow", _tensorflow_context)
 openvino_use = OneProcess("OpenVINO")
 
 

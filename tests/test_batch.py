@@ -27,8 +27,7 @@ from test_tables_append import grown
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import Summary, score_batch
-from open_nsfw_tf.batch.archives import MAX_MEMBER
-from open_nsfw_tf.batch.item import SELECT
+from open_nsfw_tf.batch.item import MAX_BYTES, SELECT
 from open_nsfw_tf.batch.sorting import check_destination
 from open_nsfw_tf.batch.sources import count, items
 from open_nsfw_tf.files import by_content
@@ -261,7 +260,7 @@ def test_archives_that_are_cut_are_told_of(folder: Path) -> None:
 
 
 def test_huge_members_are_refused(folder: Path, small: bytes) -> None:
-    zeros = bytes(MAX_MEMBER + 1)
+    zeros = bytes(MAX_BYTES + 1)
     with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("huge.jpg", zeros)
         archive.writestr("fine.png", small)
@@ -324,6 +323,39 @@ def test_no_member_hides_another_of_its_name(
     for done in range(len(members)):
         left = items([archive], lambda path, done=done: path != expected[done])
         assert [item.path for item in left] == expected[:done] + expected[done + 1 :]
+
+
+@pytest.mark.parametrize("kind", [b"Z", b"7"])
+def test_a_member_of_an_odd_type_is_read_as_a_file(
+    folder: Path, small: bytes, kind: bytes
+) -> None:
+    """Unpacking makes a file of what it does not know: nothing can be hidden so."""
+    data = bytearray(archive_of("a.tar", [("first.png", small), ("last.png", small)]))
+    data[156:157] = kind
+    data[148:156] = b" " * 8  # the header's checksum
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    Path("a.tar").write_bytes(data)
+    found = list(items(["a.tar"], _all))
+    assert [item.path for item in found] == ["a.tar/first.png", "a.tar/last.png"]
+    assert all(item.picture == small for item in found)
+
+
+@SUFFIXES
+@pytest.mark.parametrize("letter", ["n", "\udcff", "\U0001f600", '"'])
+def test_a_member_whose_name_no_table_could_hold(
+    folder: Path, classifier: Classifier, small: bytes, suffix: str, letter: str
+) -> None:
+    names = [f"{letter * 200_000}{end}.png" for end in "ab"] + ["c.png"]
+    archive_of("a.tar", [(name, small) for name in names])
+    output = f"t{suffix}"
+    assert score_batch(classifier, ["a.tar"], output).rows == 3
+    again = score_batch(classifier, ["a.tar"], output, mode="resume")
+    assert (again.rows, again.skipped) == (0, 3)
+    table = read_table(output)
+    assert table.errors == [None] * 3
+    assert table.paths[0].startswith(f"a.tar/{letter * 1000}")
+    assert table.paths[1] == f"{table.paths[0]}-2"
+    assert table.paths[2] == "a.tar/c.png"
 
 
 def test_members_of_one_name_in_a_pipe(folder: Path, small: bytes) -> None:
@@ -415,6 +447,29 @@ def test_what_is_passed_over_is_counted(
     _, everything = scored(classifier, source, select="all")
     assert everything.rows == len(files)
     assert not everything.passed_over
+
+
+def test_what_a_list_names_of_the_operating_system_is_passed_over(
+    folder: Path, classifier: Classifier, small: bytes
+) -> None:
+    """As `find` on a disk that a Mac has written gives it."""
+    Path("disk").mkdir()
+    for name, data in {
+        "._photo.jpg": APPLE_DOUBLE,
+        "photo.jpg": small,
+        "._hidden.jpg": small,
+        "Thumbs.db": b"\xd0\xcf\x11\xe0",
+        "notes.md": b"no picture",
+    }.items():
+        Path("disk", name).write_bytes(data)
+    names = sorted(os.listdir("disk"))
+    Path("list.txt").write_text("".join(f"disk/{name}\n" for name in names))
+    table, summary = scored(classifier, "list.txt")
+    assert summary.passed_over == {"of the operating system": 2}
+    assert table.paths == ["disk/._hidden.jpg", "disk/notes.md", "disk/photo.jpg"]
+    assert list(errors(table)) == ["disk/notes.md"]
+    _, everything = scored(classifier, "list.txt", select="all")
+    assert everything.rows == 5
 
 
 def test_a_heic_that_is_named_has_its_row(

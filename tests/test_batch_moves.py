@@ -172,6 +172,82 @@ def test_what_changes_after_it_was_scored_is_left(
     assert score("in/b.png") >= threshold
 
 
+def test_what_is_no_file_any_more(
+    classifier: Classifier, data: dict[str, bytes]
+) -> None:
+    for name in ("pipe", "folder", "link", "gone"):
+        put(f"in/{name}.png", data[LOW])
+    assert resumed(classifier, "in").rows == 4
+    for name in names("in"):
+        os.unlink(f"in/{name}")
+    os.mkfifo("in/pipe.png")
+    os.mkdir("in/folder.png")
+    Path("in/link.png").symlink_to("nowhere")
+    put("list.txt", "".join(f"in/{n}.png\n" for n in NO_FILES).encode())
+    again = resumed(classifier, "list.txt")
+    assert (again.rows, again.again, again.skipped) == (2, 2, 2)
+    table = read_table("t.csv")
+    scored = {p for p, e in zip(table.paths, table.errors, strict=True) if e is None}
+    assert scored == {"in/link.png", "in/gone.png"}  # of which the rows are as before
+    assert resumed(classifier, "list.txt").rows == 0
+    counts, journal = moved(classifier, "list.txt")
+    assert (counts, journal) == ({"changed": 1, "absent": 1}, None)
+
+
+NO_FILES = ("pipe", "folder", "link", "gone")
+
+
+def test_a_changed_file_that_cannot_be_read_loses_its_score(
+    classifier: Classifier, data: dict[str, bytes], nobodys: Path
+) -> None:
+    path = put(str(nobodys / "in/a.png"), data[LOW])
+    options: dict[str, Any] = {"output": str(nobodys / "t.csv")}
+    assert resumed(classifier, str(nobodys / "in"), **options).rows == 1
+    path.chmod(0)  # and is what was scored
+    assert resumed(classifier, str(nobodys / "in"), **options).rows == 0
+    path.chmod(0o600)
+    put(str(path), data[HIGH])
+    path.chmod(0)
+    again = resumed(classifier, str(nobodys / "in"), **options)
+    assert (again.rows, again.again, again.failed) == (1, 1, 1)
+    to = str(nobodys / "out")
+    assert moved(classifier, str(nobodys / "in"), to=to, **options) == ({}, None)
+    assert read_table(options["output"]).errors == ["Permission denied"]
+
+
+def test_a_change_that_keeps_the_size(
+    classifier: Classifier, data: dict[str, bytes], threshold: float
+) -> None:
+    size = max(map(len, data.values()))
+    low, high = (data[name].ljust(size, b"\0") for name in (LOW, HIGH))
+    put("in/a.png", low)
+    resumed(classifier, "in", hashes=True)
+    assert score("in/a.png") < threshold
+    put("in/a.png", high)
+    assert resumed(classifier, "in", hashes=True).again == 1
+    assert score("in/a.png") >= threshold
+
+
+@pytest.mark.parametrize("source", ["list", "glob", "deep glob", "archive", "pipe"])
+def test_other_sources_move_nothing_of_the_library(
+    classifier: Classifier, data: dict[str, bytes], source: str
+) -> None:
+    for path in ("library/a.png", "library/deep/b.png", "inbox/deep/a.png"):
+        put(path, data[LOW])
+    resumed(classifier, "library", "inbox")
+    put("l.txt", b"inbox/deep/a.png\n")
+    with tarfile.open("a.tar", "w") as archive:
+        archive.add("library")
+    named = {"list": "l.txt", "glob": "in*/deep/*.png", "deep glob": "inbox/**"}
+    named |= {"archive": "a.tar", "pipe": "-"}
+    summary = resumed(classifier, named[source], stdin=io.BytesIO(b"inbox/deep/a.png"))
+    counts, _ = sort_files(read_table("t.csv"), summary.named, Path("out"), 0.0)
+    assert counts == ({"absent": 2} if source == "archive" else {"nsfw": 1})
+    assert names("library") == ["a.png", "deep"]
+    assert names("library/deep") == ["b.png"]
+    assert names("inbox/deep") == (["a.png"] if source == "archive" else [])
+
+
 def test_what_changes_between_the_plan_and_the_move_is_left(
     classifier: Classifier,
     data: dict[str, bytes],

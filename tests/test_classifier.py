@@ -29,7 +29,7 @@ from open_nsfw_tf import (
 )
 from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
 from open_nsfw_tf.image import YAHOO
-from open_nsfw_tf.weights import cache_folder, fetch_weights, places
+from open_nsfw_tf.weights import cache_folder, fetch_weights, locations
 
 NAMES = list(GOLDEN["samples"])
 
@@ -347,4 +347,4 @@ def test_a_user_without_a_home_has_no_cache_and_gets_scores(
         assert abs(found.nsfw - golden) <= SCORE_TOLERANCE
     with pytest.raises(WeightsError, match="no home folder is known; set HOME or XDG"):
         fetch_weights()
-    assert sum("no home folder" in place.title for place in places()) == 1
+    assert sum("no home folder" in one.title for one in locations()) == 1

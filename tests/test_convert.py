@@ -14,7 +14,8 @@ import pytest
 
 from open_nsfw_tf import WeightsError, load_weights, save_weights
 from open_nsfw_tf.convert import convert, inspect
-from open_nsfw_tf.formats import FORMATS, npy, onnx_graph, replacing
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import FORMATS, npy, onnx_graph
 from open_nsfw_tf.weights import PUBLISHED
 
 SCRIPTS = Path(sys.executable).parent

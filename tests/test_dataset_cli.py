@@ -162,14 +162,16 @@ def test_split_in_place(run: Run, data: Path) -> None:
 
 def test_clean_prints_lists(run: Run, data: Path, scores: Path) -> None:
     lines = run("clean", "data", "--scores", "scores.csv").splitlines()
-    assert lines[0].endswith("an error instead of scores: sfw/broken.jpg")
+    assert lines[0].endswith(": 1, such as sfw/broken.jpg: truncated")
     assert lines[1] == "6 pictures with a label and scores"
     assert lines[3].split() == ["sfw", "3", "1"]
     assert lines[4].split() == ["nsfw", "1", "1"]
     assert lines[5].startswith("2 labels are not what was predicted, ")
     assert "true class sfw, predicted nsfw: 1" in lines
     command = ("clean", "data", "--scores", "scores.csv")
-    with pytest.raises(ValueError, match="1 pictures whose row has an error"):
+    with pytest.raises(
+        ValueError, match="pictures that could not be scored .*: 1, such as sfw/broken"
+    ):
         run(*command, "--strict")
     with pytest.raises(ValueError, match="expected --called FOLDER=CLASS, got x"):
         run(*command, "--called", "x")
@@ -232,7 +234,7 @@ def test_what_is_missing(arguments: tuple[str, ...], run: Run, data: Path) -> No
 
 def test_wrong_usage(run: Run, data: Path) -> None:
     assert "not one of" in run("check", "data", "--kind", "x", status=2)
-    with pytest.raises(ValueError, match="threshold of 0 to 11 bits, got 99"):
+    with pytest.raises(ValueError, match="distance of 0 to 11 bits, got 99"):
         run("dedupe", "data", "--distance", "99")
 
 
@@ -295,9 +297,9 @@ def test_odd_scores_are_counted(run: Run, data: Path, scores: Path) -> None:
     text = scores.read_text().replace("data/sfw/broken.jpg,,,truncated\n", "")
     scores.write_text(text)
     done = run("sort", "data", "--scores", "scores.csv")
-    assert "1 rows that are not whole, NaN, not 0 to 1" in done
+    assert "rows with NaN or no score, and no error (left out): 1, such as" in done
     assert "6 pictures with a label and scores" in done
-    with pytest.raises(ValueError, match="1 rows that are not whole, NaN"):
+    with pytest.raises(ValueError, match="rows with NaN or no score"):
         run("sort", "data", "--scores", "scores.csv", "--strict")
 
 
@@ -311,9 +313,10 @@ def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
         stamped.append(f"{row},{status.st_size},{status.st_mtime_ns}")
     scores.write_text("\n".join([*stamped, ""]))
     shutil.copyfile(data / "sfw/coffee.png", data / "sfw/rocket.jpg")
-    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores)
+    arguments = ("sort", data, "--output", tmp_path / "out", "--scores", scores)
     said = run(*arguments, "--how", "move", "--apply")
-    assert "1 pictures that have changed since they were scored: sfw/rocket.jpg" in said
+    changed = "pictures that have changed since they were scored (left out): 1, such as"
+    assert f"{changed} sfw/rocket.jpg" in said
     assert (data / "sfw/rocket.jpg").exists()
     assert not (data / "sfw/coffee.png").exists()
 
@@ -321,7 +324,15 @@ def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
 def test_links_are_not_made_twice(
     run: Run, data: Path, scores: Path, tmp_path: Path
 ) -> None:
-    arguments = ("sort", data, "--to", tmp_path / "out", "--scores", scores, "--apply")
+    arguments = (
+        "sort",
+        data,
+        "--output",
+        tmp_path / "out",
+        "--scores",
+        scores,
+        "--apply",
+    )
     run(*arguments)
     before = tree(tmp_path)
     assert "nothing to link" in run(*arguments, "--sheets", "1")

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from test_files import heif
 
-from open_nsfw_tf.dataset import need
-from open_nsfw_tf.dataset.check import KINDS, Checked, check, moves_of
-from open_nsfw_tf.dataset.folder import find, place_of
-from open_nsfw_tf.dataset.workers import in_order
+from open_nsfw_tf.dataset import CheckResult, ReadOptions, check, scan
+from open_nsfw_tf.dataset.check import KINDS, moves_of
+from open_nsfw_tf.dataset.folder import split_and_class
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import load_rgb
+from open_nsfw_tf.libraries import need
+from open_nsfw_tf.undo import undo
 
 COFFEE = pictures.sample("coffee.png").convert("RGB").resize((300, 200))
 OTHER = COFFEE.transpose(Image.Transpose.ROTATE_180)
@@ -29,15 +30,15 @@ def animated(format: str) -> bytes:
     return encoded(format, save_all=True, append_images=[OTHER.copy()])
 
 
-def checked(tmp_path: Path, files: dict[str, bytes], **options: int) -> Checked:
+def checked(tmp_path: Path, files: dict[str, bytes]) -> CheckResult:
     for name, data in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return check(find(tmp_path), **options)
+    return check(tmp_path)
 
 
-def kinds(found: Checked) -> dict[str, tuple[str, ...]]:
+def kinds(found: CheckResult) -> dict[str, tuple[str, ...]]:
     return {problem.file.name: problem.kinds for problem in found.problems}
 
 
@@ -45,19 +46,19 @@ def kinds(found: Checked) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "split", "label"),
     [
-        ("sfw/x.jpg", (None, "sfw")),
-        ("sfw/deep/er/x.jpg", (None, "sfw")),
-        ("train/sfw/x.jpg", ("train", "sfw")),
-        ("Validation/nsfw/deep/x.jpg", ("val", "nsfw")),
-        ("test/x.jpg", ("test", None)),
-        ("x.jpg", (None, None)),
-        ("sfw/train/x.jpg", (None, "sfw")),
+        ("sfw/x.jpg", None, "sfw"),
+        ("sfw/deep/er/x.jpg", None, "sfw"),
+        ("train/sfw/x.jpg", "train", "sfw"),
+        ("Validation/nsfw/deep/x.jpg", "val", "nsfw"),
+        ("test/x.jpg", "test", None),
+        ("x.jpg", None, None),
+        ("sfw/train/x.jpg", None, "sfw"),
     ],
 )
-def test_side_and_class(name: str, place: tuple[str | None, str | None]) -> None:
-    assert place_of(name) == place
+def test_split_and_class(name: str, split: str | None, label: str | None) -> None:
+    assert split_and_class(name) == (split, label)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (root / "sfw/out").symlink_to(outside)
     (root / "sfw/out.jpg").symlink_to(outside / "secret.jpg")
     (root / "sfw/again.jpg").symlink_to("a.jpg")
-    found = find(root)
+    found = scan(root)
     assert [file.name for file in found.files] == ["sfw/a.jpg"]
     assert set(found.left) == {
         f"sfw/{name}" for name in ("loop", "self", "out", "out.jpg", "again.jpg")
@@ -86,7 +87,7 @@ def test_what_else_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "old/undo-1.jsonl").write_bytes(b"x")
     (tmp_path / "undo-2.jsonl").write_bytes(b"x")
     os.mkfifo(tmp_path / "sfw/pipe.jpg")
-    found = find(tmp_path, without=[str(tmp_path / "q")])
+    found = scan(tmp_path, tmp_path / "q")
     assert [file.name for file in found.files] == ["sfw/a.jpg"]
     assert found.left == {
         "old": "filled by an earlier command",
@@ -99,7 +100,7 @@ def test_files_of_the_operating_system_are_counted(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ".git").mkdir()
-    found = find(tmp_path)
+    found = scan(tmp_path)
     assert [file.name for file in found.files] == ["a.jpg"]
     assert found.passed_over == {"of the operating system": 4, "hidden": 2}
     assert not found.left
@@ -113,7 +114,7 @@ def test_class_folders_that_are_links_are_told_of(tmp_path: Path) -> None:
         (tmp_path / "d" / name).symlink_to("../elsewhere")
     (tmp_path / "d/.DS_Store").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"links are not followed \(nsfw, 2 in all\)"):
-        find(tmp_path / "d")
+        scan(tmp_path / "d")
 
 
 def test_heic_is_passed_over_without_its_decoder(
@@ -130,18 +131,18 @@ def test_a_folder_that_cannot_be_read_is_named(nobodys: Path) -> None:
     (nobodys / "a.jpg").write_bytes(b"x")
     closed = nobodys / "closed"
     closed.mkdir(mode=0)
-    assert find(nobodys).left == {"closed": "Permission denied"}
+    assert scan(nobodys).left == {"closed": "Permission denied"}
     closed.chmod(0o700)
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No such file or directory: .*missing"):
-        find(tmp_path / "missing")
+        scan(tmp_path / "missing")
     with pytest.raises(ValueError, match="expected a folder of pictures, found no"):
-        find(tmp_path)
+        scan(tmp_path)
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(NotADirectoryError, match="Not a directory: .*file"):
-        find(tmp_path / "file")
+        scan(tmp_path / "file")
 
 
 # -- checking
@@ -184,7 +185,8 @@ def test_unreadable(tmp_path: Path) -> None:
         "large.png": pictures.encoded(Image.new("RGB", (400, 400)), "PNG"),
         "nosuffix": encoded("PNG")[:60] + b"?" + encoded("PNG")[61:],
     }
-    found = checked(tmp_path, files, max_pixels=100_000)
+    checked(tmp_path, files)
+    found = check(tmp_path, reading=ReadOptions(max_pixels=100_000))
     assert kinds(found) == {
         "broken.png": ("unreadable",),
         "cutend.jpg": ("truncated",),
@@ -202,8 +204,10 @@ def test_refused_is_what_the_loader_refuses(tmp_path: Path) -> None:
     jpeg, png = encoded("JPEG"), encoded("PNG")
     files = {f"{n}.jpg": jpeg[:n] for n in range(0, len(jpeg), len(jpeg) // 20)}
     files |= {f"{n}.png": png[:n] for n in range(0, len(png), len(png) // 20)}
-    for place in range(30, len(jpeg), len(jpeg) // 20):
-        files[f"hurt{place}.jpg"] = jpeg[:place] + b"\xff\xff" + jpeg[place + 2 :]
+    for position in range(30, len(jpeg), len(jpeg) // 20):
+        files[f"hurt{position}.jpg"] = (
+            jpeg[:position] + b"\xff\xff" + jpeg[position + 2 :]
+        )
     found = checked(tmp_path, files)
     refused = set()
     for name in files:
@@ -262,7 +266,7 @@ def test_photographs_are_not_blank(tmp_path: Path) -> None:
     names = ("astronaut.png", "moon.png", "hubble_deep_field.jpg", "page.png")
     for name in names:
         shutil.copy(pictures.path(name), tmp_path)
-    assert check(find(tmp_path)).good == len(names)
+    assert check(tmp_path).good == len(names)
 
 
 def test_quarantine_is_by_worst_kind(tmp_path: Path) -> None:
@@ -276,34 +280,32 @@ def test_quarantine_is_by_worst_kind(tmp_path: Path) -> None:
     assert len(moves_of(found, "q", ["suffix"])) == 1
     with pytest.raises(ValueError, match="expected some of unreadable, "):
         moves_of(found, "q", ["ugly"])
+    with pytest.raises(ValueError, match="expected some of unreadable, "):
+        check(tmp_path / "d", kinds=["ugly"])
+    with pytest.raises(ValueError, match="expected a target"):
+        check(tmp_path / "d", apply=True)
     with pytest.raises(ValueError, match="min_side of at least 0, got -1"):
-        check(find(tmp_path / "d"), min_side=-1)
+        check(tmp_path / "d", min_side=-1)
 
 
-# -- threads
-
-
-def test_results_come_in_order_and_lazily() -> None:
-    begun = []
-
-    def items() -> object:
-        for number in range(1000):
-            begun.append(number)
-            yield number
-
-    results = in_order(lambda number: number * 2, items(), threads=3)  # type: ignore[arg-type]
-    assert next(results) == 0
-    assert len(begun) < 30
-    assert list(results) == list(range(2, 2000, 2))
+def test_problems_are_moved_away(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    files = {"sfw/x.jpg": b"", "sfw/fine.png": encoded("PNG")}
+    assert checked(data, files).moves is None
+    proposed = check(data, tmp_path / "q").moves
+    assert proposed is not None
+    assert [move.source for move in proposed.plan.moves] == [str(data / "sfw/x.jpg")]
+    assert proposed.journal is None
+    assert not (tmp_path / "q").exists()
+    moved = check(data, tmp_path / "q", apply=True).moves
+    assert moved is not None
+    assert (tmp_path / "q/unreadable/sfw/x.jpg").exists()
+    assert moved.journal is not None
+    assert moved.apply() is moved.journal  # nothing is done a second time
+    assert undo(moved.journal.path, apply=True).whole
+    assert (data / "sfw/x.jpg").exists()
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:
     with pytest.raises(ImportError, match=r"pip install 'open_nsfw_tf\[dataset\]'"):
-        need("json", "no_such_package")
-
-
-def test_an_error_in_a_thread_arrives() -> None:
-    with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(in_order(lambda number: 1 / number, [1, 0, 1], threads=2))
-    with pytest.raises(ValueError, match="at least 1 thread, got 0"):
-        in_order(str, [], threads=0)
+        need("dataset", "json", "no_such_package")

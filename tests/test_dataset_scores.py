@@ -9,17 +9,26 @@ import pictures
 import pytest
 from PIL import Image
 
-from open_nsfw_tf.dataset import sort as sorting
-from open_nsfw_tf.dataset.folder import File, find
-from open_nsfw_tf.dataset.judged import Judged, judge, trouble_lines
-from open_nsfw_tf.dataset.mistakes import (
-    Mistake,
+from open_nsfw_tf.dataset import File, ScoredFolder, join_scores, scan
+from open_nsfw_tf.dataset import sort as sort_pictures
+from open_nsfw_tf.dataset.label_errors import (
+    Disagreement,
     confusion,
-    find_mistakes,
+    find_label_errors,
     moves_of,
 )
-from open_nsfw_tf.dataset.sheets import COLUMNS, TILE, write_sheet, write_sheets
+from open_nsfw_tf.dataset.sort import (
+    COLUMNS,
+    TILE,
+    SheetOptions,
+    SortOptions,
+    arrange,
+    write_sheet,
+    write_sheets,
+)
+from open_nsfw_tf.dataset.sort import moves_of as sort_moves
 from open_nsfw_tf.tables import Table
+from open_nsfw_tf.undo import undo
 
 NAN = float("nan")
 
@@ -41,13 +50,13 @@ def touched(root: Path, *names: str) -> Path:
     return root
 
 
-def judged(labels: np.ndarray, scores: np.ndarray) -> Judged:
-    classes = ["sfw", "nsfw", "drawings", "other", "more"][: scores.shape[1]]
+def scored(labels: np.ndarray, scores: np.ndarray) -> ScoredFolder:
+    classes = ("sfw", "nsfw", "drawings", "other", "more")[: scores.shape[1]]
     files = [
         File(f"/d/{n}", f"{classes[label]}/{n}.jpg", None, classes[label], 1, 0)
         for n, label in enumerate(labels)
     ]
-    return Judged(files, classes, labels, scores)
+    return ScoredFolder(files, classes, labels, scores)
 
 
 # -- joining
@@ -67,7 +76,7 @@ def test_paths_are_found_wherever_they_start(
         (str(root / "nsfw/d.jpg"), 0.6, 0.4),
     )
     for folder in ("d", link):
-        made = judge(find(folder), rows, strict=True)
+        made = join_scores(scan(folder), rows, strict=True)
         assert [file.name for file in made.files] == [
             "nsfw/c.jpg",
             "nsfw/d.jpg",
@@ -98,36 +107,36 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     root = touched(tmp_path, *names, "sfw/new.jpg", "cats/x.jpg", "loose.jpg")
     rows = [(f"sfw/{path}", *scores) for path, *scores in TROUBLED]
     rows += [("cats/x.jpg", 0.5, 0.5), ("loose.jpg", 0.5, 0.5)]
-    made = judge(find(root), table(*rows, **{"sfw/error.jpg": "cut"}))
+    made = join_scores(scan(root), table(*rows, **{"sfw/error.jpg": "cut"}))
     assert [file.name for file in made.files] == ["sfw/a.jpg"]
-    assert made.trouble == {
-        "no picture": ["sfw/gone.jpg"],
-        "no score": ["sfw/new.jpg"],
-        "changed": [],
-        "error": ["sfw/error.jpg"],
-        "bad score": ["sfw/empty.jpg", "sfw/large.jpg", "sfw/nan.jpg", "sfw/sum.jpg"],
-        "again": ["sfw/a.jpg", "sfw/twice.jpg"],
+    assert {problem.kind: list(problem.examples) for problem in made.problems} == {
+        "unlabelled": ["sfw/gone.jpg"],
+        "unscored": ["sfw/new.jpg"],
+        "failed": ["sfw/error.jpg: cut"],
+        "no_score": ["sfw/nan.jpg", "sfw/empty.jpg"],
+        "out_of_range": ["sfw/large.jpg"],
+        "doubtful_sum": ["sfw/sum.jpg"],
+        "duplicate": ["sfw/a.jpg", "sfw/twice.jpg"],
         "contradiction": ["sfw/twice.jpg"],
-        "unknown class": ["cats/x.jpg"],
-        "no class": ["loose.jpg"],
+        "unknown_label": ["cats/x.jpg"],
+        "no_label": ["loose.jpg"],
     }
-    lines = trouble_lines(made.trouble)
-    assert lines[3] == (
-        "4 rows that are not whole, NaN, not 0 to 1, or do not sum to 1: sfw/empty.jpg, "
-        "sfw/large.jpg, sfw/nan.jpg, ..."
+    assert made.problems[1].line(3) == (
+        "rows with NaN or no score, and no error (left out): 2, such as sfw/nan.jpg, "
+        "sfw/empty.jpg"
     )
     with pytest.raises(
-        ValueError, match="1 scores without a picture in the folder: sfw"
+        ValueError, match=r"scores without a label \(left out\): 1, such as sfw/gone"
     ):
-        judge(find(root), table(*rows), strict=True)
+        join_scores(scan(root), table(*rows), strict=True)
 
 
 @pytest.mark.parametrize(
     ("row", "kind"),
     [
-        (("elsewhere.jpg", 0.5, 0.5), "scores without a picture"),
-        (("sfw/a.jpg", 0.5, 0.5), "rows that repeat"),
-        (("sfw/b.jpg", None, None), "rows that are not whole"),
+        (("elsewhere.jpg", 0.5, 0.5), "scores without a label"),
+        (("sfw/a.jpg", 0.5, 0.5), "paths scored twice"),
+        (("sfw/b.jpg", None, None), "rows with NaN or no score"),
     ],
 )
 def test_strict_fails_at_anything(
@@ -135,39 +144,44 @@ def test_strict_fails_at_anything(
 ) -> None:
     root = touched(tmp_path, "sfw/a.jpg", "sfw/b.jpg")
     rows = [("sfw/a.jpg", 0.5, 0.5), ("sfw/b.jpg", 0.5, 0.5)]
-    judge(find(root), table(*rows), strict=True)
+    join_scores(scan(root), table(*rows), strict=True)
     if row[0] == "sfw/b.jpg":
         rows.pop()
     with pytest.raises(ValueError, match=kind):
-        judge(find(root), table(*rows, row), strict=True)
+        join_scores(scan(root), table(*rows, row), strict=True)
 
 
 def test_classes_may_be_called_otherwise(tmp_path: Path) -> None:
     root = touched(tmp_path, "safe/a.jpg", "porn/b.jpg")
     rows = table(("safe/a.jpg", 0.9, 0.1), ("porn/b.jpg", 0.2, 0.8))
     with pytest.raises(
-        ValueError, match="no picture has both a label and scores: 2 pic"
+        ValueError,
+        match=r"no picture has both a score and a label: .*no class of the table.*: 2,",
     ):
-        judge(find(root), rows)
-    made = judge(find(root), rows, {"safe": "sfw", "porn": "nsfw"}, strict=True)
+        join_scores(scan(root), rows)
+    made = join_scores(scan(root), rows, {"safe": "sfw", "porn": "nsfw"}, strict=True)
     assert made.labels.tolist() == [1, 0]
     with pytest.raises(
         ValueError, match="safe = clean: the table's classes are sfw, nsfw"
     ):
-        judge(find(root), rows, {"safe": "clean"})
+        join_scores(scan(root), rows, {"safe": "clean"})
 
 
 def test_one_column_is_not_enough(tmp_path: Path) -> None:
     root = touched(tmp_path, "nsfw/a.jpg")
     one = Table(["nsfw/a.jpg"], {"porn": np.array([0.5])}, [None], None)
-    with pytest.raises(ValueError, match="two classes or more, got porn"):
-        judge(find(root), one)
+    with pytest.raises(
+        ValueError, match="a column nsfw, or one for each class, got porn"
+    ):
+        join_scores(scan(root), one)
 
 
 # -- wrong labels
 
 
-def planted(classes: int, seed: int, count: int = 10_000) -> tuple[Judged, set[int]]:
+def planted(
+    classes: int, seed: int, count: int = 10_000
+) -> tuple[ScoredFolder, set[int]]:
     """Scores of a good classifier, and labels of which 100 are wrong."""
     chance = np.random.default_rng(seed)
     true = chance.integers(0, classes, count)
@@ -178,19 +192,21 @@ def planted(classes: int, seed: int, count: int = 10_000) -> tuple[Judged, set[i
     labels = true.copy()
     wrong = chance.choice(count, 100, replace=False)
     labels[wrong] = (labels[wrong] + chance.integers(1, classes, 100)) % classes
-    return judged(labels, scores), set(wrong.tolist())
+    return scored(labels, scores), set(wrong.tolist())
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_planted_label_errors_are_found(classes: int, seed: int) -> None:
     pictures, wrong = planted(classes, seed)
-    found = find_mistakes(pictures)
-    likely = {int(Path(m.file.path).name) for m in found if m.likely}
+    found = find_label_errors(pictures)
+    likely = {int(Path(m.file.path).name) for m in found if m.likely_error}
     assert len(likely & wrong) >= 90
     assert len(likely - wrong) <= 5
     assert all(m.label != m.predicted for m in found)
-    assert [m.likely for m in found] == sorted((m.likely for m in found), reverse=True)
+    assert [m.likely_error for m in found] == sorted(
+        (m.likely_error for m in found), reverse=True
+    )
     counts = confusion(pictures)
     assert counts.sum() == 10_000
     assert counts.sum() - counts.trace() == len(found)
@@ -199,26 +215,30 @@ def test_planted_label_errors_are_found(classes: int, seed: int) -> None:
 def test_one_label_only(tmp_path: Path) -> None:
     scores = np.array([[0.9, 0.1], [0.2, 0.8]])
     with pytest.raises(ValueError, match="two classes or more, all are labelled sfw"):
-        find_mistakes(judged(np.array([0, 0]), scores))
+        find_label_errors(scored(np.array([0, 0]), scores))
 
 
 def test_a_class_of_the_table_without_pictures() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]] * 20)
     labels = np.array([0, 1] * 20)
     labels[0] = 1
-    (mistake,) = find_mistakes(judged(labels, scores))
-    assert (mistake.label, mistake.predicted, mistake.likely) == ("nsfw", "sfw", True)
+    (mistake,) = find_label_errors(scored(labels, scores))
+    assert (mistake.label, mistake.predicted, mistake.likely_error) == (
+        "nsfw",
+        "sfw",
+        True,
+    )
 
 
 def test_where_mistakes_go() -> None:
-    def mistake(name: str, predicted: str, likely: bool) -> Mistake:
+    def disagreement(name: str, predicted: str, likely: bool) -> Disagreement:
         file = File(f"/d/{name}", name, None, "sfw", 1, 0)
-        return Mistake(file, "sfw", predicted, 0.1, 0.9, likely)
+        return Disagreement(file, "sfw", predicted, 0.1, 0.9, likely)
 
     found = [
-        mistake("train/sfw/x.jpg", "nsfw", True),
-        mistake("test/sfw/x.jpg", "../up", True),
-        mistake("sfw/y.jpg", "nsfw", False),
+        disagreement("train/sfw/x.jpg", "nsfw", True),
+        disagreement("test/sfw/x.jpg", "../up", True),
+        disagreement("sfw/y.jpg", "nsfw", False),
     ]
     likely = [
         ("/d/train/sfw/x.jpg", "/m/sfw_as_nsfw/x.jpg"),
@@ -235,28 +255,30 @@ FOUR = np.array([[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.05, 0.95]])
 
 
 def test_sorting_by_outcome() -> None:
-    places = sorting.sort(judged(np.array([0, 0, 1, 1]), FOUR), threshold=0.5)
-    assert [(place.folder, place.name) for place in places] == [
+    placed = arrange(scored(np.array([0, 0, 1, 1]), FOUR))
+    assert [(one.folder, one.name) for one in placed] == [
         ("fn", "0.2000_nsfw_as_sfw_2.jpg"),
         ("fp", "0.5000_sfw_as_nsfw_1.jpg"),
         ("tn", "0.1000_sfw_as_sfw_0.jpg"),
         ("tp", "0.9500_nsfw_as_nsfw_3.jpg"),
     ]
-    higher = sorting.sort(judged(np.array([0, 0, 1, 1]), FOUR), threshold=0.51)
-    assert [place.folder for place in higher] == ["fn", "tn", "tn", "tp"]
-    moves = sorting.moves_of(higher, "/out")
+    higher = arrange(scored(np.array([0, 0, 1, 1]), FOUR), SortOptions(threshold=0.51))
+    assert [one.folder for one in higher] == ["fn", "tn", "tn", "tp"]
+    moves = sort_moves(higher, "/out")
     assert moves[0] == ("/d/2", "/out/fn/0.2000_nsfw_as_sfw_2.jpg")
 
 
 def test_sorting_by_class() -> None:
     scores = np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1]])
-    places = sorting.sort(judged(np.array([0, 1]), scores), by="class")
-    assert [(place.folder, place.name) for place in places] == [
+    placed = arrange(scored(np.array([0, 1]), scores), SortOptions(by="class"))
+    assert [(one.folder, one.name) for one in placed] == [
         ("nsfw_sfw", "0.6000_nsfw_as_sfw_1.jpg"),
         ("sfw_drawings", "0.7000_sfw_as_drawings_0.jpg"),
     ]
-    two = sorting.sort(judged(np.array([0, 0, 1, 1]), FOUR), 0.9, by="class")
-    assert [place.folder for place in two][:2] == ["nsfw_nsfw", "nsfw_sfw"]
+    two = arrange(
+        scored(np.array([0, 0, 1, 1]), FOUR), SortOptions("class", threshold=0.9)
+    )
+    assert [one.folder for one in two][:2] == ["nsfw_nsfw", "nsfw_sfw"]
 
 
 @pytest.mark.parametrize(
@@ -270,12 +292,12 @@ def test_sorting_by_class() -> None:
 )
 def test_sorting_that_cannot_be(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sorting.sort(judged(np.array([0, 0, 1, 1]), FOUR), **options)  # type: ignore[arg-type]
+        arrange(scored(np.array([0, 0, 1, 1]), FOUR), SortOptions(**options))  # type: ignore[arg-type]
 
 
 def test_outcomes_need_two_classes() -> None:
     with pytest.raises(ValueError, match="a threshold needs two classes, .* has 3"):
-        sorting.sort(judged(np.array([0]), np.array([[0.2, 0.3, 0.5]])))
+        arrange(scored(np.array([0]), np.array([[0.2, 0.3, 0.5]])))
 
 
 # -- sheets
@@ -297,7 +319,7 @@ def test_a_blurred_sheet_shows_no_edges(tmp_path: Path) -> None:
     coffee = [str(pictures.path("coffee.png"))]
     edges = []
     for blur in (False, True):
-        write_sheet(tmp_path / "s.jpg", coffee, [""], blur)
+        write_sheet(tmp_path / "s.jpg", coffee, [""], SheetOptions(blur=blur))
         sheet = np.asarray(Image.open(tmp_path / "s.jpg").convert("L")).astype(float)
         inside = sheet[50:110, 10:150]
         edges.append(np.abs(np.diff(inside, axis=1)).mean())
@@ -305,10 +327,10 @@ def test_a_blurred_sheet_shows_no_edges(tmp_path: Path) -> None:
 
 
 def test_sheets_of_sorted_pictures(tmp_path: Path) -> None:
-    places = sorting.sort(judged(np.arange(100) % 2, np.repeat(FOUR, 25, axis=0)))
+    placed = arrange(scored(np.arange(100) % 2, np.repeat(FOUR, 25, axis=0)))
     coffee = str(pictures.path("coffee.png"))
-    where = {place.file.path: coffee for place in places[:99]}
-    sheets = list(write_sheets(places, where, tmp_path / "sheets", pages=1))
+    where = {one.file.path: coffee for one in placed[:99]}
+    sheets = list(write_sheets(placed, where, tmp_path / "sheets"))
     assert [sheet.name for sheet in sheets] == [
         f"{name}-1.jpg" for name in ("fn", "fp", "tn", "tp")
     ]
@@ -320,26 +342,51 @@ def test_sheets_of_sorted_pictures(tmp_path: Path) -> None:
 def test_files_that_have_changed_since_they_were_scored(tmp_path: Path) -> None:
     root = touched(tmp_path, "nsfw/a.jpg", "sfw/b.jpg", "sfw/c.jpg", "sfw/old.jpg")
     rows = table(
-        *((file.name, 0.5, 0.5) for file in find(root).files),
+        *((file.name, 0.5, 0.5) for file in scan(root).files),
     )
-    stamps = np.array([(file.size, file.mtime_ns) for file in find(root).files])
+    stamps = np.array([(file.size, file.mtime_ns) for file in scan(root).files])
     stamps[3] = (-1, 0)  # a row of an older table
     os.utime(root / "sfw/b.jpg", ns=(0, 1))
     (root / "sfw/c.jpg").write_bytes(b"another")
-    made = judge(find(root), replace(rows, stamps=stamps))
+    made = join_scores(scan(root), replace(rows, stamps=stamps))
     assert [file.name for file in made.files] == ["nsfw/a.jpg", "sfw/old.jpg"]
-    assert made.trouble["changed"] == ["sfw/b.jpg", "sfw/c.jpg"]
+    (changed,) = made.problems
+    assert (changed.kind, changed.count) == ("changed", 2)
+    assert changed.examples == ("sfw/b.jpg", "sfw/c.jpg")
     with pytest.raises(
-        ValueError, match="2 pictures that have changed since they were"
+        ValueError, match=r"pictures that have changed since they were .*: 2, such as"
     ):
-        judge(find(root), replace(rows, stamps=stamps), strict=True)
+        join_scores(scan(root), replace(rows, stamps=stamps), strict=True)
 
 
 def test_case_and_a_single_column_do_not_matter(tmp_path: Path) -> None:
     root = touched(tmp_path, "NSFW/a.jpg", "Safe/b.jpg", "Safe/notes.txt")
     scores = {"nsfw": np.array([0.75, 0.25])}
     rows = Table(["NSFW/a.jpg", "Safe/b.jpg"], scores, [None, None], None)
-    made = judge(find(root), rows, {"safe": "SFW"}, strict=True)
-    assert made.classes == ["sfw", "nsfw"]
+    made = join_scores(scan(root), rows, {"safe": "SFW"}, strict=True)
+    assert made.classes == ("sfw", "nsfw")
     assert made.labels.tolist() == [1, 0]
     assert made.scores.tolist() == [[0.25, 0.75], [0.75, 0.25]]
+
+
+def test_one_call_sorts_draws_and_can_be_undone(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    for name in ("nsfw/a.png", "sfw/b.png"):
+        (data / name).parent.mkdir(parents=True)
+        pictures.sample("coffee.png").save(data / name)
+    rows = table(("nsfw/a.png", 0.1, 0.9), ("sfw/b.png", 0.8, 0.2))
+    proposed = sort_pictures(data, rows, tmp_path / "out", sheets=SheetOptions())
+    assert [move.target for move in proposed.moves.plan.moves] == [
+        str(tmp_path / "out/tn/0.2000_sfw_as_sfw_b.png"),
+        str(tmp_path / "out/tp/0.9000_nsfw_as_nsfw_a.png"),
+    ]
+    assert not (tmp_path / "out").exists()
+    done = sort_pictures(
+        data, rows, tmp_path / "out", sheets=SheetOptions(), apply=True
+    )
+    assert [sheet.name for sheet in done.sheets] == ["tn-1.jpg", "tp-1.jpg"]
+    assert all(sheet.exists() for sheet in done.sheets)
+    assert done.moves.journal is not None
+    manifest = done.moves.journal.path
+    assert undo(manifest, apply=True).whole
+    assert list((tmp_path / "out").iterdir()) == [manifest]

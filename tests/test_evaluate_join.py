@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_bad_labels(tmp_path: Path) -> None:
         ("i.txt", "/a.jpg\n", "line 1: expected a path and a label"),
         ("f.jsonl", '{"path": "a", "label": [1]}\n', "row 1: .* got 'a' and"),
         ("g.jsonl", '{"path": "a", "label": true}\n', "row 1: .* 'True'"),
-        ("h.parquet", "nothing", "no whole Parquet file"),
+        ("h.parquet", "nothing", "cut, broken or no Parquet file"),
     ]:
         (tmp_path / name).write_text(text)
         fails(tmp_path / name, words)
@@ -195,6 +196,17 @@ def test_scores_that_do_not_add_up() -> None:
     cases = join({"t": scores}, labelled(a="nsfw", b="sfw"))
     assert len(cases.paths) == 2
     assert kinds(cases) == {"sum": (1, ("b",))}
+
+
+def test_scores_of_earlier_files_are_left_out() -> None:
+    stamps = np.array([(9, 1), (9, 1), (-1, 0)])
+    scores = replace(table({"a": 0.9, "b": 0.2, "c": 0.1}), stamps=stamps)
+    labels = labelled(a="nsfw", b="sfw", c="sfw")
+    assert not join({"t": scores}, labels).problems
+    now = replace(labels, stamps=np.array([(9, 1), (9, 2), (5, 5)]))
+    cases = join({"t": scores}, now)
+    assert cases.paths == ["a", "c"]  # of c it is not known
+    assert kinds(cases) == {"changed": (1, ("b",))}
 
 
 def test_duplicates() -> None:

@@ -55,6 +55,7 @@ def test_the_promised_names_are_there() -> None:
         ("batch", "score_batch"),
         ("tables", "read_table"),
         ("evaluate", "evaluate"),
+        *(("dataset", verb) for verb in ("check", "dedupe", "split", "clean", "sort")),
         ("train", "train"),
         ("export", "predict_request"),
     ],

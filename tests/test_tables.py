@@ -119,8 +119,8 @@ TEXTS = {
     "array.jsonl": (b"[1]\n", "row 1: expected a JSON object"),
     "deep.jsonl": (b"[" * 100_000, "row 1: JSON that is nested too deeply"),
     "line.jsonl": (b" " * (LONGEST_ROW + 1), "longer than"),
-    "text.parquet": (b"path,nsfw\n", "no whole Parquet file"),
-    "empty.parquet": (b"", "no whole Parquet file"),
+    "text.parquet": (b"path,nsfw\n", "cut, broken or no Parquet file"),
+    "empty.parquet": (b"", "cut, broken or no Parquet file"),
     "table.xlsx": (b"", "expected a table of scores as .csv"),
 }
 
@@ -139,7 +139,7 @@ def test_files_that_are_no_tables(tmp_path: Path, name: str) -> None:
 def test_a_cut_parquet_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet", [{"path": "a", "nsfw": 0.5}] * 100)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="no whole Parquet file"):
+    with pytest.raises(ValueError, match="cut, broken or no Parquet file"):
         read_table(path)
 
 

@@ -14,7 +14,7 @@ import pytest
 from open_nsfw_tf.files import lock
 from open_nsfw_tf.tables import digest, rank, read_table
 from open_nsfw_tf.tables.append import TableWriter
-from open_nsfw_tf.tables.parts import PartsWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
 
 COLUMNS = ["path", "sfw", "nsfw", "error"]
 NAMES = [

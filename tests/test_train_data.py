@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from open_nsfw_tf.evaluate.cases import join
 from PIL import Image
 
-from open_nsfw_tf.dataset.folder import find
-from open_nsfw_tf.dataset.judged import judge
-from open_nsfw_tf.dataset.split import split as divide
-from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.dataset import join_scores, scan, split
+from open_nsfw_tf.evaluate import Labels, join
 from open_nsfw_tf.files import check_distinct
 from open_nsfw_tf.tables import Table
 from open_nsfw_tf.train import train
@@ -51,10 +48,10 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.train.labels.dtype == np.int64
     both = data.train.paths + data.validation.paths
     assert len(set(both)) == 30
-    for split in (data.train, data.validation):
-        for name, label in zip(names(split, tmp_path), split.labels, strict=True):
+    for part in (data.train, data.validation):
+        for name, label in zip(names(part, tmp_path), part.labels, strict=True):
             assert name.startswith("ab"[label])
-        assert split.paths == sorted(split.paths)
+        assert part.paths == sorted(part.paths)
 
 
 def test_the_split_is_seeded_and_one_class_does_not_change_anothers(
@@ -320,7 +317,7 @@ def test_classes_that_some_disks_take_for_one(
         pytest.skip("this disk takes them for one")
     for refused in (
         lambda: read_data(tmp_path),
-        lambda: divide(find(tmp_path), {"train": 0.5, "test": 0.5}),
+        lambda: split(tmp_path, shares={"train": 0.5, "test": 0.5}),
         lambda: check_distinct([one, other]),
     ):
         with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
@@ -329,7 +326,7 @@ def test_classes_that_some_disks_take_for_one(
     paths = [str(path) for path in sorted(tmp_path.rglob("*.png"))]
     table = Table(paths, scores, [None] * 4, None)
     with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
-        judge(find(tmp_path), table)
+        join_scores(scan(tmp_path), table)
     labels = Labels(paths, [one] * 4, str(tmp_path), "a table")
     with pytest.raises(ValueError, match=f"two classes differ only in {how}"):
         join({"scores": table}, labels)
@@ -354,5 +351,5 @@ def test_labels_are_found_in_any_of_unicodes_forms(tmp_path: Path) -> None:
     root = fill(tmp_path, {"cafe\u0301": 1, "x": 1})
     scores = {"caf\u00e9": np.array([1.0, 0.0]), "x": np.array([0.0, 1.0])}
     paths = ["cafe\u0301/000.png", "x/000.png"]
-    made = judge(find(root), Table(paths, scores, [None] * 2, None), strict=True)
+    made = join_scores(scan(root), Table(paths, scores, [None] * 2, None), strict=True)
     assert made.labels.tolist() == [0, 1]

@@ -326,7 +326,7 @@ def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
 def test_ray_sends_the_model(
     runs: dict[str, Path], tmp_path: Path, expected: dict[str, np.ndarray]
 ) -> None:
-    from open_nsfw_tf.distributed import score_with_ray
+    from open_nsfw_tf.batch import Network, score_on_ray
 
     out = tmp_path / "out"
     ray = ["--model", runs["open_nsfw"], "--ray", "--actors=1"]
@@ -337,9 +337,8 @@ def test_ray_sends_the_model(
     found = np.stack([table.columns[name][order] for name in CLASSES], axis=1)
     assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
     with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
-        score_with_ray(
-            PICTURES, tmp_path / "rows", engine="litert", model=runs["other"]
-        )
+        network = Network(engine="litert", model=runs["other"])
+        score_on_ray(PICTURES, tmp_path / "rows", network=network)
     assert not (tmp_path / "rows").exists()
 
 

@@ -155,7 +155,7 @@ def test_the_error_names_every_place(nowhere: Path) -> None:
     assert "\n" not in message
 
 
-def test_places_come_in_their_order(
+def test_locations_come_in_their_order(
     nowhere: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()

@@ -19,7 +19,8 @@ import typer
 from open_nsfw_tf.architecture import Weights, check_weights
 from open_nsfw_tf.cli.app import errors_in_one_line, open_standard_output
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.formats import caffemodel, mmdnn, replacing
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import caffemodel, mmdnn
 from open_nsfw_tf.weights import NO_CACHE, cache_folder
 
 # Run with Python 3.11, 3.12 and 3.13; MMdnn does not say what it needs.

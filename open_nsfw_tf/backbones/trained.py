@@ -14,7 +14,8 @@ from typing import Any
 
 from open_nsfw_tf.architecture import Weights, check_weights
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.formats import replacing, safetensors
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import safetensors
 from open_nsfw_tf.image import YAHOO, Preprocessing
 from open_nsfw_tf.tables import NOT_SCORES
 

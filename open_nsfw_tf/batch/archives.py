@@ -14,12 +14,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Self
 
-from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
-from open_nsfw_tf.files import HEAD, by_suffix, numbered
+from open_nsfw_tf.batch.item import (
+    MAX_BYTES,
+    Item,
+    NeedsRow,
+    Select,
+    failed,
+    too_large,
+)
+from open_nsfw_tf.errors import one_line
+from open_nsfw_tf.files import HEAD, LONGEST_PATH, by_suffix, numbered
 from open_nsfw_tf.tables import digest
 
-MAX_MEMBER = 1 << 26  # bytes; some tens of members are held at a time
-MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile holds
+MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile keeps in memory
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
 # What a cut or broken archive raises.
 BROKEN = (
@@ -46,12 +53,12 @@ def is_zip(head: bytes) -> bool:
 
 
 class _Names:
-    """What an archive's members are called in the table, the same in every run.
+    """Gives each member of an archive its path in the table, the same in every run.
 
     Args:
         archive: the archive's own name.
         all_members: gives the names of all members, where they can be read in advance;
-            asked once, when the first number is needed.
+            called once, when the first number is needed.
     """
 
     def __init__(self, archive: str, all_members: Callable[[], Iterable[str]]) -> None:
@@ -62,7 +69,7 @@ class _Names:
 
     def path_of(self, member: str) -> str:
         """The path of the next member; the second of one name gets a number."""
-        name = member
+        member = name = member[:LONGEST_PATH]  # or no table could hold it
         if digest(name) in self._taken:
             name = self._numbered(member)
         self._taken.add(digest(name))
@@ -73,17 +80,17 @@ class _Names:
         if self._reserved is None:
             self._reserved = set(map(digest, self._all_members()))
         number = self._last.get(digest(member), 1)
-        free = False
-        while not free:
+        key = digest(member)
+        while key in self._taken or key in self._reserved:
             number += 1
             name = numbered(member, number)
-            free = digest(name) not in self._taken | self._reserved
+            key = digest(name)
         self._last[digest(member)] = number
         return name
 
 
 class _Member(tarfile.TarInfo):
-    """Of a tar that must end with its end mark: tarfile takes a cut for the end."""
+    """A member of a tar that must have its end mark: tarfile takes a cut for the end."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
@@ -106,19 +113,19 @@ class _Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no header where one must be: {error}") from error
+            raise tarfile.ReadError(f"expected a member's header: {error}") from error
 
 
 def tar_members(
-    name: str, file: IO[bytes], wanted: Wanted, select: Select
+    name: str, file: IO[bytes], needs_row: NeedsRow, select: Select
 ) -> Iterator[Item]:
     """The pictures of a tar, plain or compressed, read once from front to end.
 
     Args:
         name: of the archive.
         file: binary; it need not seek.
-        wanted: whether a path still needs its row.
-        select: one of `open_nsfw_tf.batch.item.SELECT`.
+        needs_row: called once for each path, before it is read.
+        select: which members are pictures; see `item.counting`.
     """
     count = 0
     names = _Names(name, lambda: _tar_names(file))
@@ -126,16 +133,17 @@ def tar_members(
         with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
             for member in _tar_walk(archive):
                 count += 1
-                if not (member.isreg() or _is_link(member)):
+                if not (_is_file(member) or _is_link(member)):
                     continue
                 path = names.path_of(member.name)
-                if member.isreg() and wanted(path):
+                if _is_file(member) and needs_row(path):
                     yield from _tar_member(path, archive, member, select)
-                elif _is_link(member) and by_suffix(path) and wanted(path):
+                elif _is_link(member) and by_suffix(path) and needs_row(path):
                     yield failed(path, "a link within the archive is not followed")
     except BROKEN as error:
-        if wanted(name):
-            yield failed(name, f"cut or broken after {count} members ({error})")
+        if needs_row(name):
+            reason = f"cut or broken after {count} members ({one_line(error)})"
+            yield failed(name, reason)
 
 
 def _tar_walk(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -153,12 +161,17 @@ def _tar_names(file: IO[bytes]) -> Iterator[str]:
     try:
         with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
             for member in _tar_walk(archive):
-                if member.isreg() or _is_link(member):
+                if _is_file(member) or _is_link(member):
                     yield member.name
     except BROKEN:
-        return  # where the one that is being read breaks off as well
+        return  # the archive is reported where it is read for its pictures
     finally:
         file.seek(position)
+
+
+def _is_file(member: tarfile.TarInfo) -> bool:
+    # A type that is not known is unpacked as a file, as POSIX wants it.
+    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
 
 
 def _is_link(member: tarfile.TarInfo) -> bool:
@@ -174,7 +187,7 @@ def _tar_member(
 
 
 def zip_members(
-    name: str, file: IO[bytes], wanted: Wanted, select: Select
+    name: str, file: IO[bytes], needs_row: NeedsRow, select: Select
 ) -> Iterator[Item]:
     """The pictures of a zip; the arguments are those of `tar_members`, `file` seeks."""
     try:
@@ -183,11 +196,11 @@ def zip_members(
             names = _Names(name, lambda: (found.filename for found in members))
             for member in members:
                 path = names.path_of(member.filename)
-                if wanted(path):
+                if needs_row(path):
                     yield from _zip_member(path, archive, member, select)
     except BROKEN as error:
-        if wanted(name):
-            yield failed(name, f"cut or broken zip ({error})")
+        if needs_row(name):
+            yield failed(name, f"cut or broken zip ({one_line(error)})")
 
 
 def _zip_member(
@@ -206,9 +219,9 @@ def _read(path: str, file: IO[bytes], size: int, select: Select) -> Iterator[Ite
     if not select(os.path.basename(path), lambda: head):
         return
     data = head
-    if size <= MAX_MEMBER:
-        data += file.read(MAX_MEMBER + 1 - len(head))
-    if max(size, len(data)) > MAX_MEMBER:
-        yield failed(path, f"more than {MAX_MEMBER >> 20} MiB in an archive: unpack it")
+    if size <= MAX_BYTES:
+        data += file.read(MAX_BYTES + 1 - len(head))
+    if max(size, len(data)) > MAX_BYTES:
+        yield too_large(path, "in an archive: unpack it")
     else:
         yield Item(path, data)

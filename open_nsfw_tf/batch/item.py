@@ -1,52 +1,121 @@
-"""One thing to score, and which files are such things."""
+"""One picture: where it is, whether it is one, and its row in the table."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from open_nsfw_tf.errors import one_line
-from open_nsfw_tf.files import PassedOver, Stamp, by_content, by_suffix, stamp_of
+from open_nsfw_tf.classifier import AnyScores
+from open_nsfw_tf.errors import ImageError, one_line
+from open_nsfw_tf.files import (
+    PassedOver,
+    Stamp,
+    by_content,
+    by_suffix,
+    open_regular,
+    stamp_of,
+)
+from open_nsfw_tf.image import describe
+from open_nsfw_tf.tables import STAMP
+
+Row = dict[str, Any]  # a value for each of `columns_of`
+
+# The most bytes of a picture in an archive or on remote storage; some tens of them are
+# in memory at a time.
+MAX_BYTES = 1 << 26
+
+NeedsRow = Callable[[str], bool]  # asked about each path once, before it is read
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row to be.
+    """A picture that needs a row.
 
     Attributes:
-        path: as the table calls it.
-        picture: the path of a file, or the bytes of one; empty where there is none.
-        error: why there is nothing to score, or None.
+        path: as the table has it.
+        picture: the path of a file, or the bytes of one; no bytes where it cannot be
+            read.
+        error: why it cannot be read, or None.
         stamp: size and time of the file, or of the archive, before it was read; None
             where there is no file.
+        sha256: of the file, in hexadecimal, where it was asked for.
     """
 
     path: str
     picture: str | bytes
     error: str | None = None
     stamp: Stamp | None = None
+    sha256: str | None = None
 
 
-def stamped(item: Item) -> Item:
-    """An item that knows its file's size and time, as they are before it is read."""
+def failed(path: str, reason: str | BaseException, stamp: Stamp | None = None) -> Item:
+    """An item whose row has an error instead of scores."""
+    if isinstance(reason, BaseException):
+        # The system's own words leave out the path, which the row has anyway.
+        words = reason.strerror if isinstance(reason, OSError) else None
+        reason = words or one_line(reason)
+    return Item(path, b"", reason, stamp)
+
+
+def too_large(path: str, where: str, stamp: Stamp | None = None) -> Item:
+    """The item of a picture of more than `MAX_BYTES`."""
+    return failed(path, f"more than {MAX_BYTES >> 20} MiB {where}", stamp)
+
+
+def with_stamp(item: Item) -> Item:
+    """An item with its file's size and time; to be called before the file is read."""
     if item.stamp is not None or not isinstance(item.picture, str):
         return item
     return replace(item, stamp=stamp_of(item.picture))
 
 
-Wanted = Callable[[str], bool]  # of a path: whether it still needs its row
+def with_hash(item: Item) -> Item:
+    """An item with the SHA-256 of its file, unless the file cannot be read."""
+    if item.error is not None:
+        return item
+    if isinstance(item.picture, bytes):
+        return replace(item, sha256=hashlib.sha256(item.picture).hexdigest())
+    try:
+        with open_regular(item.picture) as file:
+            found = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    except (OSError, ValueError):
+        return item  # the classifier says what is wrong with it
+    return replace(item, sha256=found.hexdigest())
 
 
-def failed(path: str, reason: str | BaseException) -> Item:
-    """A row that has only an error."""
-    return Item(path, b"", reason if isinstance(reason, str) else reason_of(reason))
+def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:
+    """The columns of a table of scores."""
+    return ["path", *classes, "error", *(["sha256"] if hashes else []), *STAMP]
 
 
-def reason_of(error: BaseException) -> str:
-    """What an error says, without the name that the row has anyway."""
-    return (isinstance(error, OSError) and error.strerror) or one_line(error)
+def row_of(
+    item: Item, result: AnyScores | ImageError, classes: Sequence[str], hashes: bool
+) -> Row:
+    """The row of a picture, with the columns of `columns_of`.
+
+    Args:
+        item: the picture.
+        result: what the classifier made of it.
+        classes: of the scores, in their order.
+        hashes: whether there is a column for the SHA-256.
+    """
+    row: Row = dict.fromkeys(columns_of(classes, hashes))
+    row["path"] = item.path
+    if isinstance(result, ImageError):
+        # The row has the name; the error need not repeat it.
+        reason = str(result).removeprefix(f"{describe(item.picture)}: ")
+        row["error"] = item.error or reason
+    else:
+        row.update(zip(classes, result, strict=True))
+    if hashes:
+        row["sha256"] = item.sha256
+    row.update(zip(STAMP, item.stamp or (None, None), strict=True))
+    return row
 
 
-# What is taken from folders and archives: by the name, and by the first bytes, which
-# are read only where the name has not decided.
+# -- what is taken from folders and archives
+
+# By the name, and by the first bytes, which are read only where the name has not decided.
 Select = Callable[[str, Callable[[], bytes]], bool]
 SELECT: dict[str, Select] = {
     "either": lambda name, head: by_suffix(name) or by_content(head()),
@@ -57,18 +126,18 @@ SELECT: dict[str, Select] = {
 
 
 def counting(select: str, passed_over: PassedOver) -> Select:
-    """One of `SELECT` that notes what it does not take."""
+    """One of `SELECT` that counts what it does not take."""
 
-    def taken(name: str, head: Callable[[], bytes]) -> bool:
+    def select_and_count(name: str, head: Callable[[], bytes]) -> bool:
         read: list[bytes] = []  # at most once, and only if the name has not decided
 
-        def once() -> bytes:
+        def head_once() -> bytes:
             read.append(head())
             return read[-1]
 
-        if SELECT[select](name, once):
+        if SELECT[select](name, head_once):
             return True
         passed_over.note(name, b"".join(read))
         return False
 
-    return taken
+    return select_and_count

@@ -1,6 +1,7 @@
 """Pictures moved, or linked, to one folder a class, by the scores in a table.
 
-The table is complete before a file moves: what a kill interrupts, the next run does.
+The table is complete before the first file is moved. If moving is killed, the next run
+moves the rest.
 """
 
 import os
@@ -14,15 +15,15 @@ from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, Move, plan
 from open_nsfw_tf.tables import Table, digest
 
-SCORE = "nsfw"  # the column that is held against the threshold
-FOLDERS = ("sfw", "nsfw")  # of what scores less, and as much as the threshold or more
+SCORE = "nsfw"  # the column that is compared with the threshold
+FOLDERS = ("sfw", "nsfw")  # for scores below the threshold, and from it on
 
 
 def check_destination(folder: Path, sources: Iterable[str]) -> None:
     """Refuse a folder that files cannot go to, or whose files would be new pictures.
 
     Raises:
-        ValueError: it lies within one of the sources, or there is a file in its place.
+        ValueError: it lies within one of the sources, or a file has its name.
     """
     for path in (folder, *(folder / name for name in FOLDERS)):
         if os.path.lexists(path) and not path.is_dir():
@@ -61,8 +62,8 @@ def sort_files(
 ) -> tuple[dict[str, int], Journal | None]:
     """Put the pictures of a run into `folder`/nsfw and `folder`/sfw.
 
-    Pictures without a score stay, and so does what the table does not know the size and
-    time of, or knows others: it is not what was scored.
+    Pictures without a score stay where they are, and so do files whose size and time are
+    not those in the table, or are not in it: they may not be what was scored.
 
     Args:
         table: with a column nsfw.
@@ -72,9 +73,9 @@ def sort_files(
         link: make symbolic links rather than move.
 
     Returns:
-        How many files are in "nsfw" and "sfw" now; "absent" are no files, as members of
-        archives and what was moved before; "changed" are no longer what was scored. And
-        the journal that undoes it; None where there was nothing to do.
+        How many files are in "nsfw" and "sfw" now; how many are "absent": members of
+        archives, and what was moved before; and how many have "changed" since they were
+        scored. And the journal that undoes it; None where there was nothing to do.
 
     Raises:
         MoveError: files cannot be moved; others were.
@@ -82,14 +83,14 @@ def sort_files(
     """
     action = "link" if link else "move"
     planned = plan(_moves(table, named, folder, threshold), action)
-    placed, journal = planned.already, None
+    sorted_moves, journal = planned.already, None
     missing, changed = planned.missing, planned.changed
     if planned.moves:
         journal = Journal(planned.moves, str(folder), action, "batch")
         journal.run()
-        placed = placed + journal.finished
+        sorted_moves = sorted_moves + journal.finished
         missing, changed = missing + journal.missing, changed + journal.changed
-    counts = Counter(os.path.basename(os.path.dirname(m.target)) for m in placed)
+    counts = Counter(os.path.basename(os.path.dirname(m.target)) for m in sorted_moves)
     counts.update(absent=len(missing), changed=len(changed))
     return {name: count for name, count in counts.items() if count}, journal
 

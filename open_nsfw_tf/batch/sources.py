@@ -1,12 +1,12 @@
 """Where the pictures of a batch come from: folders, globs, lists, archives, a pipe.
 
-All are read lazily. A folder's names are held one folder at a time; they are sorted,
-so that two runs meet the pictures in one order.
+All are read lazily, with the names of one folder in memory at a time. The names are
+sorted, so that two runs find the pictures in the same order.
 """
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from open_nsfw_tf.batch.archives import is_tar, is_zip, tar_members, zip_members
-from open_nsfw_tf.batch.item import SELECT, Item, Select, Wanted, counting, failed
+from open_nsfw_tf.batch.item import (
+    SELECT,
+    Item,
+    NeedsRow,
+    Select,
+    counting,
+    failed,
+)
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     LISTS,
     PassedOver,
     by_content,
+    is_litter,
     open_regular,
     read_head,
     read_paths,
@@ -33,7 +41,7 @@ STDIN = "-"
 
 
 def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
-    """Refuse what is not there, before anything is written.
+    """Refuse sources that do not exist, before anything is written.
 
     Args:
         sources: folders, files, globs, "-".
@@ -54,8 +62,8 @@ def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
             f"expected select {', '.join(SELECT)}, got {sanitize(select)!r}"
         )
     for source in found:
-        there = source == STDIN or os.path.lexists(source)
-        if not there and next(_matches(source), None) is None:
+        exists = source == STDIN or os.path.lexists(source)
+        if not exists and next(_matches(source), None) is None:
             raise ValueError(
                 f"{sanitize(source) or repr(source)}: no such file or folder, and no glob "
                 "that matches a file"
@@ -67,12 +75,12 @@ def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
 
 def items(
     sources: Iterable[str],
-    wanted: Wanted,
+    needs_row: NeedsRow,
     select: str = "either",
     stdin: IO[bytes] | None = None,
     passed_over: PassedOver | None = None,
 ) -> Iterator[Item]:
-    """What there is to score, lazily.
+    """The pictures to score, lazily.
 
     Args:
         sources: folders, walked recursively, whose links to folders are rows with an
@@ -80,10 +88,11 @@ def items(
             as `find -print0` gives them, a null byte) each; tar and zip archives;
             picture files; "-" for standard input, which may hold a list, a tar or one
             picture.
-        wanted: called once for each path, before it is read.
+        needs_row: called once for each path, before it is read.
         select: a key of `SELECT`: what to take from folders and archives.
         stdin: binary, where "-" is among the sources.
-        passed_over: counts the files of folders and archives that are not taken.
+        passed_over: counts the files of folders and archives that are not taken, and the
+            files of macOS and Windows in lists.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
@@ -93,19 +102,19 @@ def items(
         if source == STDIN:
             if stdin is None:
                 raise ValueError("standard input is closed: expected pictures there")
-            yield from _stream(source, stdin, wanted, chosen)
+            yield from _stream(source, stdin, needs_row, chosen)
         elif os.path.isdir(source):
-            yield from _walk(source, wanted, chosen)
+            yield from _walk(source, needs_row, chosen)
         elif os.path.lexists(source):
-            yield from _file(source, wanted, chosen)
+            yield from _file(source, needs_row, chosen)
         else:
             for match, error in _matches(source):
-                if wanted(match):
+                if needs_row(match):
                     yield failed(match, error) if error else Item(match, match)
 
 
 def count(sources: Iterable[str], select: str = "either") -> int | None:
-    """How many items there are; None where only reading them all would tell."""
+    """How many pictures there are; None where all would have to be read to know."""
     sources = list(sources)
     for source in sources:
         head = b"" if os.path.isdir(source) else _head(source)
@@ -150,16 +159,16 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     return not hidden and fnmatchcase(names[0], first) and _fits(names[1:], others)
 
 
-def _walk(folder: str, wanted: Wanted, select: Select) -> Iterator[Item]:
+def _walk(folder: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
     for entry in walk(folder):
         path = entry.path
         if entry.error is not None:
-            if wanted(path):
+            if needs_row(path):
                 yield failed(path, entry.error)
         elif entry.kind == "link":
-            if wanted(path):
+            if needs_row(path):
                 yield failed(path, "a link to a folder is not followed: name it itself")
-        elif select(os.path.basename(path), partial(_head, path)) and wanted(path):
+        elif select(os.path.basename(path), partial(_head, path)) and needs_row(path):
             yield Item(path, path)
 
 
@@ -176,48 +185,58 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _file(path: str, wanted: Wanted, select: Select) -> Iterator[Item]:
-    """What a file that was named holds; if it is none of ours, it is a picture."""
+def _file(path: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
+    """The pictures in a file that was named; a file of no known kind is a picture."""
     head = _head(path)
     suffix = Path(path).suffix.lower()
-    if not by_content(head):
-        read = {is_tar(head): tar_members, is_zip(head): zip_members}.get(True)
-        if read is None and suffix == ".tar":
-            read = tar_members
-        if read is not None:
+    try:
+        if by_content(head):
+            pass
+        elif is_zip(head):
+            return (yield from _archive(zip_members, path, needs_row, select))
+        elif is_tar(head) or suffix == ".tar":
+            return (yield from _archive(tar_members, path, needs_row, select))
+        elif suffix in LISTS:
             with open_regular(path) as file:
-                status = os.fstat(file.fileno())
-                stamp = status.st_size, status.st_mtime_ns
-                for item in read(path, file, wanted, select):
-                    yield replace(item, stamp=stamp)
-            return
-        if suffix in LISTS:
-            with open_regular(path) as file:
-                yield from _list(path, file, wanted)
-            return
-    if wanted(path):
+                return (yield from _list(path, file, needs_row, select))
+    except OSError:
+        pass  # removed meanwhile: it gets a row that says so
+    if needs_row(path):
         yield Item(path, path)
 
 
+def _archive(
+    members: Callable[..., Iterator[Item]],
+    path: str,
+    needs_row: NeedsRow,
+    select: Select,
+) -> Iterator[Item]:
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        stamp = status.st_size, status.st_mtime_ns
+        for item in members(path, file, needs_row, select):
+            yield replace(item, stamp=stamp)
+
+
 def _stream(
-    name: str, stdin: IO[bytes], wanted: Wanted, select: Select
+    name: str, stdin: IO[bytes], needs_row: NeedsRow, select: Select
 ) -> Iterator[Item]:
     head = b""
     while len(head) < HEAD and (more := stdin.read(HEAD - len(head))):
         head += more
     file: Any = BufferedReader(_Rejoined(head, stdin))
     if by_content(head):
-        if wanted(name):
-            yield _whole(name, file)
+        if needs_row(name):
+            yield _read_picture(name, file)
     elif is_zip(head):
         raise ValueError("-: a zip cannot be read from a pipe; save it to a file")
     elif is_tar(head):
-        yield from tar_members(name, file, wanted, select)
+        yield from tar_members(name, file, needs_row, select)
     else:
-        yield from _list(name, file, wanted)
+        yield from _list(name, file, needs_row, select)
 
 
-def _whole(name: str, file: IO[bytes]) -> Item:
+def _read_picture(name: str, file: IO[bytes]) -> Item:
     try:
         return Item(name, read_file(file))
     except ImageError as error:
@@ -240,11 +259,17 @@ class _Rejoined(RawIOBase):
         return len(data)
 
 
-def _list(name: str, file: IO[bytes], wanted: Wanted) -> Iterator[Item]:
+def _list(
+    name: str, file: IO[bytes], needs_row: NeedsRow, select: Select
+) -> Iterator[Item]:
     try:
         for path in read_paths(file):
-            if wanted(path):
+            # `find` names the files of macOS and Windows, too.
+            litter = is_litter(path) and not select(
+                os.path.basename(path), partial(_head, path)
+            )
+            if not litter and needs_row(path):
                 yield Item(path, path)
     except (OSError, ValueError) as error:
-        if wanted(name):
+        if needs_row(name):
             yield failed(name, error)

@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "batch": (
         "batch",
-        "Score any number of pictures into a table: path, sfw, nsfw, error.",
+        "Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.",
     ),
     "rank": (
         "compare",

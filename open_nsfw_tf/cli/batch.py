@@ -14,8 +14,16 @@ import typer
 from typer.core import TyperCommand
 
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
-from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch import (
+    Network,
+    RayCluster,
+    Summary,
+    score_batch,
+    score_on_ray,
+)
 from open_nsfw_tf.batch.item import SELECT
+from open_nsfw_tf.batch.ray import LOCAL
+from open_nsfw_tf.batch.remote import is_remote
 from open_nsfw_tf.batch.sorting import (
     check_destination,
     check_sortable,
@@ -32,9 +40,6 @@ from open_nsfw_tf.cli.options import (
     standard_input,
 )
 from open_nsfw_tf.cli.progress import progress_bar
-from open_nsfw_tf.distributed import score_with_ray
-from open_nsfw_tf.distributed.cluster import LOCAL
-from open_nsfw_tf.distributed.remote import is_remote
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import read_table
 
@@ -154,17 +159,11 @@ class Cluster:
         self, scoring: Scoring, trained: TrainedModel | None
     ) -> Callable[..., Summary]:
         """What scores on the cluster."""
-        return partial(
-            score_with_ray,
-            address=self.ray or LOCAL,
-            actors=self.actors,
-            gpus=self.gpus,
-            engine=scoring.engine,
-            weights=scoring.weights,
-            precision=scoring.precision,
-            device=scoring.device,
-            model=trained,
+        cluster = RayCluster(self.ray or LOCAL, self.actors, self.gpus)
+        network = Network(
+            scoring.engine, scoring.weights, scoring.precision, scoring.device, trained
         )
+        return partial(score_on_ray, cluster=cluster, network=network)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from open_nsfw_tf import compare as _compare
 from open_nsfw_tf.cli.options import CommonOption, JsonOption, TopOption
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.tables import in_range, rank, read_table
+from open_nsfw_tf.tables.compare import compare
 
 commands = typer.Typer()
 
@@ -53,7 +53,7 @@ def compare_command(
 ) -> None:
     """Say how far two tables of scores of the same pictures are apart."""
     first, second = read_table(original), read_table(other)
-    found = _compare.compare(first, second, common=common, top=top)
+    found = compare(first, second, common=common, top=top)
     for name, difference in found.items():
         print(f"{sanitize(name)}: {difference.count} pictures")
         for figure in ("min", "max", "mean", "median", "std", "correlation"):

@@ -1,8 +1,7 @@
 """`open-nsfw dataset`: folders of classes, checked, cleaned, divided and sorted."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
+from open_nsfw_tf import dataset
 from open_nsfw_tf.cli.options import PixelsOption, choice, grouped, one_of
 from open_nsfw_tf.cli.progress import progress_bar
-from open_nsfw_tf.dataset import check as checking
+from open_nsfw_tf.dataset import File, ProposedMoves, ReadOptions, Scan
 from open_nsfw_tf.dataset import duplicates as copies
-from open_nsfw_tf.dataset import mistakes
-from open_nsfw_tf.dataset import sort as sorting
-from open_nsfw_tf.dataset import split as splitting
-from open_nsfw_tf.dataset.cells import THRESHOLD
-from open_nsfw_tf.dataset.folder import File, Found, find
-from open_nsfw_tf.dataset.judged import Judged, judge, trouble_lines
-from open_nsfw_tf.dataset.sheets import write_sheets
+from open_nsfw_tf.dataset.check import KINDS, MIN_SIDE, looks_like_picture
+from open_nsfw_tf.dataset.label_errors import Disagreement
+from open_nsfw_tf.dataset.scored import ScoredFolder
+from open_nsfw_tf.dataset.sort import BY, SheetOptions, SortOptions
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import PassedOver, read_head
 from open_nsfw_tf.image import MAX_PIXELS
-from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal, Move, plan
-from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal
 from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
@@ -37,6 +33,7 @@ commands = typer.Typer()
 commands.add_typer(dataset_app, name="dataset")
 
 LISTED = 20  # lines of a report that tell of one picture each
+NAMED = 3  # pictures of each problem
 
 FolderArgument = Annotated[
     Path,
@@ -124,21 +121,19 @@ def check_command(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        _some_of(checking.KINDS, "--kind", help="Move only these; may be given often."),
+        _some_of(KINDS, "--kind", help="Move only these; may be given often."),
     ] = None,
     min_side: Annotated[
         int, typer.Option(min=0, help="Pixels; what has a shorter side is tiny.")
-    ] = checking.MIN_SIDE,
+    ] = MIN_SIDE,
     show_all: AllOption = False,
     apply: ApplyOption = False,
 ) -> None:
     """Find unreadable, truncated, tiny, blank, animated and misnamed pictures."""
     found = find_files(folder, output, show_all)
-    with _reading(found) as seen_one:
-        checked = checking.check(
-            found, min_side, reading.max_pixels, reading.workers, seen_one
-        )
-    _table(checked.counts, checking.KINDS)
+    with _read_options(found, reading) as options:
+        checked = dataset.check(found, output, kind or tuple(KINDS), min_side, options)
+    _table(checked.counts, KINDS)
     print(f"{checked.good:8} good")
     if checked.other:
         print(
@@ -151,9 +146,8 @@ def check_command(
     )
     print_some(odd, show_all)
     print_some((f"other: {sanitize(file.name)}" for file in checked.other), show_all)
-    if output is not None:
-        pairs = checking.moves_of(checked, str(output), kind or list(checking.KINDS))
-        act(pairs, found.files, output, "move", "check", apply)
+    if checked.moves is not None:
+        act(checked.moves, apply)
 
 
 @dataset_app.command("dedupe")
@@ -170,11 +164,11 @@ def dedupe_command(
             copies.KINDS,
             "--move",
             help="Which copies to move; may be given many times. inside: copies in one "
-            "class of one side; leaks: training pictures with a copy in test or val; "
+            "class of one split; leaks: training pictures with a copy in test or val; "
             "classes: all copies, for a person to decide. Without it: inside.",
         ),
     ] = None,
-    distance: DistanceOption = THRESHOLD,
+    distance: DistanceOption = copies.DISTANCE,
     exact: Annotated[
         bool, typer.Option("--exact", help="Only equal pixels count.")
     ] = False,
@@ -183,21 +177,19 @@ def dedupe_command(
 ) -> None:
     """Find copies: of files, of pixels, and near ones. The best copy stays."""
     found = find_files(folder, output, show_all)
-    with _reading(found) as seen_one:
-        result = copies.find_duplicates(
-            found, distance, exact, reading.max_pixels, reading.workers, seen_one
-        )
+    kinds = move or [copies.INSIDE]
+    with _read_options(found, reading) as options:
+        result = dataset.dedupe(found, output, kinds, distance, exact, options)
     _unreadable(found, result.unreadable)
     for kind, title in copies.KINDS.items():
         groups = result.groups[kind]
         print(f"{kind}: {result.count(kind)} copies in {len(groups)} groups {title}")
         print_some((_group(group) for group in groups), show_all)
-    pairs = copies.moves_of(result, move or ["inside"], str(output))
-    act(pairs, found.files, output, "move", "dedupe", apply)
+    act(result.moves, apply)
 
 
 def _group(group: copies.Group) -> str:
-    lines = [f"  {sanitize(group.kept.name)}"]
+    lines = [f"  {sanitize(group.best.name)}"]
     for copy in group.copies:
         how = copy.how if copy.how != "near" else f"near, {copy.bits} bits"
         lines.append(f"    {sanitize(copy.file.name)} ({how})")
@@ -219,7 +211,7 @@ def split_command(
         ),
     ] = None,
     how: ActionOption = "move",
-    distance: DistanceOption = THRESHOLD,
+    distance: DistanceOption = copies.DISTANCE,
     apply: ApplyOption = False,
 ) -> None:
     """Divide every class into train and test; near duplicates stay together."""
@@ -228,16 +220,9 @@ def split_command(
             f"--how {how} needs --output: a folder for the divided pictures"
         )
     found = find_files(folder, output, into_itself=True)
-    with _reading(found) as seen_one:
-        done = splitting.split(
-            found,
-            shares.record(),
-            shares.seed,
-            distance,
-            reading.max_pixels,
-            reading.workers,
-            seen_one,
-        )
+    division, seed = shares.record(), shares.seed
+    with _read_options(found, reading) as options:
+        done = dataset.split(found, output, division, seed, distance, how, options)
     _unreadable(found, done.unreadable)
     if done.unlabelled:
         print(f"{len(done.unlabelled)} in no class folder are left alone")
@@ -245,14 +230,13 @@ def split_command(
         f"{done.clusters} groups of look-alikes are kept together; "
         f"the largest has {done.largest}"
     )
-    labels = sorted({f.label or "" for files in done.sides.values() for f in files})
-    print(f"{'class':20}" + "".join(f"{side:>9}" for side in done.sides))
+    labels = sorted({f.label or "" for files in done.splits.values() for f in files})
+    print(f"{'class':20}" + "".join(f"{name:>9}" for name in done.splits))
     for label in labels:
-        counts = "".join(f"{done.count(side, label):9}" for side in done.sides)
+        counts = "".join(f"{done.count(name, label):9}" for name in done.splits)
         print(f"{sanitize(label):20}{counts}")
-    target = output or folder
-    pairs = splitting.moves_of(done, str(target))
-    act(pairs, found.files, target, how, "split", apply)
+    if done.moves is not None:
+        act(done.moves, apply)
 
 
 @dataset_app.command("undo")
@@ -316,6 +300,18 @@ class Scored:
     called: CalledOption = None
     strict: StrictOption = False
 
+    def names(self) -> dict[str, str]:
+        """The class that a folder stands for, where they are called differently."""
+        names = {}
+        for pair in self.called or ():
+            name, equals, column = pair.partition("=")
+            if not equals:
+                raise ValueError(
+                    f"expected --called FOLDER=CLASS, got {sanitize(pair)}"
+                )
+            names[name] = column
+        return names
+
 
 @dataset_app.command("clean")
 @grouped
@@ -336,27 +332,33 @@ def clean_command(
     apply: ApplyOption = False,
 ) -> None:
     """Find labels that are likely wrong, by confident learning on a table of scores."""
-    judged = _judged(folder, output, scored)
-    found = mistakes.find_mistakes(judged)
+    found = find_files(folder, output)
+    result = dataset.clean(
+        found, scored.scores, output, every, scored.names(), scored.strict
+    )
+    _print_problems(result.scored)
     print(
         f"{'label, then prediction':24}"
-        + "".join(f"{sanitize(c):>12}" for c in judged.classes)
+        + "".join(f"{sanitize(c):>12}" for c in result.scored.classes)
     )
-    for label, row in zip(judged.classes, mistakes.confusion(judged), strict=True):
+    for label, row in zip(result.scored.classes, result.confusion, strict=True):
         print(f"{sanitize(label):24}" + "".join(f"{count:12}" for count in row))
-    likely = sum(mistake.likely for mistake in found)
-    print(f"{len(found)} labels are not what was predicted, {likely} are likely wrong")
-    for (label, other), count in Counter((m.label, m.predicted) for m in found).items():
-        print(f"true class {sanitize(label)}, predicted {sanitize(other)}: {count}")
-        of_pair = (m for m in found if (m.label, m.predicted) == (label, other))
-        print_some((_mistake(mistake) for mistake in of_pair), show_all)
-    pairs = mistakes.moves_of(found, str(output), every)
-    act(pairs, judged.files, output, "move", "clean", apply)
+    differing = result.disagreements
+    likely = sum(one.likely_error for one in differing)
+    print(
+        f"{len(differing)} labels are not what was predicted, {likely} are likely wrong"
+    )
+    for pair, count in Counter((d.label, d.predicted) for d in differing).items():
+        label, other = map(sanitize, pair)
+        print(f"true class {label}, predicted {other}: {count}")
+        of_pair = (d for d in differing if (d.label, d.predicted) == pair)
+        print_some(map(_disagreement, of_pair), show_all)
+    act(result.moves, apply)
 
 
-def _mistake(mistake: mistakes.Mistake) -> str:
-    mark = "likely wrong" if mistake.likely else "            "
-    return f"  {mark} {mistake.predicted_score:.4f} {sanitize(mistake.file.name)}"
+def _disagreement(one: Disagreement) -> str:
+    mark = "likely wrong" if one.likely_error else "            "
+    return f"  {mark} {one.predicted_score:.4f} {sanitize(one.file.name)}"
 
 
 @dataclass(frozen=True)
@@ -371,15 +373,6 @@ class Sheets:
     ] = False
     max_pixels: PixelsOption = MAX_PIXELS
 
-    def write(self, places: list[sorting.Sorted], folder: Path, done: Journal) -> None:
-        """Write the sheets, which `undo` takes back as well."""
-        where = {step.source: step.target for step in done.finished}
-        for path in write_sheets(
-            places, where, folder, self.sheets, self.blur, self.max_pixels
-        ):
-            done.wrote(path)
-            print(f"sheet {sanitize(path)}")
-
 
 @dataclass(frozen=True)
 class Deciding:
@@ -392,7 +385,7 @@ class Deciding:
     by: Annotated[
         str,
         choice(
-            ("outcome", "class"),
+            BY,
             "--by",
             help="outcome: tp, tn, fp, fn; class: a folder for each class and "
             "prediction.",
@@ -414,34 +407,27 @@ def sort_command(
     apply: ApplyOption = False,
 ) -> None:
     """Sort pictures by how right the classifier was, with sheets to look at."""
-    judged = _judged(folder, output, scored)
-    places = sorting.sort(judged, deciding.threshold, deciding.positive, deciding.by)
-    for name, count in Counter(place.folder for place in places).items():
+    found = find_files(folder, output)
+    options = SortOptions(deciding.by, deciding.positive, deciding.threshold, how)
+    result = dataset.sort(
+        found, scored.scores, output, options, scored.names(), scored.strict
+    )
+    _print_problems(result.scored)
+    for name, count in Counter(one.folder for one in result.pictures).items():
         print(f"{count:8} {sanitize(name)}")
-    pairs = sorting.moves_of(places, str(output))
-    journal = act(pairs, judged.files, output, how, "sort", apply)
-    if not sheets.sheets:
-        return
-    if journal is None:
-        if not apply:
-            print(f"contact sheets would be written to {sanitize(output / 'sheets')}")
-        return
-    sheets.write(places, output / "sheets", journal)
+    act(result.moves, apply)
+    if sheets.sheets and not apply and result.moves.plan.moves:
+        print(f"contact sheets would be written to {sanitize(output / 'sheets')}")
+    if sheets.sheets:
+        drawing = SheetOptions(sheets.sheets, sheets.blur, sheets.max_pixels)
+        for path in result.draw(drawing):
+            print(f"sheet {sanitize(path)}")
 
 
-def _judged(folder: Path, output: Path, scored: Scored) -> Judged:
-    names = {}
-    for pair in scored.called or ():
-        name, equals, column = pair.partition("=")
-        if not equals:
-            raise ValueError(f"expected --called FOLDER=CLASS, got {sanitize(pair)}")
-        names[name] = column
-    table = read_table(scored.scores, any_number=True)
-    judged = judge(find_files(folder, output), table, names, scored.strict)
-    for line in trouble_lines(judged.trouble):
-        print(line)
-    print(f"{len(judged.files)} pictures with a label and scores")
-    return judged
+def _print_problems(scored: ScoredFolder) -> None:
+    for problem in scored.problems:
+        print(problem.line(NAMED))
+    print(f"{len(scored.files)} pictures with a label and scores")
 
 
 # -- what the commands share
@@ -452,15 +438,9 @@ def find_files(
     target: Path | None = None,
     show_all: bool = False,
     into_itself: bool = False,
-) -> Found:
+) -> Scan:
     """The files of a folder but for the one that is moved to; what is left out."""
-    itself = target is not None and os.path.realpath(target) == os.path.realpath(folder)
-    if itself and not into_itself:
-        raise ValueError(
-            f"{sanitize(target)}: what was found would go into the pictures' own folder, "
-            "as if it were classes: give another folder"
-        )
-    found = find(folder, [str(target)] if target is not None else [])
+    found = dataset.scan(folder, target, into_itself)
     if found.left:
         print(f"{len(found.left)} names are left out")
         lines = (f"  {sanitize(name)}: {why}" for name, why in found.left.items())
@@ -470,49 +450,31 @@ def find_files(
     return found
 
 
-def act(
-    pairs: list[tuple[str, str]],
-    files: Iterable[File],
-    target: Path,
-    how: str,
-    command: str,
-    apply: bool,
-) -> Journal | None:
-    """Say what will be done, and do it if that is wanted.
-
-    Args:
-        pairs: sources and wanted targets, absolute paths.
-        files: that were looked at; a source that has changed since is left.
-        target: where the manifest goes.
-        how: a key of `ACTIONS`.
-        command: what asks for it, for the manifest.
-        apply: whether it is done.
-    """
-    stamps = {file.path: (file.size, file.mtime_ns) for file in files}
-    made = plan((Move(*pair, stamps.get(pair[0])) for pair in pairs), how)
-    for step in made.moves:
+def act(moves: ProposedMoves, apply: bool) -> None:
+    """Say what will be done, and do it if that is wanted."""
+    how, plan = moves.action, moves.plan
+    for step in plan.moves:
         source, wanted = (
             sanitize(step.source, LONGEST_PATH),
             sanitize(step.target, LONGEST_PATH),
         )
         print(f"{how} {source} -> {wanted}")
-    if not made.moves:
+    if not plan.moves:
         print(f"nothing to {how}")
-        return None
-    if not apply:
-        print(f"nothing was touched: --apply does {len(made.moves)} x {how}")
-        return None
-    journal = Journal(made.moves, str(target), how, command)
+    elif not apply:
+        print(f"nothing was touched: --apply does {len(plan.moves)} x {how}")
+    elif journal := moves.apply(_print_undo):
+        gone = len(plan.missing) + len(journal.missing)
+        changed = len(plan.changed) + len(journal.changed)
+        print(
+            f"{how}: {len(journal.finished)} done"
+            + (f", {gone} had gone" if gone else "")
+            + (f", {changed} had changed and are left" if changed else "")
+        )
+
+
+def _print_undo(journal: Journal) -> None:
     print(f"undo with: {journal.undo_command}", flush=True)
-    journal.run()
-    gone = len(made.missing) + len(journal.missing)
-    changed = len(made.changed) + len(journal.changed)
-    print(
-        f"{how}: {len(journal.finished)} done"
-        + (f", {gone} had gone" if gone else "")
-        + (f", {changed} had changed and are left" if changed else "")
-    )
-    return journal
 
 
 def _table(counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
@@ -529,10 +491,10 @@ def print_some(lines: Iterator[str], show_all: bool) -> None:
         print(line)
 
 
-def _unreadable(found: Found, names: Mapping[str, str]) -> None:
+def _unreadable(found: Scan, names: Mapping[str, str]) -> None:
     """Say how many files could not be read, apart from what is no picture at all."""
     refused = [file for file in found.files if file.name in names]
-    others = [file for file in refused if not checking.looks_like_picture(file)]
+    others = [file for file in refused if not looks_like_picture(file)]
     if others:
         print(f"passed over as no pictures: {_passed_over(others)}")
     if count := len(refused) - len(others):
@@ -551,6 +513,7 @@ def _passed_over(files: Iterable[File]) -> PassedOver:
 
 
 @contextmanager
-def _reading(found: Found) -> Iterator[Callable[[], None]]:
+def _read_options(found: Scan, reading: Reading) -> Iterator[ReadOptions]:
+    """How a folder's pictures are read, with a bar that shows how far it is."""
     with progress_bar(lambda: len(found.files)) as step:
-        yield lambda: step(1)
+        yield ReadOptions(reading.max_pixels, reading.workers, lambda: step(1))

@@ -11,8 +11,7 @@ import typer
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.cli.options import JsonOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import is_picture, replacing
 
 if TYPE_CHECKING:
     from open_nsfw_tf.backbones.model_stats import ModelStats

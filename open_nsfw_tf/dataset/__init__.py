@@ -1,29 +1,40 @@
 """Pictures in class folders: checked, without duplicates, split, and with true labels.
 
 A folder holds ``<class>/...``, or ``train/<class>/...``, ``test/<class>/...`` and
-``val/<class>/...``. Nothing here deletes a picture: whatever is done is a list of
-moves, which is written down before the first of them and can be undone.
-
-The parts: `folder` finds the files, `check` looks at each, `fingerprints` and
-`neighbours` find what looks the same, `duplicates` and `split` act on it, `judged`
-joins a table of scores with the folder, `mistakes` and `sort` act on that, `sheets`
-draws; `plan` finds free names, `moves` and `undo` touch the disk.
+``val/<class>/...``. One function for each job: it finds, and proposes moves; with
+``apply=True`` it makes them. Nothing here deletes a picture: the moves are written down
+before the first of them, and `open_nsfw_tf.undo` takes them back. Needs the extra
+`dataset`.
 """
 
-from importlib.util import find_spec
+from open_nsfw_tf.dataset.check import CheckResult, FileProblem, check
+from open_nsfw_tf.dataset.duplicates import DedupeResult, dedupe
+from open_nsfw_tf.dataset.fingerprints import ReadOptions
+from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, scan
+from open_nsfw_tf.dataset.label_errors import CleanResult, clean
+from open_nsfw_tf.dataset.scored import ScoredFolder, join_scores
+from open_nsfw_tf.dataset.sort import SheetOptions, SortOptions, SortResult, sort
+from open_nsfw_tf.dataset.split import SplitResult, split
 
-
-def need(*packages: str) -> None:
-    """Ask for packages of the extra `dataset`.
-
-    Args:
-        packages: as they are imported.
-
-    Raises:
-        ImportError: one is not installed; the message says how to install it.
-    """
-    for package in packages:
-        if find_spec(package) is None:
-            raise ImportError(
-                f"this needs {package}: pip install 'open_nsfw_tf[dataset]'"
-            )
+__all__ = [
+    "CheckResult",
+    "CleanResult",
+    "DedupeResult",
+    "File",
+    "FileProblem",
+    "ProposedMoves",
+    "ReadOptions",
+    "Scan",
+    "ScoredFolder",
+    "SheetOptions",
+    "SortOptions",
+    "SortResult",
+    "SplitResult",
+    "check",
+    "clean",
+    "dedupe",
+    "join_scores",
+    "scan",
+    "sort",
+    "split",
+]

@@ -1,15 +1,14 @@
-"""Looking at every file: what the loader refuses, and what is odd about the rest."""
+"""What is wrong with files: what the loader refuses, and what is odd about the rest."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from open_nsfw_tf.dataset.folder import File, Found
-from open_nsfw_tf.dataset.plainness import plainness
-from open_nsfw_tf.dataset.workers import in_order
+from open_nsfw_tf.dataset.fingerprints import READ_DEFAULTS, ReadOptions, measure_detail
+from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
@@ -19,7 +18,8 @@ from open_nsfw_tf.files import (
     read_head,
     type_by_content,
 )
-from open_nsfw_tf.image import MAX_PIXELS, decoding, identify, load_rgb
+from open_nsfw_tf.image import decoding, identify, load_rgb
+from open_nsfw_tf.parallel import in_order
 
 # Worst first: a file with several is put with the first one.
 KINDS = {
@@ -35,7 +35,7 @@ _CUT = ("truncat", "end of file", "unexpected end", "not enough image data")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FileProblem:
     """What is wrong with a file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Checked:
+class CheckResult:
     """What was found.
 
     Attributes:
@@ -58,11 +58,13 @@ class Checked:
         good: how many files have none.
         other: files that are pictures neither by their names nor by their first bytes;
             they are left alone.
+        moves: of the files with problems; None where no target was given.
     """
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FileProblem] = field(default_factory=list)
     good: int = 0
     other: list[File] = field(default_factory=list)
+    moves: ProposedMoves | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -72,44 +74,61 @@ class Checked:
 
 
 def check(
-    found: Found,
+    folder: str | os.PathLike[str] | Scan,
+    target: str | os.PathLike[str] | None = None,
+    kinds: Collection[str] = tuple(KINDS),
     min_side: int = MIN_SIDE,
-    max_pixels: int = MAX_PIXELS,
-    threads: int | None = None,
-    seen_one: Callable[[], None] = lambda: None,
-) -> Checked:
-    """Look at every file of a folder.
+    reading: ReadOptions = READ_DEFAULTS,
+    apply: bool = False,
+) -> CheckResult:
+    """Check every file of a folder, and move those with problems away.
 
     Unreadable or truncated is exactly what `open_nsfw_tf.image.load_rgb` refuses.
 
     Args:
-        found: the folder's files.
+        folder: of pictures, or a scan of it.
+        target: a folder to move to, in which each kind gets one; None: move nothing.
+        kinds: keys of `KINDS`; files that have only others stay.
         min_side: pixels; a picture with a shorter side is tiny.
-        max_pixels: larger pictures are unreadable.
-        threads: None: as many as there are processors.
-        seen_one: called after every file, for a progress bar.
+        reading: how the pictures are read.
+        apply: make the moves, rather than only propose them.
 
     Raises:
-        ValueError: `min_side` is negative.
+        OSError: the folder cannot be read, or a file cannot be moved.
+        ValueError: `min_side` is negative, there is no such kind, or no target to
+            apply moves to; or as `open_nsfw_tf.dataset.scan`.
     """
     if min_side < 0:
         raise ValueError(f"expected a min_side of at least 0, got {min_side}")
-    checked = Checked()
-    work = partial(_look_at, min_side=min_side, max_pixels=max_pixels)
-    for file, problem in zip(
-        found.files, in_order(work, found.files, threads), strict=True
-    ):
+    if apply and target is None:
+        raise ValueError("expected a target, a folder to move the files to, got none")
+    _check_kinds(kinds)
+    found = scan(folder, target)
+    result = _check_files(found.files, min_side, reading)
+    if target is not None:
+        pairs = moves_of(result, target, kinds)
+        result.moves = propose(pairs, found.files, target, "move", "check")
+        if apply:
+            result.moves.apply()
+    return result
+
+
+def _check_files(files: list[File], min_side: int, reading: ReadOptions) -> CheckResult:
+    result = CheckResult()
+    work = partial(_check_file, min_side=min_side, max_pixels=reading.max_pixels)
+    found = in_order(work, files, reading.workers)
+    for file, problem in zip(files, found, strict=True):
         if problem is None:
-            checked.good += 1
+            result.good += 1
         elif problem.kinds:
-            checked.problems.append(problem)
+            result.problems.append(problem)
         else:
-            checked.other.append(file)
-        seen_one()
-    return checked
+            result.other.append(file)
+        reading.progress()
+    return result
 
 
-def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
+def _check_file(file: File, min_side: int, max_pixels: int) -> FileProblem | None:
     """The file's problem; one without kinds for what nobody takes for a picture."""
     try:
         image = load_rgb(file.path, max_pixels)
@@ -119,22 +138,22 @@ def _look_at(file: File, min_side: int, max_pixels: int) -> Problem | None:
     width, height = image.size
     if min(width, height) < min_side:
         found["tiny"] = f"{width} x {height} pixels"
-    if (much := plainness(image)).plain:
-        found["blank"] = f"{much.bits:.1f} bits, {much.range:.0f} levels of gray"
+    if (detail := measure_detail(image)).is_blank:
+        found["blank"] = f"{detail.bits:.1f} bits, {detail.range:.0f} levels of gray"
     del image
     found |= _header(file, max_pixels)
     kinds = tuple(kind for kind in KINDS if kind in found)
     if not kinds:
         return None
-    return Problem(file, kinds, "; ".join(found[kind] for kind in kinds))
+    return FileProblem(file, kinds, "; ".join(found[kind] for kind in kinds))
 
 
-def _refused(file: File, error: ImageError) -> Problem:
+def _refused(file: File, error: ImageError) -> FileProblem:
     reason = str(error).removeprefix(f"{sanitize(file.path)}: ")
     if not looks_like_picture(file):
-        return Problem(file, (), reason)
+        return FileProblem(file, (), reason)
     cut = any(word in reason.lower() for word in _CUT) or _lacks_end(file.path)
-    return Problem(file, ("truncated" if cut else "unreadable",), reason)
+    return FileProblem(file, ("truncated" if cut else "unreadable",), reason)
 
 
 def looks_like_picture(file: File) -> bool:
@@ -154,7 +173,7 @@ def _lacks_end(path: str) -> bool:
             file.seek(max(0, size - 16))
             tail = file.read()
     except OSError:
-        return False  # the loader has said why it cannot be read
+        return False  # the loader has reported why it cannot be read
     kind = type_by_content(head)
     if kind == "WEBP":
         return int.from_bytes(head[4:8], "little") + 8 > size
@@ -192,26 +211,33 @@ def _frames(image: Any) -> int:
         return 0
 
 
+def _check_kinds(kinds: Collection[str]) -> None:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"expected some of {', '.join(KINDS)}, got {kind!r:.80}")
+
+
 def moves_of(
-    checked: Checked, target: str, kinds: Collection[str] = tuple(KINDS)
+    result: CheckResult,
+    target: str | os.PathLike[str],
+    kinds: Collection[str] = tuple(KINDS),
 ) -> list[tuple[str, str]]:
-    """Where the files with problems would go.
+    """Where the files with problems would go: ``target/KIND/...``.
 
     Args:
-        checked: a folder.
+        result: of a folder.
         target: a folder, in which each kind gets one.
         kinds: keys of `KINDS`; files that have only others stay.
 
     Raises:
         ValueError: no such kind.
     """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"expected some of {', '.join(KINDS)}, got {kind!r:.80}")
+    _check_kinds(kinds)
+    root = os.path.abspath(os.fsdecode(target))
     moves = []
-    for problem in checked.problems:
+    for problem in result.problems:
         worst = next((kind for kind in problem.kinds if kind in kinds), None)
         if worst:
-            where = os.path.join(os.path.abspath(target), worst, problem.file.name)
+            where = os.path.join(root, worst, problem.file.name)
             moves.append((problem.file.path, where))
     return moves

@@ -1,23 +1,15 @@
-"""The files in a folder of classes, without following any link."""
+"""The files in a folder of classes, without following links, and where they may go."""
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.evaluate.labels import SPLITS
 from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
-from open_nsfw_tf.moves import is_manifest
+from open_nsfw_tf.moves import Journal, Move, Plan, is_manifest, plan
 
-SIDES = {  # names of folders that hold class folders, and what they stand for
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}
 LINK = "a link, which is not followed"
 HIDDEN = "hidden"
 
@@ -27,9 +19,9 @@ class File:
     """A regular file.
 
     Attributes:
-        path: absolute; bytes that are no text are kept as surrogates.
+        path: absolute; bytes that are no text stand as surrogates.
         name: its path below the folder.
-        side: "train", "test" or "val"; None where the folder is not split.
+        split: "train", "test" or "val"; None where the folder is not split.
         label: the name of its class folder; None where it lies in none.
         size: in bytes.
         mtime_ns: when it was changed last, in nanoseconds since 1970.
@@ -37,14 +29,14 @@ class File:
 
     path: str
     name: str
-    side: str | None
+    split: str | None
     label: str | None
     size: int
     mtime_ns: int
 
 
 @dataclass(slots=True)
-class Found:
+class Scan:
     """What is in a folder.
 
     Attributes:
@@ -60,7 +52,11 @@ class Found:
     passed_over: PassedOver = field(default_factory=PassedOver)
 
 
-def find(folder: str | os.PathLike[str], without: Iterable[str] = ()) -> Found:
+def scan(
+    folder: str | os.PathLike[str] | Scan,
+    target: str | os.PathLike[str] | None = None,
+    into_itself: bool = False,
+) -> Scan:
     """Find the files below a folder.
 
     Links are not followed, neither to files nor to folders: what they point to is
@@ -69,95 +65,181 @@ def find(folder: str | os.PathLike[str], without: Iterable[str] = ()) -> Found:
     earlier command filled them), and what is no regular file.
 
     Args:
-        folder: of classes.
-        without: folders that are left out, such as the one that is moved to.
+        folder: of classes. A scan that was made before is given back as it is.
+        target: a folder that files will go to; it is left out.
+        into_itself: whether the target may be the folder itself.
 
     Raises:
         OSError: the folder is missing, no folder, or cannot be read.
-        ValueError: it holds no file.
+        ValueError: it holds no file, or is the target.
     """
-    root = os.path.abspath(os.fsdecode(folder))
-    found = Found(root)
-    left_out = {os.path.abspath(os.fsdecode(path)) for path in without}
-    for entry in walk(root, lambda path: _is_entered(path, left_out, found)):
+    root = folder.root if isinstance(folder, Scan) else os.path.abspath(_text(folder))
+    without = None if target is None else os.path.abspath(_text(target))
+    if without and not into_itself and _is_same(without, root):
+        raise ValueError(
+            f"{sanitize(target)}: what was found would go into the pictures' "
+            "own folder, as if it were classes: give another folder"
+        )
+    if isinstance(folder, Scan):
+        return folder
+    made = Scan(root)
+    for entry in walk(root, lambda path: _is_entered(path, without, made)):
         name = _below(root, entry.path)
         if entry.path == root and entry.error is not None:
             raise entry.error
         if entry.error is not None:
-            found.left[name] = entry.error.strerror or str(entry.error)
-        elif not _is_passed_over(entry, found):
-            _add(entry, name, found)
-    found.files.sort(key=lambda file: file.name)
-    if not found.files:
-        raise ValueError(_nothing_in(found))
-    return found
+            made.left[name] = entry.error.strerror or str(entry.error)
+        elif not _is_passed_over(entry, made):
+            _add(entry, name, made)
+    made.files.sort(key=lambda file: file.name)
+    if not made.files:
+        raise ValueError(_nothing_in(made))
+    return made
 
 
-def _nothing_in(found: Found) -> str:
-    text = f"{sanitize(found.root)}: expected a folder of pictures, found no file in it"
-    links = [name for name, reason in found.left.items() if reason == LINK]
+def _text(path: str | os.PathLike[str]) -> str:
+    return os.fsdecode(path)
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _nothing_in(made: Scan) -> str:
+    text = f"{sanitize(made.root)}: expected a folder of pictures, found no file in it"
+    links = [name for name, reason in made.left.items() if reason == LINK]
     if links:
         text += (
             f"; links are not followed ({sanitize(links[0])}, {len(links)} in all): name "
             "the folder that they lead to, or put the files themselves there"
         )
-    if found.passed_over:
-        text += f"; passed over: {found.passed_over}"
+    if made.passed_over:
+        text += f"; passed over: {made.passed_over}"
     return text
 
 
-def _is_entered(path: str, left_out: set[str], found: Found) -> bool:
+def _is_entered(path: str, left_out: str | None, made: Scan) -> bool:
     """Whether a folder is looked into."""
-    if path in left_out:
+    if path == left_out:
         return False
     if os.path.basename(path).startswith("."):
-        found.passed_over.count(HIDDEN)
+        made.passed_over.count(HIDDEN)
         return False
     try:
         filled = any(map(is_manifest, os.listdir(path)))
     except OSError:
-        return True  # the walk will tell of it
+        return True  # the walk reports it
     if filled:
-        found.left[_below(found.root, path)] = "filled by an earlier command"
+        made.left[_below(made.root, path)] = "filled by an earlier command"
     return not filled
 
 
-def _is_passed_over(entry: Entry, found: Found) -> bool:
+def _is_passed_over(entry: Entry, made: Scan) -> bool:
     """Whether something is none of the files, and nobody would ask why."""
     name = os.path.basename(entry.path)
     if is_litter(name) and (name.startswith(".") or not is_picture(entry.path)):
-        found.passed_over.note(name)
+        made.passed_over.note(name)
     elif name.startswith("."):
-        found.passed_over.count(HIDDEN)
+        made.passed_over.count(HIDDEN)
     else:
         return is_manifest(name)
     return True
 
 
-def _add(entry: Entry, name: str, found: Found) -> None:
+def _add(entry: Entry, name: str, made: Scan) -> None:
     """Add a file, or why it is none."""
     try:
         status = os.lstat(entry.path)
     except OSError as error:  # it went while we looked
-        found.left[name] = error.strerror or str(error)
+        made.left[name] = error.strerror or str(error)
         return
     if stat.S_ISREG(status.st_mode):
-        side, label = place_of(name)
+        split, label = split_and_class(name)
         size, changed = status.st_size, status.st_mtime_ns
-        found.files.append(File(entry.path, name, side, label, size, changed))
+        made.files.append(File(entry.path, name, split, label, size, changed))
     else:
         is_link = stat.S_ISLNK(status.st_mode)
-        found.left[name] = LINK if is_link else "no regular file"
+        made.left[name] = LINK if is_link else "no regular file"
 
 
 def _below(root: str, path: str) -> str:
     return os.path.relpath(path, root)
 
 
-def place_of(name: str) -> tuple[str | None, str | None]:
-    """The side and the class of a file, told by its path below the folder."""
+def split_and_class(name: str) -> tuple[str | None, str | None]:
+    """The split and the class of a file, by its path below the folder.
+
+    Returns:
+        "train", "test" or "val", and the class folder's name; each may be None.
+    """
     *folders, _ = name.split(os.sep)
-    side = SIDES.get(folders[0].lower()) if folders else None
-    if side:
+    split = SPLITS.get(folders[0].lower()) if folders else None
+    if split:
         folders = folders[1:]
-    return side, folders[0] if folders else None
+    return split, folders[0] if folders else None
+
+
+# -- where files would go
+
+
+@dataclass(slots=True)
+class ProposedMoves:
+    """What a command would do with files, and the record of it once it is done.
+
+    Attributes:
+        plan: the moves under free names, and what is left where it is.
+        target: the folder that the manifest goes to.
+        action: a key of `open_nsfw_tf.moves.ACTIONS`.
+        command: what proposes it, for the manifest.
+        journal: of the moves that were made; None before, and where there are none.
+    """
+
+    plan: Plan
+    target: str
+    action: str
+    command: str
+    journal: Journal | None = None
+
+    def apply(
+        self, begun: Callable[[Journal], None] = lambda journal: None
+    ) -> Journal | None:
+        """Write the manifest, then make the moves; nothing is done a second time.
+
+        Args:
+            begun: called when the manifest is on the disk, and nothing has moved yet.
+
+        Returns:
+            The journal, whose manifest undoes it; None where there is nothing to do.
+
+        Raises:
+            OSError: the manifest cannot be written, and nothing has moved.
+            MoveError: a file cannot be moved; the message says how to undo the others.
+        """
+        if self.plan.moves and self.journal is None:
+            self.journal = Journal(
+                self.plan.moves, self.target, self.action, self.command
+            )
+            begun(self.journal)
+            self.journal.run()
+        return self.journal
+
+
+def propose(
+    pairs: Iterable[tuple[str, str]],
+    files: Iterable[File],
+    target: str | os.PathLike[str],
+    action: str,
+    command: str,
+) -> ProposedMoves:
+    """Plan moves of files that were looked at.
+
+    Args:
+        pairs: sources and wanted targets, absolute paths.
+        files: that were looked at; a source that has changed since is left.
+        target: where the manifest will go.
+        action: a key of `open_nsfw_tf.moves.ACTIONS`.
+        command: what proposes it.
+    """
+    stamps = {file.path: (file.size, file.mtime_ns) for file in files}
+    moves = (Move(*pair, stamps.get(pair[0])) for pair in pairs)
+    return ProposedMoves(plan(moves, action), _text(target), action, command)

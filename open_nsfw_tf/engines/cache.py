@@ -17,8 +17,9 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.forks import loading
-from open_nsfw_tf.formats import replacing, sha256
+from open_nsfw_tf.formats import sha256
 from open_nsfw_tf.weights import cache_folder, load_weights
 
 MAX_CACHED = 8  # networks, of 6 to 24 MB each

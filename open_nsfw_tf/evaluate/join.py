@@ -12,7 +12,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.evaluate.labels import SPLITS, Labels
 from open_nsfw_tf.files import check_distinct, name_key
 from open_nsfw_tf.tables import Table
 
@@ -22,6 +22,7 @@ SUM_TOLERANCE = 0.01  # of a row's scores from 1: tables may be rounded
 PROBLEMS = {
     "unlabelled": "scores without a label (left out)",
     "unscored": "labels without a score (left out)",
+    "changed": "pictures that have changed since they were scored (left out)",
     "failed": "pictures that could not be scored (left out)",
     "no_score": "rows with NaN or no score, and no error (left out)",
     "out_of_range": "scores that are not between 0 and 1 (left out)",
@@ -55,11 +56,13 @@ class Problem:
     table: str = ""
 
     def __str__(self) -> str:
+        return self.line()
+
+    def line(self, examples: int = 1) -> str:
+        """The problem in one line, with the first of its examples."""
         where = f"{sanitize(self.table)}: " if self.table else ""
-        return (
-            f"{where}{PROBLEMS[self.kind]}: {self.count:,}, "
-            f"such as {sanitize(self.examples[0])}"
-        )
+        named = ", ".join(map(sanitize, self.examples[:examples]))
+        return f"{where}{PROBLEMS[self.kind]}: {self.count:,}, such as {named}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,6 @@ class _Rows:
 
 
 UNKNOWN, CONFLICT, NO_CLASS, NO_LABEL = -2, -1, -3, -4
-SPLITS = ("train", "test", "val", "validation")
 # How paths are compared: a label's and its folder to a key, a score's to the same.
 Spelling = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
 AS_WRITTEN: Spelling = (None, None)
@@ -151,10 +153,14 @@ def join(
         found = {
             name: (keys, _look_up(known, keys)) for name, (keys, _) in found.items()
         }
+    row_of = {key: row for row, key in enumerate(label_keys)}
     rows = {}
     for name, table in tables.items():
         own: list[Problem] = []
-        rows[name] = _rows(table, *found[name], classes, own, leave_out_doubtful)
+        changed = _changed(table, found[name][0], labels, row_of)
+        rows[name] = _rows(
+            table, *found[name], changed, classes, own, leave_out_doubtful
+        )
         _add_unscored(rows[name], known, own)
         several = name if len(tables) > 1 else ""
         problems += [Problem(p.kind, p.count, p.examples, several) for p in own]
@@ -165,7 +171,6 @@ def join(
     if strict and problems:
         raise ValueError(f"strict: {'; '.join(map(str, problems))}")
     pairs = zip(rows.items(), chosen, strict=True)
-    row_of = {key: row for row, key in enumerate(label_keys)}
     return JoinedScores(
         [tables[first].paths[row] for row in chosen[0].tolist()],
         rows[first].classes[chosen[0]],
@@ -295,10 +300,24 @@ def _settle(
     known.update(conflicts)
 
 
+def _changed(
+    table: Table, keys: list[str], labels: Labels, row_of: dict[str, int]
+) -> np.ndarray:
+    """Which rows are scores of what was a labelled file before, bool (rows,)."""
+    if labels.stamps is None or table.stamps is None:
+        return np.zeros(len(table), bool)
+    rows = _look_up(row_of, keys)
+    known = (rows != UNKNOWN) & (table.stamps[:, 0] >= 0)
+    differ = table.stamps != labels.stamps[np.where(known, rows, 0)]
+    changed: np.ndarray = known & differ.any(axis=1)
+    return changed
+
+
 def _rows(
     table: Table,
     keys: list[str],
     found: np.ndarray,
+    changed: np.ndarray,
     classes: tuple[str, ...],
     problems: list[Problem],
     leave_out_doubtful: bool,
@@ -307,10 +326,11 @@ def _rows(
     if len(columns) == 1:
         columns["sfw"] = 1 - columns["nsfw"]
     scores = np.stack([columns[name] for name in classes], axis=1)
-    failed = np.array([error is not None for error in table.errors], bool)
-    missing = np.isnan(scores).any(axis=1) & ~failed
-    odd = ((scores < 0) | (scores > 1)).any(axis=1) & ~failed & ~missing
-    good = ~failed & ~missing & ~odd
+    failed = ~changed & np.array([error is not None for error in table.errors], bool)
+    rest = ~changed & ~failed
+    missing = np.isnan(scores).any(axis=1) & rest
+    odd = ((scores < 0) | (scores > 1)).any(axis=1) & rest & ~missing
+    good = rest & ~missing & ~odd
     with np.errstate(invalid="ignore"):  # of infinities, which are odd already
         sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
     if leave_out_doubtful:
@@ -318,12 +338,13 @@ def _rows(
     reasons = (_reason(keys[i], table.errors[i]) for i in np.flatnonzero(failed))
     _add(problems, "failed", reasons, int(failed.sum()))
     kinds = {
+        "changed": changed,
         "no_score": missing,
         "out_of_range": odd,
         "doubtful_sum" if leave_out_doubtful else "sum": sums,
         "unlabelled": good & (found == UNKNOWN),
-        "unknown_label": found == NO_CLASS,
-        "no_label": found == NO_LABEL,
+        "unknown_label": ~changed & (found == NO_CLASS),
+        "no_label": ~changed & (found == NO_LABEL),
     }
     for kind, which in kinds.items():
         where = np.flatnonzero(which)

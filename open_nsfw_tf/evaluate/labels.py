@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
-from open_nsfw_tf.tables import text
+from open_nsfw_tf.tables import csv_jsonl
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
+SPLITS = {  # names of folders that hold class folders, and what they stand for
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
 Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 
@@ -24,12 +35,15 @@ class Labels:
         labels: of the same length.
         root: the folder that relative paths start from: the labels' own.
         source: what they were read from, for people.
+        stamps: int64 (rows, 2): size and modification time (ns) of the files, so that
+            scores of earlier ones are noticed; None: whatever was scored counts.
     """
 
     paths: list[str]
     labels: list[str]
     root: str
     source: str
+    stamps: np.ndarray | None = None
 
 
 def read_labels(source: str | os.PathLike[str]) -> Labels:
@@ -111,7 +125,7 @@ def _in_folder(root: Path) -> Iterator[Chunk]:
 
 def _from_text(path: Path) -> Iterator[Chunk]:
     row = 1
-    for chunk in text.chunks(path):
+    for chunk in csv_jsonl.chunks(path):
         _check_columns(chunk)
         yield _labelled(row, chunk["path"], chunk["label"])
         row += len(chunk["path"])
@@ -130,14 +144,14 @@ def _from_parquet(path: Path) -> Iterator[Chunk]:
                 row += len(names)
         except pyarrow.ArrowException as error:
             raise ValueError(
-                f"no whole Parquet file that can be read ({one_line(error)})"
+                f"cut, broken or no Parquet file ({one_line(error)})"
             ) from error
 
 
 def _from_list(path: Path) -> Iterator[Chunk]:
     paths, labels = [], []
     with path.open("rb") as file:
-        for row, line in enumerate(text.lines(as_utf8(file)), 1):
+        for row, line in enumerate(csv_jsonl.lines(as_utf8(file)), 1):
             words = line.decode("utf-8", "surrogateescape").strip()
             if not words or words.startswith("#"):
                 continue

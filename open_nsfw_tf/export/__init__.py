@@ -25,11 +25,17 @@ from open_nsfw_tf.errors import ExportError, ImageError, sanitize
 from open_nsfw_tf.export.destination import beside, check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
 from open_nsfw_tf.export.request import predict_request
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.weights import load_weights
 
-__all__ = ["FORMATS", "Export", "ExportError", "ImageError", "Job", "Options"] + [
+__all__ = [
+    "FORMATS",
+    "Export",
+    "ExportError",
+    "ImageError",
+    "Job",
+    "Options",
     "export",
     "predict_request",
 ]

@@ -24,7 +24,6 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
-from open_nsfw_tf.files import replacing as replacing
 
 
 class FormatModule(Protocol):

@@ -35,6 +35,7 @@ from open_nsfw_tf.architecture import (
     identity_batch_norm,
 )
 from open_nsfw_tf.errors import WeightsError
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
     BROKEN,
     PUBLISHED,
@@ -43,7 +44,6 @@ from open_nsfw_tf.formats import (
     from_file,
     git_blob,
     reading,
-    replacing,
     sandbox,
 )
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors

@@ -29,7 +29,8 @@ from open_nsfw_tf.architecture import (
     classes_of,
 )
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.formats import BROKEN, check_file, reading, replacing, sandbox
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, check_file, reading, sandbox
 from open_nsfw_tf.formats.keras_h5 import Arrays, arrays_in, file_of, layers_of
 
 MEMBER = "model.weights.h5"

@@ -23,14 +23,8 @@ from open_nsfw_tf.architecture import (
     weights_in_order,
 )
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.formats import (
-    BROKEN,
-    check_file,
-    from_file,
-    reading,
-    replacing,
-    sandbox,
-)
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, check_file, from_file, reading, sandbox
 
 if TYPE_CHECKING:
     import h5py

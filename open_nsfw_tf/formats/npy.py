@@ -12,7 +12,8 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Layer, Weights
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
 
 MAX_HEADER = 4096  # bytes; such a file's header has about 110

@@ -28,6 +28,7 @@ from open_nsfw_tf.architecture import (
     weights_in_order,
 )
 from open_nsfw_tf.errors import WeightsError, one_line
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
     BROKEN,
     PUBLISHED,
@@ -35,7 +36,6 @@ from open_nsfw_tf.formats import (
     float32,
     from_file,
     reading,
-    replacing,
     sandbox,
     sha256,
 )

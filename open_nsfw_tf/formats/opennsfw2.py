@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats.keras_h5 import KERNEL, NORM, layer_names, read
 
 __all__ = ["read", "write"]

@@ -6,7 +6,8 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.errors import WeightsError
-from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading, replacing
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
 MAX_HEADER = 1 << 20  # bytes; that of 107 layers has 20,000

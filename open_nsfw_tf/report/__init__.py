@@ -12,12 +12,15 @@ from pathlib import Path
 
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import EvaluationReport
-from open_nsfw_tf.files import is_picture
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import is_picture, replacing
 from open_nsfw_tf.report.page import THUMBNAILS, html
 from open_nsfw_tf.report.plots import import_matplotlib
 
-__all__ = ["THUMBNAILS", "check_outputs", "html", "import_matplotlib"] + [
+__all__ = [
+    "THUMBNAILS",
+    "check_outputs",
+    "html",
+    "import_matplotlib",
     "write_json",
     "write_report",
 ]

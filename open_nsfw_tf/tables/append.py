@@ -20,16 +20,18 @@ from typing import IO, Any, Literal, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock, replacing
-from open_nsfw_tf.tables import (
+from open_nsfw_tf.tables import parquet
+from open_nsfw_tf.tables.csv_jsonl import lines, parse_object, parse_record, records
+from open_nsfw_tf.tables.read import WRITTEN, suffix_of
+from open_nsfw_tf.tables.rows import (
     STAMP,
-    WRITTEN,
+    Row,
     digest,
+    is_stale,
     pack_stamp,
-    parquet,
     read_stamp,
-    suffix_of,
+    without_stamp,
 )
-from open_nsfw_tf.tables.text import Row, lines, parse_object, parse_record, records
 
 Mode = Literal["new", "resume", "overwrite"]
 PARTIAL = ".partial"  # what the name of a Parquet table's rows ends with
@@ -70,7 +72,7 @@ class TableWriter:
         self.columns = list(columns)
         self.done: dict[bytes, bytes] = {}
         self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
-        self._old_columns = parquet.without_stamp(columns)
+        self._old_columns = without_stamp(columns)
         self._old = False  # whether there are rows with these columns
         suffix = suffix_of(path, WRITTEN)
         self._csv = suffix == ".csv"
@@ -237,8 +239,8 @@ class TableWriter:
             row = parse_object(line)
             old = set(row) == set(self._old_columns) != set(self.columns)
             self._old = self._old or old
-            whole = old or set(row) == set(self.columns)
-            if not whole or not isinstance(row["path"], str):
+            fits = old or set(row) == set(self.columns)
+            if not fits or not isinstance(row["path"], str):
                 raise ValueError(
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
                     f"{sanitize(', '.join(row), 80)}"
@@ -262,7 +264,7 @@ class TableWriter:
         return os.fstat(self._file.fileno()).st_size
 
     def _rewrite(self) -> None:
-        """Put a file in the place of the table's that has all columns, and no stale row.
+        """Replace the table's file by one that has all columns and no stale row.
 
         The rows of Parquet's file beside it are few and may stay: it is made anew.
         """
@@ -282,13 +284,13 @@ class TableWriter:
         yield _csv_row(self.columns)
         left = self._stale.copy()
         for fields in map(parse_record, found):
-            if not parquet.is_stale(fields[0], left):
+            if not is_stale(fields[0], left):
                 yield _csv_row(fields + [None] * (len(self.columns) - len(fields)))
 
     def _rows(self, file: IO[bytes]) -> Iterator[bytes]:
         left = Counter() if self._target else self._stale.copy()
         for row in map(parse_object, lines(file)):
-            if not parquet.is_stale(row["path"], left):
+            if not is_stale(row["path"], left):
                 yield _json_row(dict.fromkeys(self.columns) | row)
 
     def _append(self, data: bytes) -> None:

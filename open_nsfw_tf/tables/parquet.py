@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.formats import replacing
-from open_nsfw_tf.tables import CHUNK, STAMP, Chunk, digest, score_columns
-from open_nsfw_tf.tables.text import Row, lines, parse_object
+from open_nsfw_tf.files import replacing
+from open_nsfw_tf.tables.csv_jsonl import lines, parse_object
+from open_nsfw_tf.tables.rows import (
+    CHUNK,
+    STAMP,
+    Chunk,
+    Row,
+    is_stale,
+    score_columns,
+    without_stamp,
+)
 
 ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
@@ -59,7 +67,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no whole Parquet file, or its columns do not fit.
+        ValueError: it is no Parquet file, cut or broken, or its columns do not fit.
         ImportError: pyarrow is missing.
     """
     pyarrow, _ = import_pyarrow()
@@ -80,7 +88,7 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no whole Parquet file, or has other columns.
+        ValueError: it is no Parquet file, cut or broken, or has other columns.
     """
     with _opened(path) as table:
         names = table.schema_arrow.names
@@ -94,11 +102,6 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
             values = [_values(batch.column(name)) for name in asked]
             missing = [[None] * len(batch)] * (3 - len(asked))
             yield from zip(*values, *missing, strict=True)
-
-
-def without_stamp(columns: Iterable[str]) -> list[str]:
-    """The columns of a table that was written before rows knew size and time."""
-    return [name for name in columns if name not in STAMP]
 
 
 def write(
@@ -139,14 +142,6 @@ def write(
                 writer.write_table(pyarrow.Table.from_pydict(chunk, schema))
 
 
-def is_stale(path: str, stale: Counter[bytes]) -> bool:
-    """Whether a row has a later one; asked once for each, in the table's order."""
-    if not stale or not stale[key := digest(path)]:
-        return False
-    stale[key] -= 1
-    return True
-
-
 def _fresh(table: Any, stale: Counter[bytes]) -> Any:
     """The rows that have no later one."""
     paths = _values(table.column("path"))
@@ -162,7 +157,7 @@ def remove_stale(path: Path, stale: Counter[bytes]) -> None:
 
     Raises:
         OSError: the disk is full, or the like.
-        ValueError: it is no whole Parquet file.
+        ValueError: it is no Parquet file, cut or broken.
     """
     _, parquet = import_pyarrow()
     with _opened(path) as opened:
@@ -234,7 +229,7 @@ def _opened(path: Path) -> Iterator[Any]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(
-                f"no whole Parquet file that can be read ({one_line(error)})"
+                f"cut, broken or no Parquet file ({one_line(error)})"
             ) from error
 
 

@@ -1,7 +1,7 @@
 """Pictures and labels: class folders are found, checked and split.
 
 DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
-other names of `open_nsfw_tf.dataset.folder.SIDES` do as well). Pictures lie in a class's
+other names of `open_nsfw_tf.evaluate.labels.SPLITS` do as well). Pictures lie in a class's
 folder or deeper. The pictures are those that `open_nsfw_tf.evaluate.labels` finds in the
 same folder: hidden names are left out, links to files are followed and links to folders
 are not, but for those of the classes themselves.
@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
-from open_nsfw_tf.dataset.folder import SIDES
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.evaluate.labels import files_below
+from open_nsfw_tf.evaluate.labels import SPLITS, files_below
 from open_nsfw_tf.files import check_distinct, is_picture, name_key
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.moves import is_manifest
-from open_nsfw_tf.pipeline import in_order
+from open_nsfw_tf.parallel import in_order
 from open_nsfw_tf.tables import NOT_SCORES
 
 ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
@@ -172,11 +171,7 @@ def _drop_broken(
 ) -> tuple[tuple[str, str], ...]:
     """Remove the pictures that cannot be decoded; path and reason of each."""
     paths = [path for one in folders for part in one.classes.values() for path in part]
-    reasons = in_order(
-        lambda path, stopped: _reason(path, max_pixels),
-        paths,
-        threads or os.cpu_count() or 1,
-    )
+    reasons = in_order(lambda path: _reason(path, max_pixels), paths, threads)
     broken = {}
     for path, reason in zip(paths, reasons, strict=True):
         if reason:
@@ -235,7 +230,7 @@ def find_splits(root: str) -> dict[str, str]:
         raise type(error)(f"{sanitize(root)}: {EXPECTED}; got {got}") from error
     splits: dict[str, str] = {}
     for name in folders:
-        split = SIDES.get(name.lower())
+        split = SPLITS.get(name.lower())
         if split in splits:
             raise ValueError(
                 f"{sanitize(root)}: expected one folder for {split}, got "
@@ -243,7 +238,7 @@ def find_splits(root: str) -> dict[str, str]:
             )
         if split:
             splits[split] = os.path.join(root, name)
-    others = [name for name in folders if name.lower() not in SIDES]
+    others = [name for name in folders if name.lower() not in SPLITS]
     if "train" not in splits:
         if not splits or others:
             return {"train": root}

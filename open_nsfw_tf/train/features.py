@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.data import Split

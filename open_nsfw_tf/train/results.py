@@ -14,7 +14,7 @@ import numpy as np
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import evaluate_files
-from open_nsfw_tf.formats import replacing
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.report import write_json, write_report
 from open_nsfw_tf.report.plots import FAINT, INK, LINE, SERIES, as_file, figure

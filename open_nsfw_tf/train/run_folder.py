@@ -25,9 +25,8 @@ import numpy as np
 
 from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
-from open_nsfw_tf.files import lock
+from open_nsfw_tf.files import lock, replacing
 from open_nsfw_tf.formats import BROKEN as UNREADABLE
-from open_nsfw_tf.formats import replacing
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.data import find_splits
 from open_nsfw_tf.train.recipes import Row

@@ -15,7 +15,7 @@ def main(process: int, seconds: float, message: str) -> None:
     ended, _, _ = select.select([sys.stdin], [], [], seconds)
     if not ended:
         print(message, file=sys.stderr, flush=True)
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 if __name__ == "__main__":

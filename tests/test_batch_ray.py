@@ -19,9 +19,9 @@ from test_batch import archive_of
 from test_files import APPLE_DOUBLE
 
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.batch import score_batch
+from open_nsfw_tf.batch import RayCluster, score_batch, score_on_ray
 from open_nsfw_tf.tables import Table, read_table
-from open_nsfw_tf.tables.parts import PartsWriter, files
+from open_nsfw_tf.tables.parquet_folder import PartsWriter, files
 
 pytestmark = pytest.mark.ray
 OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
@@ -31,10 +31,11 @@ ODD = "two\nlines \udcff.png"
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from open_nsfw_tf import Classifier, distributed
+from open_nsfw_tf import Classifier
+from open_nsfw_tf.batch import RayCluster, ray, score_on_ray
 
-distributed.BLOCK_BYTES = 1000
-distributed.PART_SECONDS = 0.0
+ray.BLOCK_BYTES = 1000
+ray.PART_SECONDS = 0.0
 workers = Path("workers")
 workers.mkdir(exist_ok=True)
 here = workers.absolute()
@@ -54,9 +55,8 @@ def make():
     return made
 
 def run(**options):
-    return distributed.score_with_ray(
-        ["photos"], "out", actors=2, make_classifier=make, **options
-    )
+    cluster = RayCluster(actors=2)
+    return score_on_ray(["photos"], "out", cluster=cluster, network=make, **options)
 """
 
 
@@ -225,8 +225,8 @@ def test_nothing_is_sent_home_and_nothing_left(folder: Path) -> None:
     told = ended(
         driver(
             """
-from open_nsfw_tf.distributed.cluster import connected
-with connected() as ray:
+from open_nsfw_tf.batch.ray import connected
+with connected(RayCluster()) as ray:
     from ray._common.usage.usage_lib import usage_stats_enabled
     node = ray._private.worker._global_node
     print(usage_stats_enabled(), node.webui_url or None, node.get_session_dir_path())
@@ -250,14 +250,12 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_errors_are_one_line(folder: Path, message: str) -> None:
-    from open_nsfw_tf.distributed import score_with_ray
-
     sources, address = WRONG[message]
     with pytest.raises((ValueError, OSError)) as caught:
-        score_with_ray(sources, "out", address=address)
+        score_on_ray(sources, "out", cluster=RayCluster(address))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (folder / "out").exists()
+    assert not Path("out").exists()
 
 
 def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) -> None:
@@ -305,7 +303,7 @@ def test_parts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected the columns path"):
         PartsWriter(tmp_path / "t", [*columns, "sha256"], "resume")
     (tmp_path / "t" / "part-000002.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="no whole Parquet file"):
+    with pytest.raises(ValueError, match="cut, broken or no Parquet file"):
         read_table(tmp_path / "t")
     with PartsWriter(tmp_path / "t", columns, "overwrite") as table:
         assert not table.done
@@ -355,6 +353,9 @@ def test_changed_files_are_scored_again_and_only_named_ones_moved(
     assert command("batch", "--ray", "local", "photos", "-o", "out").returncode == 0
     before = by_path(read_table("out"))
     Path("photos/00.png").write_bytes(Path("photos/01.png").read_bytes())
+    os.utime("photos/02.png", ns=(0, 1))  # a change that keeps the size
+    Path("photos/03.png").unlink()
+    Path("gone.txt").write_text("photos/03.png\n")
     first = command(
         "batch",
         "--ray",
@@ -362,22 +363,24 @@ def test_changed_files_are_scored_again_and_only_named_ones_moved(
         "inbox",
         "photos/0[0-2].png",
         "a.tar",
+        "gone.txt",
         "-o",
         "out",
         *sort,
     )
     assert first.returncode == 0, first.stderr
-    assert "1 scored again that had changed, 2 skipped" in first.stdout
-    assert first.stdout.splitlines()[1] == "sorted: 4 sfw, 1 absent"
+    assert "2 scored again that had changed, 2 skipped" in first.stdout
+    assert first.stdout.splitlines()[1] == "sorted: 4 sfw, 2 absent"
     assert first.stdout.splitlines()[2].startswith("undo with: ")
-    assert len(os.listdir("photos")) == 61
+    assert len(os.listdir("photos")) == 60
     table = read_table("out")
     assert len(table) == len(set(table.paths)) == 68
     after = by_path(table)
     assert abs(after["photos/00.png"][0] - before["photos/01.png"][0]) < SCORE_TOLERANCE
-    assert after["photos/02.png"] == before["photos/02.png"]
+    assert abs(after["photos/02.png"][0] - before["photos/02.png"][0]) < SCORE_TOLERANCE
+    assert after["photos/03.png"] == before["photos/03.png"]
     assert table.stamp(table.paths.index("a.tar/photos/01.png"))
     again = command(
         "batch", "--ray", "local", "photos", "a.tar", "-o", "out", "--resume"
     )
-    assert again.stdout.startswith("out: 0 pictures, 0 without a score, 64 skipped")
+    assert again.stdout.startswith("out: 0 pictures, 0 without a score, 63 skipped")

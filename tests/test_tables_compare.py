@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from open_nsfw_tf.cli import app
-from open_nsfw_tf.compare import compare
 from open_nsfw_tf.tables import Table
+from open_nsfw_tf.tables.compare import compare
 
 
 def table(**scores: float) -> Table:

@@ -9,10 +9,10 @@ from threading import Event
 
 import pytest
 
-from open_nsfw_tf.pipeline import AHEAD, chunks, in_order
+from open_nsfw_tf.parallel import AHEAD, chunks, in_order
 
 
-def square(number: int, stopped: Event) -> int:
+def square(number: int) -> int:
     return number * number
 
 
@@ -42,7 +42,7 @@ def test_no_more_is_read_ahead_than_a_chunk_a_worker() -> None:
 def test_results_come_in_order(workers: int) -> None:
     turn = threading.Barrier(workers) if workers > 1 else None
 
-    def work(number: int, stopped: Event) -> int:
+    def work(number: int) -> int:
         if turn and number < workers:
             turn.wait(30)  # so many work at the same time
         return number * number
@@ -68,16 +68,16 @@ def test_no_more_is_taken_than_the_bound() -> None:
 
 def test_closing_drops_what_has_not_begun() -> None:
     begun: list[int] = []
-    free = Event()
+    free, stopped = Event(), Event()
 
-    def work(number: int, stopped: Event) -> int:
+    def work(number: int) -> int:
         begun.append(number)
         if number:
             free.wait(30)
             assert stopped.wait(30)
         return number
 
-    stream = in_order(work, range(1000), 2)
+    stream = in_order(work, range(1000), 2, stopped)
     assert next(stream) == 0
     free.set()
     before = threading.active_count()
@@ -96,7 +96,7 @@ def test_a_lost_stream_ends_its_threads() -> None:
 
 
 def test_an_error_stands_in_its_place() -> None:
-    def work(number: int, stopped: Event) -> int:
+    def work(number: int) -> int:
         if number == 5:
             raise ValueError("five")
         return number
@@ -107,6 +107,10 @@ def test_an_error_stands_in_its_place() -> None:
         next(stream)
     with pytest.raises(StopIteration, match="^$"):
         next(stream)
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        list(in_order(lambda number: 1 / number, [1, 0, 1], workers=2))
+    with pytest.raises(ValueError, match="at least 1 thread, got 0"):
+        list(in_order(str, [], workers=0))
 
 
 def test_an_error_of_the_items_comes_after_the_results() -> None:
@@ -126,9 +130,9 @@ def test_an_error_of_the_items_comes_after_the_results() -> None:
 
 FORKED = """
 import os
-from open_nsfw_tf.pipeline import in_order
+from open_nsfw_tf.parallel import in_order
 
-stream = in_order(lambda number, stopped: number, range(100), 2)
+stream = in_order(lambda number: number, range(100), 2)
 next(stream)
 child = os.fork()
 if not child:
@@ -142,11 +146,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 THREADED = """
 import threading
-from open_nsfw_tf.pipeline import in_order
+from open_nsfw_tf.parallel import in_order
 
 def work():
     main.join()
-    print(sum(in_order(lambda number, stopped: number, range(100), 2)))
+    print(sum(in_order(lambda number: number, range(100), 2)))
 
 main = threading.main_thread()
 threading.Thread(target=work).start()

@@ -1,15 +1,25 @@
 """Pictures on S3, as pyarrow's own client reads them from a server in this process."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+import pictures
 import pytest
+from conftest import GOLDEN, SCORE_TOLERANCE
 
+from open_nsfw_tf.batch import remote
 from open_nsfw_tf.batch.item import SELECT, Item
-from open_nsfw_tf.distributed import remote
+from open_nsfw_tf.batch.scoring import Unscored
+from open_nsfw_tf.tables import digest, pack_stamp, read_table
+
+OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
+SCORED = ("coffee.png", "rocket.jpg")
 
 OBJECTS = {
     "photos/a.jpg": b"first",
@@ -110,7 +120,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def listed(uri: str, select: str = "either") -> list[Item]:
-    return list(remote.remote_items(uri, lambda path: True, SELECT[select]))
+    return list(remote.remote_items(uri, lambda path, stamp: True, SELECT[select]))
 
 
 def test_a_folder(options: str) -> None:
@@ -132,15 +142,84 @@ def test_a_file_and_what_is_not_there(
 ) -> None:
     (item,) = listed(f"s3://bucket/photos/a.jpg{options}")
     assert item.path == "s3://bucket/photos/a.jpg"
-    assert remote.fetched(item) == Item(item.path, b"first")
+    stamp = (5, 1_735_689_600 * 10**9)  # of the first of January
+    assert remote.fetched(item) == Item(item.path, b"first", stamp=stamp)
     with pytest.raises(ValueError, match="no such file or folder"):
         remote.check_remote(f"s3://bucket/none{options}")
     lost = remote.RemoteItem(
         "s3://x", "bucket/gone.jpg", None, source=f"s3://bucket{options}"
     )
     assert remote.fetched(lost).error
-    monkeypatch.setattr(remote, "MAX_MEMBER", 3)
+    monkeypatch.setattr(remote, "MAX_BYTES", 3)
     assert "MiB on remote storage" in (remote.fetched(item).error or "")
+
+
+def test_what_has_changed_needs_a_row_again(
+    options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"s3://bucket/photos{options}"
+    listed_one = f"s3://bucket/photos/inner/d.jpg{options}"
+    done = {}
+    for item in [*listed(folder), *listed(listed_one)]:
+        assert item.stamp == remote.fetched(item).stamp
+        done[digest(item.path)] = pack_stamp(item.stamp)
+    done[digest(listed_one)] = pack_stamp(remote.find_stamp(listed_one))
+    select = SELECT["either"]
+
+    def again() -> list[str]:
+        unscored = Unscored(done, find_stamp=remote.find_stamp)
+        found = [item.path for item in remote.remote_items(folder, unscored, select)]
+        return found + [path for path in [listed_one] if unscored(path)]
+
+    assert again() == []
+    monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", b"changed")
+    monkeypatch.setitem(OBJECTS, "photos/new.jpg", b"new")
+    assert again() == [
+        "s3://bucket/photos/inner/d.jpg",
+        "s3://bucket/photos/new.jpg",
+        listed_one,
+    ]
+    monkeypatch.delitem(OBJECTS, "photos/inner/d.jpg")
+    assert again() == ["s3://bucket/photos/new.jpg"]  # what has gone keeps its row
+
+
+@pytest.mark.ray
+def test_ray_scores_what_has_changed_again(
+    options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray leaves a secret there
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    coffee = pictures.path("coffee.png").read_bytes()
+    rocket = pictures.path("rocket.jpg").read_bytes()
+    monkeypatch.setitem(OBJECTS, "photos/a.jpg", rocket)
+    monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", rocket)
+    listed_one = f"s3://bucket/photos/inner/d.jpg{options}"
+    Path("list.txt").write_text(f"{listed_one}\n")
+
+    def scores(report: str) -> dict[str, float]:
+        command = ["batch", "--ray", f"s3://bucket/photos{options}", "list.txt"]
+        done = subprocess.run(
+            [OPEN_NSFW, *command, "-o", "out", "--resume"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith(f"out: {report}")
+        table = read_table("out")
+        assert len(table) == len(set(table.paths)) == 5
+        return dict(zip(table.paths, table.columns["nsfw"].tolist(), strict=True))
+
+    golden = {name: GOLDEN["samples"][name]["nsfw"] for name in SCORED}
+    first = scores("5 pictures, 2 without a score; ")
+    for path in ("s3://bucket/photos/a.jpg", listed_one):
+        assert abs(first[path] - golden["rocket.jpg"]) <= SCORE_TOLERANCE
+    monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", coffee)
+    again = scores(
+        "2 pictures, 0 without a score, 2 scored again that had changed, 3 skipped"
+    )
+    for path in ("s3://bucket/photos/inner/d.jpg", listed_one):
+        assert abs(again[path] - golden["coffee.png"]) <= SCORE_TOLERANCE
 
 
 def test_sources_of_this_machine() -> None:

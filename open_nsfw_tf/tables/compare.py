@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.tables import Table
+from open_nsfw_tf.tables.read import Table
 
 NAMED = 3  # pictures that an error names
 
@@ -85,11 +85,11 @@ def _rows(table: Table, which: str) -> dict[str, int]:
 def _check_same(
     first: Table, second: Table, here: dict[str, int], there: dict[str, int]
 ) -> None:
-    for lacking, whole, rows in (("second", here, there), ("first", there, here)):
-        missing = [path for path in whole if path not in rows]
+    for lacking, paths, rows in (("second", here, there), ("first", there, here)):
+        missing = [path for path in paths if path not in rows]
         if missing:
             raise ValueError(
-                f"the {lacking} table lacks {len(missing)} of {len(whole)} pictures, "
+                f"the {lacking} table lacks {len(missing)} of {len(paths)} pictures, "
                 f"such as {_named(missing)}; --common compares those that both have"
             )
     for which, table in (("first", first), ("second", second)):

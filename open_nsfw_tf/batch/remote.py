@@ -1,23 +1,28 @@
 """Pictures on remote storage, by pyarrow's filesystems: s3://, gs://, hdfs:// and others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from open_nsfw_tf.batch.archives import MAX_MEMBER
-from open_nsfw_tf.batch.item import Item, Select, Wanted, failed
+from open_nsfw_tf.batch.item import (
+    MAX_BYTES,
+    Item,
+    Select,
+    failed,
+    too_large,
+)
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import HEAD
+from open_nsfw_tf.files import HEAD, Stamp
 
-MARK = "://"
+SCHEME_END = "://"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteItem(Item):
-    """A row to be whose picture is on remote storage.
+    """A picture on remote storage that needs a row.
 
     Attributes:
         source: a URI in the filesystem; `picture` is a path in it, or empty: the URI's.
@@ -28,7 +33,7 @@ class RemoteItem(Item):
 
 def is_remote(source: str) -> bool:
     """Whether a source is a URI of another filesystem than this machine's."""
-    return MARK in source and not source.startswith("file" + MARK)
+    return SCHEME_END in source and not source.startswith("file" + SCHEME_END)
 
 
 def local_path(source: str) -> str:
@@ -37,7 +42,7 @@ def local_path(source: str) -> str:
     Raises:
         ValueError: the URI is broken.
     """
-    if not source.startswith("file" + MARK):
+    if not source.startswith("file" + SCHEME_END):
         return source
     return str(filesystem(source)[1])
 
@@ -79,51 +84,81 @@ def check_remote(uri: str) -> None:
         raise ValueError(f"{sanitize(uri)}: no such file or folder")
 
 
-def remote_items(uri: str, wanted: Wanted, select: Select) -> Iterator[Item]:
-    """The pictures at a URI: one file, or those of a folder, all levels down.
+def find_stamp(uri: str) -> Stamp | None:
+    """Size and modification time of the file at a URI.
+
+    Returns:
+        None where no file is, the storage does not answer, or it keeps no times.
+    """
+    try:
+        files, path = filesystem(uri)
+        (info,) = files.get_file_info([path])
+    except (OSError, ValueError):
+        return None
+    return _stamp(info)
+
+
+def _stamp(info: Any) -> Stamp | None:
+    if info.type.name != "File" or info.size is None or info.mtime_ns is None:
+        return None
+    return int(info.size), int(info.mtime_ns)
+
+
+def remote_items(
+    uri: str, needs_row: Callable[[str, Stamp | None], bool], select: Select
+) -> Iterator[Item]:
+    """The pictures at a URI: one file, or those of a folder and of all folders in it.
 
     Args:
-        uri: of a file or a folder. The names of one folder are held at a time.
-        wanted: called once for each path, before it is read.
+        uri: of a file or a folder. The names of one folder are in memory at a time.
+        needs_row: called once for each path, with the file's size and time.
         select: what is taken from folders.
+
+    Raises:
+        ValueError: the URI is broken.
+        OSError: the storage does not answer.
     """
     files, root = filesystem(uri)
     parts = urlsplit(uri)
-    base = f"{parts.scheme}{MARK}{parts.netloc}{parts.path}".rstrip("/")
+    base = f"{parts.scheme}{SCHEME_END}{parts.netloc}{parts.path}".rstrip("/")
     (info,) = files.get_file_info([root])
     if info.type.name != "Directory":
-        if wanted(base):
-            yield RemoteItem(base, root, None, source=uri)
+        stamp = _stamp(info)
+        if needs_row(base, stamp):
+            yield RemoteItem(base, root, stamp=stamp, source=uri)
         return
-    for path, kind in _tree(files, root.rstrip("/")):
+    for path, found in _walk(files, root.rstrip("/")):
         name = base + path[len(root.rstrip("/")) :]
-        if isinstance(kind, OSError):
-            if wanted(name):
-                yield failed(name, kind)
-        else:
-            head = partial(_head, files, path)
-            if select(path.rpartition("/")[2], head) and wanted(name):
-                yield RemoteItem(name, path, None, source=uri)
+        if isinstance(found, OSError):
+            if needs_row(name, None):
+                yield failed(name, found)
+            continue
+        selected = select(path.rpartition("/")[2], partial(_head, files, path))
+        if selected and needs_row(name, found):
+            yield RemoteItem(name, path, stamp=found, source=uri)
 
 
-def _tree(files: Any, root: str) -> Iterator[tuple[str, None | OSError]]:
-    """The files below a folder, sorted, and the folders that cannot be read."""
+def _walk(files: Any, root: str) -> Iterator[tuple[str, Stamp | OSError | None]]:
+    """The files below a folder, sorted, with size and time; and what cannot be read."""
     selector = import_module("pyarrow.fs").FileSelector
-    stack = [iter([(root, True)])]
+    stack: list[Iterator[tuple[str, bool, Stamp | None]]] = [iter([(root, True, None)])]
     while stack:
-        path, is_folder = next(stack[-1], ("", False))
+        path, is_folder, stamp = next(stack[-1], ("", False, None))
         if not path:
             stack.pop()
         elif not is_folder:
-            yield path, None
+            yield path, stamp
         else:
             try:
                 found = files.get_file_info(selector(path))
             except OSError as error:
                 yield path, error
                 continue
-            names = sorted((info.path, info.type.name == "Directory") for info in found)
-            stack.append(iter(names))
+            found.sort(key=lambda info: str(info.path))
+            stack.append(
+                (info.path, info.type.name == "Directory", _stamp(info))
+                for info in found
+            )
 
 
 def _head(files: Any, path: str) -> bytes:
@@ -138,12 +173,15 @@ def fetched(item: Item) -> Item:
     """A picture with its bytes instead of its path; or with the reason why not."""
     if not isinstance(item, RemoteItem) or item.error is not None:
         return item
+    stamp = item.stamp
     try:
-        files, path = filesystem(item.source)
-        with files.open_input_stream(item.picture or path) as file:
-            data = bytes(file.read(MAX_MEMBER + 1))
+        files, of_source = filesystem(item.source)
+        path = item.picture or of_source
+        stamp = stamp or _stamp(*files.get_file_info([path]))  # before it is read
+        with files.open_input_stream(path) as file:
+            data = bytes(file.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
-        return failed(item.path, error)
-    if len(data) > MAX_MEMBER:
-        return failed(item.path, f"more than {MAX_MEMBER >> 20} MiB on remote storage")
-    return Item(item.path, data)
+        return failed(item.path, error, stamp)
+    if len(data) > MAX_BYTES:
+        return too_large(item.path, "on remote storage", stamp)
+    return Item(item.path, data, stamp=stamp)

@@ -1,4 +1,4 @@
-"""A table as a folder of Parquet files, each of which appears when it is whole.
+"""A table as a folder of Parquet files, each of which appears when it is complete.
 
 Many machines can make rows at once, and a part is touched again only to take rows out
 that have a later one: a run that was killed at any moment has left whole parts, and
@@ -15,12 +15,12 @@ from typing import Any, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock
-from open_nsfw_tf.tables import Chunk, digest, pack_stamp, parquet, read_stamp
+from open_nsfw_tf.tables import parquet
 from open_nsfw_tf.tables.append import LOCK, Mode
-from open_nsfw_tf.tables.text import Row
+from open_nsfw_tf.tables.rows import Chunk, Row, digest, pack_stamp, read_stamp
 
 NAME = "part-{:06}.parquet"
-TORN = ".part-*.parquet.*"  # what `formats.replacing` leaves of a killed run
+TORN = ".part-*.parquet.*"  # what `files.replacing` leaves of a killed run
 
 
 class PartsWriter:

@@ -1,4 +1,4 @@
-"""Work on a stream by several threads: lazily, in order, and with bounded memory."""
+"""An ordered map over threads: lazy, in order, and with bounded memory."""
 
 import os
 from collections import deque
@@ -10,7 +10,14 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 2  # chunks that wait for each worker, so that none waits for the caller
+AHEAD = 2  # items that wait for each worker, so that none waits for the caller
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def chunks(items: Iterable[Item], size: int, workers: int = 1) -> Iterator[list[Item]]:
@@ -42,7 +49,10 @@ def chunks(items: Iterable[Item], size: int, workers: int = 1) -> Iterator[list[
 
 
 def in_order(
-    work: Callable[[Item, Event], Result], items: Iterable[Item], workers: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int | None = None,
+    stopped: Event | None = None,
 ) -> Generator[Result, None, None]:
     """The results of some work on each item, in the order of the items.
 
@@ -52,17 +62,21 @@ def in_order(
     begun and waits for the rest.
 
     Args:
-        work: called in the workers' threads with an item, and with an event that is set
-            once nobody wants the result any more.
+        work: called in the workers' threads with an item.
         items: any iterable.
-        workers: threads.
+        workers: threads; None: one for each core.
+        stopped: set once nobody wants the results any more, so that long work can end
+            early.
 
     Raises:
+        ValueError: `workers` is below 1.
         RuntimeError: the process forked; its threads stayed in the other one.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"expected at least 1 thread, got {workers}")
+    workers = workers or cores()
     owner = os.getpid()
     waiting: deque[Future[Result]] = deque()
-    stopped = Event()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="open_nsfw_tf")
     try:
         error = None
@@ -75,7 +89,7 @@ def in_order(
             except Exception as raised:  # noqa: BLE001 - raised after the results
                 error = raised
             else:
-                waiting.append(_begun(executor, work, item, stopped))
+                waiting.append(_begun(executor, work, item))
                 if len(waiting) > AHEAD * workers:
                     yield _taken(waiting, owner)
         while waiting:
@@ -83,22 +97,20 @@ def in_order(
         if error is not None:
             raise error
     finally:
-        stopped.set()
+        if stopped is not None:
+            stopped.set()
         executor.shutdown(wait=owner == os.getpid(), cancel_futures=True)
 
 
 def _begun(
-    executor: ThreadPoolExecutor,
-    work: Callable[[Item, Event], Result],
-    item: Item,
-    stopped: Event,
+    executor: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item
 ) -> Future[Result]:
     try:
-        return executor.submit(work, item, stopped)
+        return executor.submit(work, item)
     except RuntimeError:
         # The main thread has ended, and with it all executors; this one still works.
         done: Future[Result] = Future()
-        done.set_result(work(item, stopped))
+        done.set_result(work(item))
         return done
 
 

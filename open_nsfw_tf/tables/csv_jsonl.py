@@ -1,4 +1,4 @@
-"""Tables as text: CSV, JSON lines, and the tabs of the first port.
+"""Tables as CSV, as JSON lines, and with the tabs of the first port.
 
 Files are read record by record as bytes, so that whoever goes on with a file that was
 cut off knows where its last whole record ends. They are written in UTF-8, with other
@@ -15,9 +15,8 @@ from typing import IO, Any
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import as_utf8, encoding_of
-from open_nsfw_tf.tables import CHUNK, LONGEST_ROW, Chunk
+from open_nsfw_tf.tables.rows import CHUNK, LONGEST_ROW, Chunk, Row
 
-Row = dict[str, Any]
 # The first port's names, and ours.
 ORIGINAL = {"File": "path", "SFW Score": "sfw", "NSFW Score": "nsfw"}
 

@@ -1,0 +1,290 @@
+"""Scoring pictures into a table, in memory that does not grow with their number.
+
+What is remembered of a picture is 16 bytes for its path, and 16 for its file's size and
+time, so that none gets two rows, in one run or in the runs that go on with its table,
+and that a file that has changed is scored again. While an archive is read, 16 bytes of
+each of its members are remembered too.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO, Self
+
+from open_nsfw_tf.batch.item import (
+    Item,
+    Row,
+    columns_of,
+    row_of,
+    with_hash,
+    with_stamp,
+)
+from open_nsfw_tf.batch.sources import STDIN, check_sources, items
+from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
+from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
+from open_nsfw_tf.tables import digest, pack_stamp
+from open_nsfw_tf.tables.append import Mode, TableWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
+
+MAX_WAIT = 1.0  # seconds that a row waits for others to be written with
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        rows: how many it wrote.
+        failed: how many of them have an error instead of scores.
+        again: how many of them replace a row, because the file has changed.
+        skipped: pictures that had their row before, or that were named twice.
+        seconds: how long it took.
+        finished: whether the table is complete; False after `stop`.
+        passed_over: files in folders and archives that are no pictures, by kind.
+        named: the digests of the paths that its sources name and that have a row, and
+            perhaps of some that have none.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    again: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    named: set[bytes] = field(default_factory=set, repr=False)
+
+
+def score_batch(
+    classifier: Classifier,
+    sources: Iterable[str],
+    output: str | os.PathLike[str],
+    *,
+    mode: Mode = "new",
+    hashes: bool = False,
+    select: str = "either",
+    batch_size: int = BATCH_SIZE,
+    stdin: IO[bytes] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Score pictures into a table: path, sfw, nsfw, error, (sha256,) size, mtime_ns.
+
+    With a classifier of other classes their scores are the columns in the middle. The
+    last two are the file's, or the archive's, when it was read.
+
+    Whatever ends the run - a kill, a full disk - leaves a table that `mode` "resume"
+    completes: no row is lost, none is there twice.
+
+    Args:
+        classifier: gives the scores.
+        sources: folders, globs, lists, archives, files, "-"; see `sources.items`.
+        output: the table, .csv, .jsonl or .parquet.
+        mode: "new" refuses a table that exists, "overwrite" starts it anew, "resume"
+            skips pictures that have a row of their present file: see `Unscored`.
+        hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
+        select: what is a picture in folders and archives: a key of `item.SELECT`.
+        batch_size: pictures that the engine gets at once.
+        stdin: binary; for the source "-".
+        progress: called with numbers of pictures that are done, or skipped.
+        stop: asked before each picture; True ends the run after those in flight.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileExistsError: the table exists and `mode` is "new".
+        OSError: the table cannot be written.
+        ValueError: a source that does not exist; a table with other columns, or one that
+            another run writes to; see `TableWriter`.
+        ImportError: a .parquet needs the extra `parquet`.
+    """
+    sources = check_sources(sources, select)
+    columns = columns_of(classifier.classes, hashes)
+    with TableWriter(output, columns, mode) as table:
+        unscored = Unscored(table.done, progress=progress)
+        found = items(sources, unscored, select, stdin, unscored.passed_over)
+        until = _Until(stop, found)
+        with RowWriter(table, batch_size, MAX_WAIT, progress) as writer:
+            for row in score_items(classifier, until, hashes, batch_size):
+                writer.add([row])
+        if not until.stopped:
+            table.finish()
+        named = set(unscored.had_row)
+        return writer.summary(
+            unscored.skipped, unscored.passed_over, named, not until.stopped
+        )
+
+
+def score_items(
+    classifier: Classifier,
+    found: Iterable[Item],
+    hashes: bool,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Row]:
+    """The rows of some pictures, in their order, as they are ready.
+
+    Args:
+        classifier: gives the scores.
+        found: the pictures; read lazily, some ahead of the rows.
+        hashes: whether rows have the SHA-256 of the picture's file.
+        batch_size: pictures that the engine gets at once.
+    """
+    in_flight: deque[Item] = deque()
+
+    def pictures() -> Iterator[str | bytes]:
+        for item in found:
+            stamped = with_stamp(item)
+            in_flight.append(with_hash(stamped) if hashes else stamped)
+            # What has failed already goes in as no bytes, and comes out as an error.
+            yield item.picture
+
+    for result in classifier.classify_many(
+        pictures(), batch_size=batch_size, errors="yield"
+    ):
+        yield row_of(in_flight.popleft(), result, classifier.classes, hashes)
+
+
+class _Until:
+    """Items, until a function says that no more are wanted."""
+
+    def __init__(self, stop: Callable[[], bool], found: Iterator[Item]) -> None:
+        self._stop, self._found = stop, found
+        self.stopped = False
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self._found:
+            if self._stop():
+                self.stopped = True
+                return
+            yield item
+
+
+# -- which pictures need a row
+
+
+class Unscored:
+    """Tells which pictures need a row, and remembers which ones the sources named.
+
+    A picture has its row if the table has one that was made of the file that is there
+    now: of its size and modification time. A file that was removed keeps its row. What
+    comes from standard input has neither size nor time, and is scored each time.
+
+    Args:
+        done: the attribute of that name of the table's writer.
+        progress: called with the number of pictures that are skipped.
+        find_stamp: gives size and time of what is at a path; None if it is no file.
+
+    Attributes:
+        had_row: whether a picture had its row before, by the digest of its path.
+        skipped: how many pictures had their row before, or were named twice.
+        passed_over: for `sources.items` to count what is no picture.
+    """
+
+    def __init__(
+        self,
+        done: Mapping[bytes, bytes],
+        progress: Callable[[int], None] = lambda count: None,
+        find_stamp: Callable[[str], Stamp | None] = stamp_of,
+    ) -> None:
+        self._done, self._progress, self._find_stamp = done, progress, find_stamp
+        self.had_row: dict[bytes, bool] = {}
+        self.skipped = 0
+        self.passed_over = PassedOver()
+
+    def __call__(self, path: str, stamp: Stamp | None = None) -> bool:
+        """Whether a path needs a row; asked again about the same one, it says no."""
+        key = digest(path)
+        if key not in self.had_row:
+            self.had_row[key] = self._is_done(path, key, stamp)
+            if not self.had_row[key]:
+                return True
+        self.skipped += 1
+        self._progress(1)
+        return False
+
+    def _is_done(self, path: str, key: bytes, stamp: Stamp | None) -> bool:
+        known = self._done.get(key)
+        if known is None or path == STDIN or path.startswith(f"{STDIN}/"):
+            return False
+        stamp = stamp or self._find_stamp(path)
+        if stamp is None and not os.path.exists(path):
+            return True
+        return pack_stamp(stamp) == known
+
+
+# -- writing
+
+
+class RowWriter:
+    """Writes rows to a table, some at a time, and counts them.
+
+    As a context manager it writes what is left at the end, also after an error.
+
+    Args:
+        table: that is written to.
+        size: rows that are written at once.
+        seconds: that a row waits at most for others.
+        progress: called with numbers of pictures that are done.
+    """
+
+    def __init__(
+        self,
+        table: TableWriter | PartsWriter,
+        size: int,
+        seconds: float,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._table, self._size, self._seconds = table, size, seconds
+        self._progress = progress
+        self._waiting: list[Row] = []
+        self._start = self._written = time.monotonic()
+        self._count = Summary()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._write()
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take some rows, and write all that wait if they are many or have waited long.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        before = len(self._waiting)
+        self._waiting.extend(rows)
+        self._progress(len(self._waiting) - before)
+        waited = time.monotonic() - self._written
+        if len(self._waiting) >= self._size or waited > self._seconds:
+            self._write()
+
+    def _write(self) -> None:
+        rows, self._waiting = self._waiting, []
+        self._written = time.monotonic()
+        if not rows:
+            return
+        again = sum(digest(row["path"]) in self._table.done for row in rows)
+        self._table.write(rows)
+        self._count = replace(
+            self._count,
+            rows=self._count.rows + len(rows),
+            failed=self._count.failed + sum(row["error"] is not None for row in rows),
+            again=self._count.again + again,
+        )
+
+    def summary(
+        self, skipped: int, passed_over: PassedOver, named: set[bytes], finished: bool
+    ) -> Summary:
+        """What was done until now; the arguments are attributes of `Summary`."""
+        return replace(
+            self._count,
+            skipped=skipped,
+            passed_over=passed_over,
+            seconds=time.monotonic() - self._start,
+            finished=finished,
+            named=named,
+        )
