@@ -1,12 +1,12 @@
-"""What a forked process may use of what its parent had.
+"""Forked processes: which of the parent's locks, modules and libraries the child can use.
 
-A fork copies the memory of a process, and of its threads only the one that forks. In the
+A fork copies the memory of a process, but of its threads only the one that forks. In the
 child a lock that another thread held stays locked for ever, a module that was being
-imported stays half a module, and a library that gives work to its threads waits for ever.
+imported stays incomplete, and a library that gives work to its threads waits for ever.
 """
 
-# Both have hooks at forks, which must be there before ours: while a fork waits in ours, a
-# module that comes with hooks is called after the fork and was not before it.
+# Two of these register hooks at forks, which must happen before ours: if a module
+# registered hooks while a fork waits in ours, only its hooks after the fork would run.
 import concurrent.futures.thread  # noqa: F401
 import ctypes
 import logging  # noqa: F401
@@ -19,30 +19,30 @@ from weakref import WeakSet
 Thing = TypeVar("Thing")
 
 
-# Held while modules are imported and engines are opened. Standard error, which is held
-# back meanwhile, is one for all threads.
+# Held while modules are imported and engines are opened. Standard error, which is
+# redirected meanwhile, is shared by all threads.
 loading = RLock()
 _waited_for: list[Any] = [loading]
 _held: list[Any] = []
 
 
 def fork_waits_for(lock: Any) -> None:
-    """Let a fork wait until no other thread holds a lock; the child finds it free.
+    """Make forks wait until no other thread holds the lock, so the child finds it free.
 
-    Where one lock is taken while another is held, the outer one is registered later.
+    If one lock is taken while another is held, the outer one must be registered later.
     """
     _waited_for.append(lock)
 
 
 class PerProcess(Generic[Thing]):
-    """A thing that a forked child makes anew, when it first needs it.
+    """An object that a forked child makes anew when it first needs it.
 
-    The child's copy of the thing is neither used nor freed: both may wait for threads
-    that the child has not.
+    The child's copy of the parent's object is neither used nor freed: both may wait for
+    threads that do not exist in the child.
 
     Args:
-        make: makes the thing. It must not refer to the owner of this object, or the two
-            are only freed by the garbage collector.
+        make: makes the object. It must not refer to the owner of this one, or the two
+            are freed only by the garbage collector.
     """
 
     def __init__(self, make: Callable[[], Thing]) -> None:
@@ -52,7 +52,7 @@ class PerProcess(Generic[Thing]):
         _inherited.add(self)
 
     def get(self) -> Thing:
-        """The thing; all threads of a process get the same one."""
+        """The object; all threads of a process get the same one."""
         thing = self._thing
         if thing is None:
             with self._lock:
@@ -74,7 +74,7 @@ class OneProcess:
 
     Args:
         name: of the library, for the error.
-        in_use: whether the process uses it, by way of us or not.
+        in_use: whether this process has used the library, through this package or not.
     """
 
     def __init__(self, name: str, in_use: Callable[[], bool] = bool) -> None:
@@ -100,12 +100,12 @@ class OneProcess:
         self.used = True
 
     def after_fork(self) -> None:
-        """Note in the child what the parent has done."""
+        """Note in the child whether the parent has used the library."""
         self.lost = self.lost or self.used or self._in_use()
 
 
 def never_free(thing: object) -> None:
-    """Keep a thing to the end of the process, and even then do not take it down."""
+    """Keep an object alive for ever: not even the end of the process destroys it."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -120,7 +120,9 @@ def _before_fork() -> None:
         if len(locks) == len(_waited_for):
             _held[:] = locks
             return
-        for lock in locks:  # a module came meanwhile, with a lock of its own
+        for (
+            lock
+        ) in locks:  # meanwhile a module was imported that registered another lock
             lock.release()
 
 
@@ -133,8 +135,8 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     _after_in_parent()
-    for one in list(_inherited):
-        one.after_fork()
+    for resource in list(_inherited):
+        resource.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
