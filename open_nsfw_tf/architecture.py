@@ -4,9 +4,9 @@ The names, shapes and order of the layers are those of Yahoo's ``deploy.prototxt
 (yahoo/open_nsfw, ``nsfw_model``). The Keras model, the ONNX writer and the readers of
 weights all use this table; it needs no framework.
 
-Weights have one form everywhere, the canonical dict: ``{layer: {field: float32 array}}``
-with the names and shapes of `LAYERS`. Only the last layer may have another number of
-outputs than Yahoo's two, see `layers_of`.
+Weights have one form everywhere, the canonical dict: ``{layer: {field: float32
+array}}`` with the names and shapes of `LAYERS`. Only the last layer may have another
+number of outputs than Yahoo's two, see `layers_of`.
 """
 
 from collections.abc import Sequence
@@ -129,10 +129,10 @@ BLOCKS = _blocks(STEM.outputs)  # BLOCKS[stage][index]
 def lean_blocks() -> tuple[tuple[Block, ...], ...]:
     """`BLOCKS` without unused pixels: the same function with 9 % less work.
 
-    The first block of a stage reads only every second pixel. So the last block before it
-    need not compute the others: its 3x3 convolution gets the stride, its shortcut takes
-    every second pixel, and the two convolutions that had the stride lose it. The kernels
-    stay the same, and so do the values of the pixels that remain.
+    The first block of a stage reads only every second pixel. So the last block before
+    it need not compute the others: its 3x3 convolution gets the stride, its shortcut
+    takes every second pixel, and the two convolutions that had the stride lose it. The
+    kernels stay the same, and so do the values of the pixels that remain.
     """
     stages = [list(stage) for stage in BLOCKS]
     for before, stage in pairwise(stages):
@@ -394,8 +394,8 @@ def fold_batch_norm(weights: Weights) -> Weights:
 def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
     """Give every convolution a batch norm of random statistics, and compensate for it.
 
-    The opposite of `fold_batch_norm`, to test software with batch norms that are not the
-    identity: the function that the weights compute stays the same up to float32
+    The opposite of `fold_batch_norm`, to test software with batch norms that are not
+    the identity: the function that the weights compute stays the same up to float32
     rounding. Some variances are as small as epsilon and some scales are negative, so
     that a reader that confuses two fields, or has another epsilon, is noticed.
 

@@ -275,8 +275,9 @@ class Classifier:
         worker, so it may be endless. Closing the returned iterator ends the work.
 
         Args:
-            pictures: of the types that `classify` takes. Arrays and images are used some
-                time after the iterable has yielded them: do not change them meanwhile.
+            pictures: of the types that `classify` takes. Arrays and images are used
+                some time after the iterable has yielded them: do not change them
+                meanwhile.
             batch_size: how many pictures the engine computes at once.
             errors: "raise" stops at a picture that cannot be read, after the scores of
                 those before it; "yield" yields its `ImageError` instead and goes on.
@@ -325,7 +326,7 @@ class Classifier:
                 yield result
 
     def _read_if_open(self, picture: Picture) -> Picture | ImageError:
-        """Read an open file, in the caller's thread: the caller may use it afterwards."""
+        """Read an open file in the caller's thread, as the caller may use it later."""
         if not hasattr(picture, "read"):
             return picture
         try:

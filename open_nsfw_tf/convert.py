@@ -196,7 +196,7 @@ def _array_difference(weights: Weights, back: Weights) -> float:
 
 
 def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.ndarray:
-    """The scores of a file: an ONNX file's own graph, or our network with the weights."""
+    """The scores of a file: by an ONNX file's graph, or by our network with weights."""
     from open_nsfw_tf import engines
 
     if format == "onnx":

@@ -49,7 +49,7 @@ def shell_word(name: str | os.PathLike[str]) -> str:
         text = f".{os.sep}{text}"
     if text.isprintable():
         return shlex.quote(text)
-    # The quotes $'...' of bash and zsh; an escape stands for a byte, as names are bytes.
+    # The quotes $'...' of bash and zsh; an escape is a byte, as names are bytes.
     plain = (c if c.isprintable() and c not in "\\'" else _bytes(c) for c in text)
     return f"$'{''.join(plain)}'"
 

@@ -326,7 +326,7 @@ _MARKS = {  # UTF-32 comes before UTF-16, whose mark is the start of its own
 
 
 def encoding_of(start: bytes) -> tuple[str, int]:
-    """The encoding of a text by its first bytes, and the length of its byte order mark."""
+    """The encoding of a text by its first bytes, and its byte order mark's length."""
     for mark, name in _MARKS.items():
         if start.startswith(mark):
             return name, len(mark)
@@ -500,7 +500,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def name_key(name: str) -> str:
-    """A name without its case and Unicode's form, which some disks do not tell apart."""
+    """A name without case and Unicode form, which some disks do not tell apart."""
     plain = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFC", plain)
 

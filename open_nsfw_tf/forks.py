@@ -1,7 +1,7 @@
-"""Forked processes: which of the parent's locks, modules and libraries the child can use.
+"""Forked processes, and the parent's locks, modules and libraries in them.
 
-A fork copies the memory of a process, but of its threads only the one that forks. In the
-child a lock that another thread held stays locked for ever, a module that was being
+A fork copies the memory of a process, but of its threads only the one that forks. In
+the child a lock that another thread held stays locked for ever, a module that was being
 imported stays incomplete, and a library that gives work to its threads waits for ever.
 """
 

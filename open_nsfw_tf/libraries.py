@@ -1,4 +1,4 @@
-"""Imports of the engines' libraries: only when needed, and without their log messages."""
+"""Importing the engines' libraries only when needed, and without log messages."""
 
 import errno
 import os

@@ -206,8 +206,8 @@ class OpenNsfwModel:
         keras_model: the `keras.Model` from `input` to `predictions`.
         input: symbolic float32 (None, 224, 224, 3), or strings (None,).
         logits: symbolic float32 (None, 2), the output of ``fc_nsfw``.
-        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW; with weights
-            of other classes one column for each, here and in `predict`.
+        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW; with
+            weights of other classes one column for each, here and in `predict`.
         endpoints: the stages' outputs by name: ``conv_1`` (after its ReLU), ``pool1``,
             ``stage0`` to ``stage3``, ``pool``, ``logits``, ``predictions``.
         weights: the canonical dict that the network was built from.
@@ -373,8 +373,8 @@ def compile_network(keras_model: Any) -> Any:
 def predictions_of(keras_model: Any, batch: Any) -> Any:
     """A network's output for a batch of any size, even 0: a tensor (N, n).
 
-    For an empty batch TensorFlow's oneDNN convolution returns the shape of its input, at
-    which the next layer fails; so an empty batch gets one picture, whose score is
+    For an empty batch TensorFlow's oneDNN convolution returns the shape of its input,
+    at which the next layer fails; so an empty batch gets one picture, whose score is
     dropped.
 
     Args:

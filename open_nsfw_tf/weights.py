@@ -51,7 +51,8 @@ class Published:
         title: a description for people.
         file: its name.
         url: upstream; None if it comes inside a Python package.
-        git_blob: git's name of the content: SHA-1 of ``blob <size>\\0`` and the content.
+        git_blob: git's name of the content: SHA-1 of ``blob <size>\\0`` and the
+            content.
         sha256: of the content.
         package: the importable package that carries it.
         licence: of the weights.
