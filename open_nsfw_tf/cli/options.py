@@ -1,4 +1,4 @@
-"""What the commands share: their options, and how these come into a signature."""
+"""Options that several commands share, and grouping options in dataclasses."""
 
 import inspect
 import sys
@@ -118,7 +118,7 @@ PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures."
 
 @dataclass(frozen=True)
 class Scoring:
-    """How pictures are scored: the same options wherever they are."""
+    """How pictures are scored: the same options in every command."""
 
     engine: EngineOption = "auto"
     precision: PrecisionOption = "float32"
@@ -144,26 +144,24 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Writing:
-    """What is done with what an earlier run has written."""
+    """Whether to continue or replace the output of an earlier run."""
 
     resume: ResumeOption = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what exists.")
-    ] = False
+    overwrite: OverwriteOption = False
 
     @property
     def mode(self) -> "Mode":
-        """The same for the library."""
+        """The mode for the library."""
         if self.resume and self.overwrite:
             raise typer.BadParameter("--resume and --overwrite exclude each other.")
         return "resume" if self.resume else "overwrite" if self.overwrite else "new"
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters may be dataclasses, each field of which is an option.
+    """Let a command have dataclasses as parameters, whose fields are options.
 
-    Typer reads a command's options from its signature: it gets one in which every such
-    parameter is replaced by the fields, and the function gets the dataclass.
+    Typer reads a command's options from its signature. It gets a signature in which
+    each such parameter is replaced by its fields, and the function gets the dataclass.
     """
     hints = get_type_hints(function, include_extras=True)
     parameters: list[inspect.Parameter] = []

@@ -1,4 +1,4 @@
-"""`open-nsfw weights`, where they are, and `open-nsfw convert`, from any to any format."""
+"""`open-nsfw weights`: finding weights; `open-nsfw convert`: converting them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,8 +68,8 @@ def convert_command(
 ) -> None:
     """Convert weights, and prove that they are the same.
 
-    The destination is read back: every array is compared, and both files score pictures.
-    A caffemodel gets its deploy.prototxt beside it.
+    The destination is read back: every array is compared, and both files score
+    pictures. A caffemodel gets its deploy.prototxt beside it.
     """
     done = convert(
         source,
