@@ -46,7 +46,7 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         "-m",
-        help="A file of weights in any known format. Without it they are looked for: "
+        help="A weights file in any known format. Without it they are searched for: "
         "see `open-nsfw weights list`.",
     ),
 ]
@@ -63,8 +63,8 @@ EngineOption = Annotated[
     choice(
         ("auto", *ENGINES),
         "--engine",
-        help="What computes the scores; in float32 all answer the same. auto: the fastest "
-        "that is installed and offers the precision.",
+        help="The library that computes the scores; in float32 all give the same. auto: "
+        "the fastest that is installed and offers the precision.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -82,21 +82,21 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Threads that decode and score side by side; one for each core if not given.",
+        help="Threads that decode and score in parallel; default: one for each core.",
     ),
 ]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="What the engine computes on, as it calls it: cpu; cuda:1 or coreml for "
-        "onnxruntime; gpu:0 for openvino and tensorflow. A wrong one is answered with "
-        "those there are.",
+        help="The device to compute on, by the engine's name: cpu; cuda:1 or coreml for "
+        "onnxruntime; gpu:0 for openvino and tensorflow. For a wrong name, those that "
+        "exist are listed.",
     ),
 ]
 ResumeOption = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with what exists: skip what it has."),
+    typer.Option("--resume", help="Continue an earlier run: skip what it has done."),
 ]
 TopOption = Annotated[
     int, typer.Option(min=1, help="How many of the largest differences.")
@@ -111,7 +111,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what exists at the destination.")
+    bool, typer.Option("--overwrite", help="Replace an existing destination.")
 ]
 PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
 

@@ -29,7 +29,8 @@ def check_outputs(
         inputs: files that are read.
 
     Raises:
-        ValueError: an output would overwrite an input, a picture or another output.
+        ValueError: an output would overwrite an input, a picture or another output, or
+            has the suffix of a picture.
         OSError: it is a folder, or its folder does not exist.
     """
     taken = {os.path.realpath(os.fsdecode(name)): "an input" for name in inputs}
@@ -38,8 +39,8 @@ def check_outputs(
             continue
         name = os.fsdecode(output)
         real = os.path.realpath(name)
-        if os.path.isfile(real) and is_picture(real):
-            taken.setdefault(real, "a picture")
+        if is_picture(real):
+            taken.setdefault(real, "a picture, or have the name of one")
         if real in taken:
             raise ValueError(
                 f"{sanitize(name)}: the {title} would overwrite {taken[real]}: "
