@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from open_nsfw_tf.tf_image import create_tensorflow_image_loader, load_base64_tensor
     from open_nsfw_tf.weights import load_weights, save_weights
 
-# Each name is imported when it is first asked for, so that nobody waits for what they
-# do not use.
+# Each name is imported when it is first used, so that `import open_nsfw_tf` is fast.
 _MODULES = {
     "ClassScores": "classifier",
     "Classifier": "classifier",
@@ -73,10 +72,10 @@ __all__ = [
 
 
 class CallableModule(ModuleType):
-    """A module that may be called as the function of its own name.
+    """A module that can also be called, as the function in it of the same name.
 
-    `open_nsfw_tf.export` is a module as soon as anybody imports it, and the function that
-    ``from open_nsfw_tf import export`` promises, too.
+    `open_nsfw_tf.export` is a sub-package and also a public function: Python replaces
+    the function by the module as soon as the module is imported.
     """
 
     def __call__(self, *args: Any, **options: Any) -> Any:

@@ -1,14 +1,12 @@
-"""ResNet-50-thin as a table, and what follows from the table for its weights.
+"""ResNet-50-thin as a table; checking weights against it, and folding batch norms.
 
-Checking weights against the table is here, and so is folding their batch norms.
+The names, shapes and order of the layers are those of Yahoo's ``deploy.prototxt``
+(yahoo/open_nsfw, ``nsfw_model``). The Keras model, the ONNX writer and the readers of
+weights all use this table; it needs no framework.
 
-Every layer's name, shape and place is what Yahoo's ``deploy.prototxt`` (yahoo/open_nsfw,
-``nsfw_model``) says. Everything that walks the network - the Keras model, the ONNX
-writer, the readers of weights - walks it from here; no framework is needed for it.
-
-Weights are one canonical dict everywhere: ``{layer: {field: float32 array}}`` with the
-names and shapes of `LAYERS`; the last layer may have another number of outputs than
-Yahoo's two, see `layers_of`.
+Weights have one form everywhere, the canonical dict: ``{layer: {field: float32
+array}}`` with the names and shapes of `LAYERS`. Only the last layer may have another
+number of outputs than Yahoo's two, see `layers_of`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ INPUT_SIZE = 224  # pixels, height and width
 CHANNELS = 3  # BGR
 CLASSES = 2  # of Yahoo's weights; a fine-tuned network may have more
 LABELS = ("sfw", "nsfw")  # the columns of the scores; Caffe's `prob` has this order
-BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt keeps
+BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt does not change
 POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up
 POOL_STRIDE = 2
 DENSE = "fc_nsfw"
@@ -36,12 +34,12 @@ MAX_COMPLAINTS = 8  # in one error; the rest are counted
 
 @dataclass(frozen=True)
 class Stage:
-    """Some blocks of one width.
+    """A stage: consecutive blocks of the same width.
 
     Attributes:
-        blocks: how many; the first one projects its shortcut, the others do not.
+        blocks: how many; the first one has a projection, the others do not.
         filters: output channels of branch2a, branch2b and branch2c.
-        stride: of the first block. It sits on branch2a and on the projection.
+        stride: of the first block, in its branch2a and its projection.
     """
 
     blocks: int
@@ -62,12 +60,12 @@ class Convolution:
     """One convolution with bias; a batch norm and a scale of its name follow it.
 
     Attributes:
-        key: what follows ``conv_``, ``bn_`` and ``scale_`` in the layers' names,
-            such as ``1`` or ``stage0_block0_branch2a``.
+        key: the part of the layers' names after ``conv_``, ``bn_`` and ``scale_``, such
+            as ``1`` or ``stage0_block0_branch2a``.
         kernel: height and width in pixels.
         stride: in pixels.
-        inputs: channels that go in.
-        outputs: channels that come out.
+        inputs: input channels.
+        outputs: output channels.
     """
 
     key: str
@@ -88,8 +86,8 @@ class Block:
 
     Attributes:
         key: ``stage{s}_block{b}``.
-        main: branch2a, branch2b and branch2c in their order.
-        projection: the shortcut's convolution; None where the shortcut is the identity.
+        main: branch2a, branch2b and branch2c, in this order.
+        projection: the shortcut's convolution; None if the shortcut is the identity.
     """
 
     key: str
@@ -129,12 +127,12 @@ BLOCKS = _blocks(STEM.outputs)  # BLOCKS[stage][index]
 
 
 def lean_blocks() -> tuple[tuple[Block, ...], ...]:
-    """`BLOCKS` without the pixels that nobody looks at: the same function, 9 % less work.
+    """`BLOCKS` without unused pixels: the same function with 9 % less work.
 
-    The first block of a stage takes every second pixel only. So the last block before it
-    need not compute the others: its 3x3 convolution has the stride instead, its shortcut
-    takes every second pixel, and both convolutions after it have no stride. The kernels
-    and the values of the pixels that remain are the same.
+    The first block of a stage reads only every second pixel. So the last block before
+    it need not compute the others: its 3x3 convolution gets the stride, its shortcut
+    takes every second pixel, and the two convolutions that had the stride lose it. The
+    kernels stay the same, and so do the values of the pixels that remain.
     """
     stages = [list(stage) for stage in BLOCKS]
     for before, stage in pairwise(stages):
@@ -156,12 +154,12 @@ FEATURES = STAGES[-1].filters[2]  # channels of `pool`, inputs of the last layer
 
 
 def _convolutions() -> tuple[Convolution, ...]:
-    found = [STEM]
+    convolutions = [STEM]
     for stage in BLOCKS:
         for block in stage:
-            found += [block.projection] if block.projection else []
-            found += block.main
-    return tuple(found)
+            convolutions += [block.projection] if block.projection else []
+            convolutions += block.main
+    return tuple(convolutions)
 
 
 CONVOLUTIONS = _convolutions()  # 53, in the order of the prototxt
@@ -186,15 +184,15 @@ LAYERS = _layers()  # 107 layers: {layer: {field: shape}}; kernels HWIO, dense (
 
 
 def layers_of(classes: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """`LAYERS` of a network with so many outputs."""
+    """`LAYERS` of a network with this number of classes."""
     return {**LAYERS, DENSE: {"weights": (FEATURES, classes), "biases": (classes,)}}
 
 
 def classes_of(weights: Weights) -> int:
-    """How many classes weights score: the outputs of their last layer.
+    """The number of classes of weights: the outputs of their last layer.
 
     Raises:
-        WeightsError: they have no such layer, or it has not two outputs or more.
+        WeightsError: they have no such layer, or it has fewer than two outputs.
     """
     try:
         shape = weights[DENSE]["weights"].shape
@@ -212,11 +210,11 @@ def check_weights(weights: Weights, classes: int | None = None) -> None:
 
     Args:
         weights: the canonical dict.
-        classes: that they must score; None: as many as they do, two or more.
+        classes: the number that they must have; None: any number of at least two.
 
     Raises:
         WeightsError: layers or fields are missing or surplus, shapes differ, or values
-            are not finite numbers of dtype float32; one line lists all of it.
+            are not finite numbers of dtype float32; the message lists all of these.
     """
     complaints = _complaints(weights, layers_of(classes or _classes_or_two(weights)))
     if complaints:
@@ -226,7 +224,7 @@ def check_weights(weights: Weights, classes: int | None = None) -> None:
 
 
 def _classes_or_two(weights: Weights) -> int:
-    """The number of classes; Yahoo's two where there is a complaint to come."""
+    """The number of classes; Yahoo's two if the last layer is missing or wrong."""
     try:
         return classes_of(weights)
     except WeightsError:
@@ -238,24 +236,26 @@ def _complaints(
 ) -> list[str]:
     if not isinstance(weights, dict):
         return [f"expected a dict of layers, got {type(weights).__name__}"]
-    found = []
+    complaints = []
     for name, shapes in layers.items():
         layer = weights.get(name)
         if layer is None:
-            found.append(f"No weights for layer named '{name}' found")
+            complaints.append(f"No weights for layer named '{name}' found")
             continue
         if not isinstance(layer, dict):
-            found.append(f"{name}: expected a dict, got {type(layer).__name__}")
+            complaints.append(f"{name}: expected a dict, got {type(layer).__name__}")
             continue
         for field, shape in shapes.items():
             if field not in layer:
-                found.append(f"No entry for field '{field}' in layer named '{name}'")
+                complaints.append(
+                    f"No entry for field '{field}' in layer named '{name}'"
+                )
             else:
-                found += _array_complaints(f"{name}.{field}", layer[field], shape)
-        found += [
+                complaints += _array_complaints(f"{name}.{field}", layer[field], shape)
+        complaints += [
             f"surplus field {f!r:.80} in layer '{name}'" for f in layer.keys() - shapes
         ]
-    return found + [f"surplus layer {n!r:.80}" for n in weights if n not in LAYERS]
+    return complaints + [f"surplus layer {n!r:.80}" for n in weights if n not in LAYERS]
 
 
 def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[str]:
@@ -271,25 +271,25 @@ def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[
     return []
 
 
-# -- layers that come without our names
+# -- naming layers that have no names, or other ones
 
 
 def weights_in_order(
     convolutions: Sequence[Layer], batch_norms: Sequence[Layer], dense: Sequence[Layer]
 ) -> Weights:
-    """Give layers that come in the network's order their names.
+    """Name layers that are in the network's order.
 
     Args:
-        convolutions: ``weights`` (HWIO) and ``biases`` of each, in an order as
-            `names_in_order` takes it.
+        convolutions: ``weights`` (HWIO) and ``biases`` of each, in an order that
+            `names_in_order` accepts.
         batch_norms: one for each convolution, in the same order.
         dense: the last layer.
 
     Returns:
-        The canonical dict; `check_weights` has not seen it.
+        The canonical dict, not yet checked by `check_weights`.
 
     Raises:
-        WeightsError: the layers are not as many, or the kernels another network's.
+        WeightsError: another number of layers, or kernels of another network.
     """
     counts = (len(convolutions), len(batch_norms), len(dense))
     if counts != (len(CONVOLUTIONS), len(CONVOLUTIONS), 1):
@@ -305,19 +305,19 @@ def weights_in_order(
 
 
 def names_in_order(kernels: Sequence[tuple[int, ...]]) -> list[str]:
-    """The names of convolutions that come in an order in which data may flow.
+    """Name convolutions that are in a topological order.
 
-    Where a block's projection stands among its others differs between models. Within a
-    block the shape tells them apart: no two kernels have the same.
+    Models differ in the position of a block's projection among its convolutions. Within
+    a block the shape identifies them: no two kernels have the same shape.
 
     Args:
         kernels: the shapes of all 53, HWIO.
 
     Returns:
-        What follows ``conv_`` in the name of each.
+        The `key` of each convolution.
 
     Raises:
-        WeightsError: a kernel has a shape that none of its block has, or two have one.
+        WeightsError: the shapes in a block are not those of its convolutions.
     """
     names: list[str] = []
     for group in convolution_groups():
@@ -328,8 +328,8 @@ def names_in_order(kernels: Sequence[tuple[int, ...]]) -> list[str]:
         for shape in kernels[len(names) : len(names) + len(group)]:
             if shape not in left:
                 raise WeightsError(
-                    f"another network: expected conv_{group[0].key} and what is beside "
-                    f"it, with kernels of {', '.join(map(str, left))}, got {shape}"
+                    f"another network: expected, in the block of conv_{group[0].key}, "
+                    f"kernels of {', '.join(map(str, left))}, got {shape}"
                 )
             names.append(left.pop(shape))
     return names
@@ -344,7 +344,7 @@ def convolution_groups() -> list[tuple[Convolution, ...]]:
     ]
 
 
-# -- batch norms into the convolutions before them, and out again
+# -- folding batch norms into the convolutions before them, and unfolding them
 
 
 def identity_batch_norm(channels: int) -> Layer:
@@ -380,24 +380,24 @@ def fold_batch_norm(weights: Weights) -> Weights:
         variance = norm["variance"].astype(np.float64) + BATCH_NORM_EPSILON
         factor = norm["scale"] / np.sqrt(variance)
         biases = (kernel["biases"] - norm["mean"].astype(np.float64)) * factor
-        with np.errstate(over="ignore"):  # found when all is done
+        with np.errstate(over="ignore"):  # the check below finds infinite values
             folded[f"conv_{conv.key}"] = {
                 "weights": (kernel["weights"] * factor).astype(np.float32),
                 "biases": (biases + norm["offset"]).astype(np.float32),
             }
         folded[f"bn_{conv.key}"] = identity_batch_norm(conv.outputs)
     folded[DENSE] = {field: array.copy() for field, array in weights[DENSE].items()}
-    check_weights(folded)  # scales may be finite and their products not
+    check_weights(folded)  # products of finite scales may be infinite
     return folded
 
 
 def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
-    """Give every convolution a batch norm of random statistics that it makes up for.
+    """Give every convolution a batch norm of random statistics, and compensate for it.
 
-    The opposite of `fold_batch_norm`, for what only takes or only tests weights with
-    batch norms: the function that they compute stays the same up to float32 rounding.
-    Some variances are as small as epsilon and some scales are negative, so that a
-    reader that mistakes one field for another, or epsilon, does not go unseen.
+    The opposite of `fold_batch_norm`, to test software with batch norms that are not
+    the identity: the function that the weights compute stays the same up to float32
+    rounding. Some variances are as small as epsilon and some scales are negative, so
+    that a reader that confuses two fields, or has another epsilon, is noticed.
 
     Args:
         weights: the canonical dict, complete; its batch norms are folded first.
@@ -424,7 +424,7 @@ def unfold_batch_norm(weights: Weights, seed: int) -> Weights:
         }
         factor = norm["scale"] / deviation
         biases = (random.uniform(-0.25, 0.25, count) * deviation).astype(np.float32)
-        # From the rounded values, so that the last one makes up for their rounding.
+        # From the rounded values, so that the offset compensates for their rounding.
         shift = (biases - norm["mean"].astype(np.float64)) * factor
         norm["offset"] = (kernel["biases"] - shift).astype(np.float32)
         unfolded[f"conv_{conv.key}"] = {

@@ -1,6 +1,6 @@
-"""Pictures in, scores out: the loader and an engine behind one object.
+"""`Classifier`: from pictures to scores, by the exact loader and an engine.
 
-This is the only place where pictures become scores.
+No other code in the package turns pictures into scores.
 """
 
 import os
@@ -37,7 +37,7 @@ BATCH_SIZE = 4  # pictures; larger batches are no faster on a CPU
 
 
 class Scores(NamedTuple):
-    """What the network says of a picture; the two sum to one.
+    """The network's scores of a picture; the two sum to one.
 
     Attributes:
         sfw: probability that it is safe for work, 0..1.
@@ -49,35 +49,35 @@ class Scores(NamedTuple):
 
 
 class ClassScores(tuple[float, ...]):
-    """What a model of other classes says of a picture: a probability a class.
+    """The scores of a picture by a model of other classes: one probability a class.
 
-    It is a tuple in the order of the model's classes, whose sum is one. A class is asked
-    for by its name, ``scores["cat"]``, or ``scores.cat`` where that is a name in Python
-    and no method of a tuple.
+    It is a tuple in the order of the model's classes, which sums to one. The score of a
+    class is ``scores["cat"]``, or ``scores.cat`` if that is a valid name in Python and
+    not a method of a tuple.
 
     Args:
-        classes: the model's.
-        scores: as many, 0..1.
+        classes: the names of the model's classes.
+        scores: as many numbers, 0..1.
 
     Raises:
-        ValueError: they are not as many.
+        ValueError: the numbers of classes and scores differ.
     """
 
     classes: tuple[str, ...]
 
     def __new__(cls, classes: Sequence[str], scores: Sequence[float]) -> Self:
-        """Make one of names and numbers."""
+        """Make the tuple from names and numbers."""
         if len(classes) != len(scores):
             raise ValueError(f"expected {len(classes)} scores, got {len(scores)}")
-        made = super().__new__(cls, scores)
-        made.classes = tuple(classes)
-        return made
+        instance = super().__new__(cls, scores)
+        instance.classes = tuple(classes)
+        return instance
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return self.classes, tuple(self)
 
     def __getitem__(self, key: Any) -> Any:
-        """The score of a class, by its name or its place."""
+        """The score of a class, by its name or its index."""
         if not isinstance(key, str):
             return super().__getitem__(key)
         if key not in self.classes:
@@ -99,25 +99,25 @@ AnyScores = Scores | ClassScores
 
 
 def scores_of(classes: tuple[str, ...]) -> Callable[[list[float]], AnyScores]:
-    """What makes scores of a row of numbers: `Scores` for sfw and nsfw."""
+    """A function from a row of numbers to scores: to `Scores` for sfw and nsfw."""
     if classes == LABELS:
         return Scores._make
     return partial(ClassScores, classes)
 
 
-NO_SCORES = Scores(float("nan"), float("nan"))  # stands for scores to come
+NO_SCORES = Scores(float("nan"), float("nan"))  # replaced when the batch is computed
 
 
 class Classifier:
     """Scores pictures as Yahoo's Caffe pipeline did. Safe to share between threads.
 
-    A classifier is a value: once it is made, no file, folder, setting or array changes
-    what it answers. It can be pickled, with its network (24 MB), and used in forked
-    processes: there it gives the same scores, or a RuntimeError at once where the
-    engine's library works in one process only (tensorflow, openvino, graphics cards).
+    Once a classifier is made, no change to a file, folder, setting or array changes its
+    scores. It can be pickled, with its network (24 MB), and used in forked processes:
+    there it gives the same scores, or raises RuntimeError at once if the engine's
+    library works in one process only (tensorflow, openvino, graphics cards).
 
-    With `model` it scores with a network that `open-nsfw train` has made, with that
-    one's classes and its preprocessing.
+    With `model` it uses a network that `open-nsfw train` has trained, with the classes
+    and the preprocessing of that model.
 
     Args:
         engine: a key of `open_nsfw_tf.engines.ENGINES`, or "auto": the fastest exact
@@ -127,16 +127,16 @@ class Classifier:
         precision: "float32" is exact; others that the engine offers are approximate.
         threads: for the operations of one batch; None leaves it to the engine.
         max_pixels: larger pictures are refused.
-        device: that the engine computes on: "cpu", "cuda:1", "gpu:0", as it calls them;
-            None leaves it to the engine.
+        device: that the engine computes on, by the engine's name for it: "cpu",
+            "cuda:1", "gpu:0"; None leaves it to the engine.
         workers: threads of `classify_many`; None: one for each core.
-        model: instead of weights, the folder of a trained model, or what
-            `open_nsfw_tf.backbones.trained.read_trained` gave.
+        model: instead of weights, the folder of a trained model, or the result of
+            `open_nsfw_tf.backbones.trained.read_trained`.
 
     Attributes:
-        classes: of the scores, in their order: sfw and nsfw, or the model's.
-        preprocessing: from a picture to the network's input.
-        engine: that is in use; it may be called with batches.
+        classes: the names of the scores, in order: sfw and nsfw, or the model's.
+        preprocessing: the steps from a picture to the network's input.
+        engine: the engine in use, which can be called with batches.
         engine_name, precision, threads, device: how it computes; the name is never
             "auto".
 
@@ -144,7 +144,7 @@ class Classifier:
         WeightsError: the weights are not found, not readable or do not fit.
         OSError: the model's folder cannot be read.
         ValueError: an unknown engine, precision or device, or one that does not compute
-            this network; weights and a model.
+            this network; or both weights and a model are given.
         RuntimeError: the device did not start.
         ImportError: the engine's package is missing; the message says how to install.
     """
@@ -180,7 +180,7 @@ class Classifier:
         self._renew()
 
     def _renew(self) -> None:
-        """What belongs to one process, and is made when it is needed."""
+        """Set up what each process makes for itself when it is needed."""
         divided = partial(self.engine.divided, self.threads or 1, self.workers)
         self._shared = PerProcess(divided)
         self._decoding = PerProcess(Lock)
@@ -198,16 +198,17 @@ class Classifier:
         """Score a preprocessed batch.
 
         Args:
-            batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123), as
-                `create_yahoo_image_loader` gives it; of a model with another
-                preprocessing, as `open_nsfw_tf.image.tensor` does.
+            batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123), from
+                `create_yahoo_image_loader`; for a model with another preprocessing,
+                from `open_nsfw_tf.image.tensor`.
 
         Returns:
-            float32 (N, 2), softmax, columns SFW, NSFW, or those of `classes`.
+            float32 (N, 2), softmax, columns SFW, NSFW, or one column for each of
+            `classes`.
 
         Raises:
-            ValueError: the batch has another shape or dtype, or NaN in it.
-            WeightsError: the weights give scores that are no numbers.
+            ValueError: the batch has another shape or dtype, or contains NaN.
+            WeightsError: the weights give scores that are NaN or infinite.
         """
         batch = check_batch(batch, self.preprocessing.crop)
         if not len(batch):
@@ -262,16 +263,17 @@ class Classifier:
     ) -> Iterator[AnyScores | ImageError]:
         """Score any number of pictures, lazily and in their order.
 
-        The classifier's workers decode and score side by side. The iterable is read in
-        the caller's thread, and no more than some `batch_size` pictures a worker ahead,
-        so an endless one is fine. Closing the iterator that is returned ends the work.
+        The classifier's workers decode and score in parallel. The iterable is read in
+        the caller's thread, at most a few times `batch_size` pictures ahead for each
+        worker, so it may be endless. Closing the returned iterator ends the work.
 
         Args:
-            pictures: of the kinds that `classify` takes. Arrays and images are used some
-                time after they were given: they must not be changed meanwhile.
-            batch_size: pictures that the engine gets at once.
+            pictures: of the types that `classify` takes. Arrays and images are used
+                some time after the iterable has yielded them: do not change them
+                meanwhile.
+            batch_size: how many pictures the engine computes at once.
             errors: "raise" stops at a picture that cannot be read, after the scores of
-                those before it; "yield" gives its `ImageError` in its place and goes on.
+                those before it; "yield" yields its `ImageError` instead and goes on.
 
         Yields:
             One `Scores` or `ClassScores` (or `ImageError`) a picture.
@@ -286,20 +288,20 @@ class Classifier:
             )
         if errors not in ("raise", "yield"):
             raise ValueError(f"expected errors 'raise' or 'yield', got {errors!r}")
-        one = isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike)
-        if one or hasattr(pictures, "read") or hasattr(pictures, "getbands"):
-            raise TypeError("expected an iterable of pictures; classify() takes one")
-        if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
+        single = isinstance(
+            pictures, str | bytes | bytearray | memoryview | os.PathLike
+        ) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+        if single or hasattr(pictures, "read") or hasattr(pictures, "getbands"):
             raise TypeError("expected an iterable of pictures; classify() takes one")
         return self._stream(iter(pictures), batch_size, errors == "yield")
 
     def _stream(
         self, pictures: Iterator[Picture], batch_size: int, go_on: bool
     ) -> Iterator[AnyScores | ImageError]:
-        feed = chunks(map(self._taken, pictures), batch_size)
+        feed = chunks(map(self._read_if_open, pictures), batch_size)
         first = next(feed, [])
         results: Generator[list[AnyScores | ImageError], None, None]
-        if len(first) < batch_size:  # too few to share
+        if len(first) < batch_size:  # too few for several workers
             results = (self._chunk(c, self.engine) for c in chain([first], feed))
         else:
             engine = self._shared_engine()
@@ -318,8 +320,8 @@ class Classifier:
                     raise result
                 yield result
 
-    def _taken(self, picture: Picture) -> Picture | ImageError:
-        """What another thread may work on: files are read in their order."""
+    def _read_if_open(self, picture: Picture) -> Picture | ImageError:
+        """Read an open file in the caller's thread, as the caller may use it later."""
         if not hasattr(picture, "read"):
             return picture
         try:
@@ -358,18 +360,19 @@ class Classifier:
         if isinstance(picture, ImageError):
             raise picture
         if hasattr(picture, "getbands"):  # a PIL image
-            with self._decoding.get():  # a lazy image may come twice, and decodes once
+            # The same lazy image may be yielded twice, and must not be decoded twice.
+            with self._decoding.get():
                 picture = load_rgb(picture, self.max_pixels)
         return tensor(picture, self.preprocessing, self.max_pixels)
 
     def _shared_engine(self) -> engines.Engine:
-        """The engine of the workers, each of which computes with a core of its own.
+        """The engine of the workers, each of which computes on one core.
 
         Measured: two threads that decode and then compute, each with one thread, are
         1.3 times as fast as two that compute with both cores.
         """
-        alone = self.device not in (None, "cpu") or self.workers == 1
-        if alone or not engines.ENGINES[self.engine_name].divisible:
+        undivided = self.device not in (None, "cpu") or self.workers == 1
+        if undivided or not engines.ENGINES[self.engine_name].divisible:
             return self.engine
         return self._shared.get()
 
@@ -382,7 +385,7 @@ def network_source(
     weights: str | os.PathLike[str] | Weights | None,
     model: str | os.PathLike[str] | TrainedModel | None,
 ) -> Weights | Path | TrainedModel:
-    """What a network is made of: weights, or else a trained model.
+    """The weights, or the trained model, that a network is built from.
 
     Args:
         weights: as for `Classifier`.
@@ -417,6 +420,6 @@ def classify(picture: Picture) -> Scores:
         ImageError: the picture cannot be read.
         WeightsError: no weights are found.
     """
-    with _default_lock.get():  # or threads that come together would each make one
+    with _default_lock.get():  # otherwise simultaneous calls would each make one
         classifier = _default()
     return cast(Scores, classifier.classify(picture))

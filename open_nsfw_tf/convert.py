@@ -1,4 +1,4 @@
-"""Weights from any layout to any other, with the proof that they are the same."""
+"""Conversion of weights between formats, with a proof that nothing has changed."""
 
 import os
 import sys
@@ -39,28 +39,28 @@ from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
 SCORES = 5e-6  # the largest difference of a score
-FOLDED_SCORES = 1e-5  # where batch norms were folded on the way
+FOLDED_SCORES = 1e-5  # if batch norms were folded
 HALF = "float16 arrays were converted to float32"
 HALF_SCORES = 1e-3  # from a file that computes in float16
-COMPARED = 8  # pictures, where the user names none
+COMPARED = 8  # pictures, if the user names none
 FOLDING = ("onnx",)  # formats that have no batch norms of their own
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A conversion that was proved.
+    """A conversion whose result was read back and compared.
 
     Attributes:
-        path: of what was written.
+        path: of the file that was written.
         source: the format read, a key of `FORMATS`.
         target: the format written.
-        weights: what was read, the canonical dict.
-        array_difference: the largest one between what was to be written and what the
-            file gave back.
-        score_difference: the largest one of an NSFW score between the two files.
+        weights: the weights that were written, the canonical dict.
+        array_difference: the largest difference between the arrays to be written and
+            those read back from the file.
+        score_difference: the largest difference of a score between the two files.
         compared: how many pictures were scored.
         network: the deploy.prototxt beside a caffemodel; None for other formats.
-        notes: what had to be changed on the way, a line each.
+        notes: what the conversion changed, one line each.
     """
 
     path: Path
@@ -83,28 +83,29 @@ def convert(
     unfold: int | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Convert a file of weights, read the result back, and compare the two.
+    """Convert a weights file, read the result back, and compare the two.
 
     Args:
-        source: a file of weights, of any number of classes; or the folder of a trained
+        source: a weights file, of any number of classes; or the folder of a trained
             model of Yahoo's network.
         destination: the file to write.
-        source_format: a key of `FORMATS`; None tells it by content, then by suffix.
-        target_format: a key of `FORMATS`; None goes by the destination's suffix.
+        source_format: a key of `FORMATS`; None: by content, then by suffix.
+        target_format: a key of `FORMATS`; None: by the destination's suffix.
         pictures: to score with both files; none: installed samples and generated ones.
-        unfold: give the convolutions batch norms of random statistics from this seed,
-            which they make up for: to test other software with batch norms that are
-            not the identity. None leaves the weights as they are.
+        unfold: a seed. The convolutions get batch norms of random statistics, and are
+            changed to compensate for them: to test other software with batch norms that
+            are not the identity. None leaves the weights as they are.
         overwrite: whether an existing destination is replaced.
 
     Returns:
-        What was written, and how near it is.
+        What was written, and the differences.
 
     Raises:
         WeightsError: the source cannot be read, is another network, or the result
             differs; nothing is left at the destination.
         FileExistsError: the destination exists.
-        OSError, ImageError: as they say.
+        OSError: a file cannot be read or written.
+        ImageError: none of the pictures can be read.
     """
     found, target = _file_of(source), Path(destination)
     source_format = source_format or detect(found)
@@ -125,12 +126,12 @@ def convert(
     batch = np.stack([yahoo_tensor(picture) for picture in named])
     with replacing(target) as temporary:
         module(target_format).write(temporary, weights)
-        back = _read(temporary, target_format)
-        arrays = _array_difference(weights, back)
-        one = _scores(found, source_format, read, batch)
-        other = _scores(temporary, target_format, back, batch)
-        scores = float(np.abs(one - other).max())
-        bound = SCORES if is_folded(read) == is_folded(back) else FOLDED_SCORES
+        reread = _read(temporary, target_format)
+        arrays = _array_difference(weights, reread)
+        expected = _scores(found, source_format, read, batch)
+        actual = _scores(temporary, target_format, reread, batch)
+        scores = float(np.abs(expected - actual).max())
+        bound = SCORES if is_folded(read) == is_folded(reread) else FOLDED_SCORES
         if HALF in notes:  # the source computes in float16 what we do in float32
             bound = HALF_SCORES
         if arrays > ARRAYS or not scores <= bound:
@@ -155,7 +156,7 @@ def convert(
 
 
 def _file_of(source: str | os.PathLike[str]) -> Path:
-    """The file of weights that is meant: of a trained model its arrays."""
+    """The weights file of a source; that of a trained model is in its folder."""
     if not is_trained(source):
         return find_weights(source)
     model = read_trained(source)
@@ -178,7 +179,7 @@ def _read(path: Path, format: str) -> Weights:
     weights = module(format).read(path)
     with reading(path, "file"):
         check_weights(weights)
-        fold_batch_norm(weights)  # raises where products are not finite
+        fold_batch_norm(weights)  # raises if the folded weights are not finite
     return weights
 
 
@@ -194,7 +195,7 @@ def _array_difference(weights: Weights, back: Weights) -> float:
 
 
 def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.ndarray:
-    """The scores of a file: an ONNX graph runs itself, other weights our network."""
+    """The scores of a file: by an ONNX file's graph, or by our network with weights."""
     from open_nsfw_tf import engines
 
     if format == "onnx":
@@ -207,20 +208,20 @@ def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class Inspection:
-    """The description of a file of weights.
+    """The description of a weights file.
 
     Attributes:
         path: of the file.
         format: a key of `FORMATS`.
         sha256: of the file, hexadecimal.
         git_blob: git's name of its content.
-        published: which published copy it is, a key of `PUBLISHED`; None: none of them.
+        published: the published copy that it is, a key of `PUBLISHED`; None: none.
         weights: its layers, as they were read.
-        complaint: why they do not fit the network; "" where they do.
+        complaint: why they do not fit the network; "" if they do.
         parameters: how many numbers it holds.
         folded: whether its batch norms are folded into the convolutions.
         difference: the first difference from the reference weights, in words.
-        notes: what had to be changed while reading, a line each.
+        notes: what was changed while reading, one line each.
     """
 
     path: Path
@@ -237,10 +238,10 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Describe a file of weights, also one of another network.
+    """Describe a weights file, also one of another network.
 
     Raises:
-        WeightsError: there is no such file, or no reader can make sense of it.
+        WeightsError: there is no such file, or no reader can read it.
         OSError: it cannot be read.
     """
     found = find_weights(path)
@@ -274,7 +275,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _from_reference(folded: Weights) -> str:
-    """How folded weights differ from those that are found without a name."""
+    """How folded weights differ from those that `find_weights` finds without a path."""
     try:
         location = find_weights(download=False)
         reference = fold_batch_norm(_read(location, detect(location)))

@@ -1,18 +1,18 @@
-"""What goes wrong here, as one tree, and how messages call things: one printable line.
+"""The package's errors, and functions that make their messages one printable line.
 
-Each error is also of the built-in type that fits it, so that a caller who knows only
-Python's own catches it too.
+Each error is also of the built-in type that fits it, so that a caller who catches only
+Python's own errors catches it too.
 """
 
 import os
 import shlex
 
-LONGEST_NAME = 200  # characters of a name that a file or a caller chose
-LONGEST_REASON = 300  # characters of another library's words
+LONGEST_NAME = 200  # characters of a name in a message
+LONGEST_REASON = 300  # characters of another library's message
 
 
 class OpenNsfwError(Exception):
-    """What everything that this package raises of its own has in common."""
+    """The base class of this package's own errors."""
 
 
 class ImageError(OpenNsfwError, ValueError):
@@ -32,7 +32,7 @@ class TrainingError(OpenNsfwError, RuntimeError):
 
 
 class MoveError(OpenNsfwError, OSError):
-    """Moving stopped; the message names the manifest that undoes what was moved."""
+    """Moving files stopped; the message has the command that undoes what was moved."""
 
 
 def sanitize(name: object, longest: int = LONGEST_NAME) -> str:
@@ -43,13 +43,13 @@ def sanitize(name: object, longest: int = LONGEST_NAME) -> str:
 
 
 def shell_word(name: str | os.PathLike[str]) -> str:
-    """A path as a word of a command for people to copy: whole, quoted, printable."""
+    """A path quoted for a shell command that people copy: not cut, and printable."""
     text = os.fsdecode(name)
-    if text.startswith("-"):  # or it would be an option
+    if text.startswith("-"):  # otherwise it would be read as an option
         text = f".{os.sep}{text}"
     if text.isprintable():
         return shlex.quote(text)
-    # bash and zsh know $'...'; an escape stands for a byte, as names are bytes.
+    # The quotes $'...' of bash and zsh; an escape is a byte, as names are bytes.
     plain = (c if c.isprintable() and c not in "\\'" else _bytes(c) for c in text)
     return f"$'{''.join(plain)}'"
 
@@ -59,6 +59,6 @@ def _bytes(character: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
+    """An error's message in one line; the name of its class if the message is empty."""
     text = " ".join(str(error).split())[:LONGEST_REASON]
     return sanitize(text, LONGEST_REASON) or type(error).__name__

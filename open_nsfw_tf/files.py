@@ -1,6 +1,6 @@
-"""Files: which are pictures, what lies below a folder, text, and writing safely.
+"""Files: which are pictures, walking over folders, reading text, and writing safely.
 
-Every room that opens, lists, numbers or replaces files does it by what stands here.
+All parts of the package that open, list, number or replace files use these functions.
 """
 
 import codecs
@@ -22,7 +22,7 @@ from open_nsfw_tf.errors import one_line, sanitize
 
 # -- which files are pictures
 
-HEAD = 512  # bytes that tell what a file is; the mark of a tar stands at 257
+HEAD = 512  # bytes that show a file's type; the magic number of tar is at 257
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class PictureType:
     """How a format's files are recognised.
 
     Attributes:
-        suffixes: of their names, in lower case.
-        start: a pattern that their first bytes match.
-        brands: of files that begin with a box ``ftyp``: one of these is among theirs.
-        end: what their last bytes hold when they are whole; empty where none is sure.
+        suffixes: of the files' names, in lower case.
+        start: a pattern that the first bytes match.
+        brands: of files that begin with a box ``ftyp``, which lists one of these.
+        end: how a complete file ends; empty if the format has no certain end.
     """
 
     suffixes: tuple[str, ...]
@@ -46,9 +46,9 @@ def _starts(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-# By Pillow's name. Of these alone `open_nsfw_tf.image` decodes pictures.
+# By Pillow's name of the format. `open_nsfw_tf.image` decodes no others.
 PICTURE_TYPES = {
-    # A camera's JPEG with others behind it is an .mpo; Pillow calls it MPO.
+    # An .mpo, which Pillow calls MPO, is a camera's JPEG followed by others.
     "JPEG": PictureType(
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         _starts(rb"\xff\xd8\xff"),
@@ -59,7 +59,7 @@ PICTURE_TYPES = {
     ),
     "GIF": PictureType((".gif",), _starts(b"GIF8"), end=b";"),
     "WEBP": PictureType((".webp",), _starts(b"RIFF.{4}WEBP")),
-    # Two letters are little: the reserved field must be empty.
+    # Two letters are not enough to go by, so the reserved field must be empty too.
     "BMP": PictureType((".bmp", ".dib"), _starts(rb"BM.{4}\x00{4}")),
     "TIFF": PictureType((".tif", ".tiff"), _starts(rb"II[*+]\x00|MM\x00[*+]")),
     "AVIF": PictureType((".avif", ".avifs"), brands=frozenset([b"avif", b"avis"])),
@@ -68,7 +68,7 @@ PICTURE_TYPES = {
         _starts(rb"\x00{3}\x0cjP  \r\n|\xff\x4f\xff\x51"),
     ),
     "ICO": PictureType((".ico",), _starts(rb"\x00\x00\x01\x00[^\x00]\x00")),
-    # A letter and a digit may begin a text: a number or a comment must follow.
+    # A text may begin with such a letter and digit; a number or comment must follow.
     "PPM": PictureType(
         (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), _starts(rb"P[1-6f](\s*#|\s+\d)")
     ),
@@ -78,7 +78,7 @@ PICTURE_TYPES = {
     ),
 }
 HEIF_NEEDED = "pip install 'open_nsfw_tf[heif]'"
-_BRANDS = (8, 64, 4)  # where they stand: the first one, and the compatible ones
+_BRANDS = (8, 64, 4)  # offsets of the major brand and of the compatible ones
 
 
 def heif_is_readable() -> bool:
@@ -87,17 +87,17 @@ def heif_is_readable() -> bool:
 
 
 def type_by_suffix(name: str) -> str | None:
-    """The type that a file's name says, a key of `PICTURE_TYPES`, or None."""
+    """The type of a file by its suffix: a key of `PICTURE_TYPES`, or None."""
     suffix = os.path.splitext(name)[1].lower()
     types = PICTURE_TYPES.items()
-    return next((known for known, kind in types if suffix in kind.suffixes), None)
+    return next((key for key, kind in types if suffix in kind.suffixes), None)
 
 
 def type_by_content(head: bytes) -> str | None:
-    """The type of a file that begins so, a key of `PICTURE_TYPES`, or None.
+    """The type of a file by its first bytes: a key of `PICTURE_TYPES`, or None.
 
     Args:
-        head: the first bytes, `HEAD` of them where there are so many.
+        head: the first `HEAD` bytes, or the whole file if it is shorter.
     """
     if head[4:8] == b"ftyp":
         brands = {head[at : at + 4] for at in range(*_BRANDS)}
@@ -117,7 +117,7 @@ def by_suffix(name: str) -> bool:
 
 
 def by_content(head: bytes) -> bool:
-    """Whether a file that begins so is a picture that can be decoded here."""
+    """Whether a file with these first bytes is a picture that can be decoded here."""
     return _is_readable(type_by_content(head))
 
 
@@ -128,7 +128,7 @@ def _is_readable(kind: str | None) -> bool:
 def is_picture(path: str) -> bool:
     """Whether a file is a picture by its name or by its first bytes.
 
-    A file that cannot be opened is none.
+    False for a file with another suffix that cannot be opened.
     """
     if by_suffix(path):
         return True
@@ -138,7 +138,7 @@ def is_picture(path: str) -> bool:
         return False
 
 
-# -- and which are not
+# -- files that are passed over
 
 LITTER = "of the operating system"
 OTHERS = "of other kinds"
@@ -146,24 +146,24 @@ _LITTER_NAMES = frozenset(
     (".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db")
     + ("ehthumbs_vista.db", "desktop.ini", ".directory")
 )
-_KINDS = 100  # that are counted, each by its suffix
-_NAMED = 8  # of them that a message names
+_KINDS = 100  # suffixes that are counted on their own
+_NAMED = 8  # kinds that a message lists
 _LONGEST_SUFFIX = 12  # characters
 
 
 def is_litter(name: str) -> bool:
-    """Whether a name is one that macOS or Windows gives to files of its own.
+    """Whether macOS or Windows gives this name to files of its own.
 
     Beside each file ``photo.jpg`` on a foreign disk or in a zip, macOS puts its
-    attributes as ``._photo.jpg``. What has such a name and is a picture by its first
-    bytes is a picture all the same: nobody can hide one so.
+    attributes as ``._photo.jpg``. A file with such a name still counts as a picture if
+    its first bytes are those of one, so that no picture can be hidden by its name.
     """
     base = os.path.basename(name)
     return base.startswith("._") or base.lower() in _LITTER_NAMES
 
 
 class PassedOver(Counter[str]):
-    """How many files were no pictures, by kind: their suffix, or what they are for."""
+    """How many files were not pictures, by kind: a suffix, `LITTER` or `OTHERS`."""
 
     def note(self, name: str, head: bytes = b"") -> None:
         """Count a file by its name and, where they were read, its first bytes."""
@@ -175,14 +175,14 @@ class PassedOver(Counter[str]):
         self.count(kind or "without a suffix")
 
     def count(self, kind: str) -> None:
-        """Count one of a kind; of hostile folders, not every suffix is remembered."""
+        """Count one file; the kinds are limited, as a hostile folder may have many."""
         self[kind if kind in self or len(self) < _KINDS else OTHERS] += 1
 
     def __str__(self) -> str:
-        """The counts in one line, the most frequent kinds first, and what would help."""
+        """The counts in one line, most frequent first, and how to read HEIF files."""
         ranked = sorted(self.items(), key=lambda pair: (-pair[1], pair[0]))
         known = [pair for pair in ranked if pair[0] != OTHERS]
-        # What could be read is said, however little of it there is.
+        # Files that could be read with another package are always mentioned.
         named = known[:_NAMED] + [pair for pair in known[_NAMED:] if _is_heif(pair[0])]
         parts = [
             f"{count} {sanitize(kind)}"
@@ -197,17 +197,17 @@ def _is_heif(kind: str) -> bool:
     return kind == "HEIF" or kind in PICTURE_TYPES["HEIF"].suffixes
 
 
-# -- what lies below a folder
+# -- walking over folders
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something below a folder.
+    """A file, or a folder that is not entered, below a folder.
 
     Attributes:
-        path: with the folder's name, as it was given, in front.
-        kind: "file", which may be a link to one, broken or no regular file; "link", to
-            a folder; or "folder", one that cannot be read.
+        path: begins with the folder's name as it was given.
+        kind: "file", also for a link to a file, a broken link, a pipe or a device;
+            "link", to a folder; or "folder", one that cannot be read.
         error: why a folder cannot be read.
     """
 
@@ -219,14 +219,14 @@ class Entry:
 def walk(
     folder: str, enter: Callable[[str], bool] = lambda path: True
 ) -> Iterator[Entry]:
-    """All that is below a folder, lazily and in the order of names.
+    """Everything below a folder, lazily and in the order of names.
 
-    Links to folders are told of and not followed. One folder's names are held at a
-    time, and those of the folders that it lies in.
+    Links to folders are yielded and not followed. Only the names in the current folder
+    and in its parents are in memory.
 
     Args:
         folder: "" for the current one.
-        enter: asked of each folder below it: whether it is looked into.
+        enter: called with the path of each folder below it; False skips the folder.
     """
     # A stack, not recursion: folders may be nested deeper than Python's calls.
     stack: list[Iterator[tuple[str, str]]] = [iter([(folder, "folder")])]
@@ -245,8 +245,8 @@ def walk(
 
 def _entries(folder: str) -> Iterator[tuple[str, str]]:
     with os.scandir(folder or os.curdir) as entries:
-        found = sorted((entry.name, _kind(entry)) for entry in entries)
-    return ((os.path.join(folder, name), kind) for name, kind in found)
+        names = sorted((entry.name, _kind(entry)) for entry in entries)
+    return ((os.path.join(folder, name), kind) for name, kind in names)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -262,10 +262,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def open_regular(path: str) -> IO[bytes]:
-    """Open a regular file, and nothing that would wait or never end.
+    """Open a regular file; a pipe or a device, which may never end, is refused.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -284,17 +284,17 @@ def read_head(path: str) -> bytes:
         return file.read(HEAD)
 
 
-# Of a file: bytes, and when it was changed last, in nanoseconds since 1970.
+# A file's size in bytes, and its modification time in nanoseconds since 1970.
 Stamp = tuple[int, int]
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Size and time of a regular file, by which it is known again. Links are followed.
+    """The size and time of a regular file, by which a change is noticed.
 
-    The path of a member of an archive, ARCHIVE/MEMBER, gets those of the archive.
+    Links are followed. A path inside an archive, ARCHIVE/MEMBER, gets the archive's.
 
     Returns:
-        None where there is no regular file.
+        None if there is no regular file.
     """
     while True:
         try:
@@ -313,10 +313,10 @@ def stamp_of(path: str) -> Stamp | None:
 
 # -- text, which editors and spreadsheets write in several encodings
 
-LISTS = (".txt", ".lst", ".list")  # suffixes of text files with a path a line
+LISTS = (".txt", ".lst", ".list")  # suffixes of text files with one path a line
 LONGEST_PATH = 1 << 16  # bytes of a path in a list
 _CHUNK = 1 << 14  # bytes
-_MARKS = {  # that of UTF-32 begins with that of UTF-16
+_MARKS = {  # UTF-32 comes before UTF-16, whose mark is the start of its own
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -326,12 +326,12 @@ _MARKS = {  # that of UTF-32 begins with that of UTF-16
 
 
 def encoding_of(start: bytes) -> tuple[str, int]:
-    """The encoding of a text that begins so, and how many bytes its mark has."""
+    """The encoding of a text by its first bytes, and its byte order mark's length."""
     for mark, name in _MARKS.items():
         if start.startswith(mark):
             return name, len(mark)
-    # UTF-16 without a mark has a null byte in most characters, nearly always on one
-    # side; the null bytes between paths are fewer.
+    # In UTF-16 most characters have a null byte, nearly always the same one of the two;
+    # null bytes that separate paths are rarer.
     pairs = len(start) // 2
     odd, even = start[1::2].count(0), start[0 : 2 * pairs : 2].count(0)
     if pairs > 1 and max(odd, even) > 0.6 * pairs and min(odd, even) < 0.1 * pairs:
@@ -340,14 +340,16 @@ def encoding_of(start: bytes) -> tuple[str, int]:
 
 
 def as_utf8(file: IO[bytes]) -> IO[bytes]:
-    """A text in UTF-8, without a byte order mark, its lines ended by newlines.
+    """A text as UTF-8, without a byte order mark, with newlines at the ends of lines.
 
-    UTF-16 and UTF-32 are recoded; lone carriage returns become newlines where the text
-    has no other line ends. Bytes that are no UTF-8 stay as they are.
+    UTF-16 and UTF-32 are recoded; lone carriage returns become newlines if the text has
+    no other line ends. Bytes that are not UTF-8 stay as they are.
 
     Args:
-        file: buffered and binary, at its start; it need not seek. Reading what is
-            returned raises ValueError where UTF-16 is cut or broken.
+        file: buffered and binary, at its start; it need not be seekable.
+
+    Returns:
+        A binary file; reading it raises ValueError where UTF-16 is cut or broken.
     """
     start = _peek(file)
     encoding, mark = encoding_of(start)
@@ -365,7 +367,7 @@ def _peek(file: Any) -> bytes:
 
 
 class _Filter(RawIOBase):
-    """A stream made of another one, some bytes at a time."""
+    """A stream that converts another one, block by block."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._ready = file, b""
@@ -378,13 +380,13 @@ class _Filter(RawIOBase):
         while more and not self._ready:
             data = self._file.read(_CHUNK)
             more = bool(data)
-            self._ready = self._made(data)
-        made = self._ready[: len(buffer)]
-        self._ready = self._ready[len(made) :]
-        buffer[: len(made)] = made
-        return len(made)
+            self._ready = self._convert(data)
+        part = self._ready[: len(buffer)]
+        self._ready = self._ready[len(part) :]
+        buffer[: len(part)] = part
+        return len(part)
 
-    def _made(self, data: bytes) -> bytes:
+    def _convert(self, data: bytes) -> bytes:
         raise NotImplementedError
 
 
@@ -392,10 +394,10 @@ class _Recoded(_Filter):
     def __init__(self, file: IO[bytes], encoding: str) -> None:
         super().__init__(file)
         self._name = encoding.upper()
-        # Half a character becomes bytes that are no UTF-8, as those of any odd name.
+        # A lone surrogate becomes bytes that are not UTF-8, which a name may contain.
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
 
-    def _made(self, data: bytes) -> bytes:
+    def _convert(self, data: bytes) -> bytes:
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeError as error:
@@ -406,12 +408,12 @@ class _Recoded(_Filter):
 
 
 class _Newlines(_Filter):
-    def _made(self, data: bytes) -> bytes:
+    def _convert(self, data: bytes) -> bytes:
         return data.replace(b"\r", b"\n")
 
 
 def read_paths(file: IO[bytes]) -> Iterator[str]:
-    """The paths of a list: one a line or, as ``find -print0`` writes, before a null byte.
+    """The paths of a list: one a line, or ended by null bytes, as by ``find -print0``.
 
     Args:
         file: as for `as_utf8`.
@@ -438,8 +440,8 @@ def _at_lines(file: IO[bytes]) -> Iterator[bytes]:
 def _at_nulls(file: IO[bytes]) -> Iterator[bytes]:
     rest = b""
     while data := file.read(HEAD):
-        *whole, rest = (rest + data).split(b"\0")
-        yield from whole
+        *paths, rest = (rest + data).split(b"\0")
+        yield from paths
         if len(rest) > LONGEST_PATH:
             break
     yield rest
@@ -451,15 +453,15 @@ def _at_nulls(file: IO[bytes]) -> Iterator[bytes]:
 def refuse_existing(
     path: str | os.PathLike[str], overwrite: bool = False, instead: str = "another file"
 ) -> None:
-    """Refuse a destination where something is, be it a link that leads nowhere.
+    """Refuse a destination that exists, be it as a broken link.
 
     Args:
         path: of the destination.
         overwrite: whether it may be replaced.
-        instead: what the user might name.
+        instead: what the message suggests to name.
 
     Raises:
-        FileExistsError: something is there, and `overwrite` is False.
+        FileExistsError: it exists, and `overwrite` is False.
     """
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(
@@ -469,11 +471,11 @@ def refuse_existing(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, moved onto `path` if all went well.
+    """A temporary name beside `path`; the file is renamed to `path` after success.
 
     Raises:
         OSError: the folder is missing, read-only or full; or the path is a device or a
-            pipe, which a move would take away from all others.
+            pipe, which the renaming would replace for everybody.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(
@@ -484,31 +486,34 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # which nobody has heard of
+        if error.filename in (
+            None,
+            str(temporary),
+        ):  # a name that the user did not give
             error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-# -- names that are one on some disks, and locks
+# -- names that some disks do not tell apart, and locks
 
 
 def name_key(name: str) -> str:
-    """What two names share that some disks hold for one: case, and Unicode's forms."""
+    """A name without case and Unicode form, which some disks do not tell apart."""
     plain = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFC", plain)
 
 
 def check_distinct(names: Iterable[str]) -> None:
-    """Refuse classes whose folders would be one on some disks.
+    """Refuse classes whose folders would be the same on some disks.
 
     Raises:
         ValueError: two differ only in case, or in how Unicode writes their accents.
     """
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(name_key(name), name)
+        other = by_key.setdefault(name_key(name), name)
         if other != name:
             how = "how Unicode writes the same letters"
             if unicodedata.normalize("NFC", name) != unicodedata.normalize(
@@ -522,15 +527,15 @@ def check_distinct(names: Iterable[str]) -> None:
 
 
 def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
-    """Keep other runs out of a file or a folder, until this one ends, even by a kill.
+    """Lock a file or a folder against other runs until this process ends.
 
     Args:
-        path: of the lock file, which goes in the end; a kill leaves it, and it locks no
-            one out.
-        meant: what it guards, for the error.
+        path: of the lock file. It is removed when the lock is freed; a killed process
+            leaves the file, but not the lock.
+        meant: what is locked, for the error.
 
     Returns:
-        What frees the lock.
+        A function that frees the lock.
 
     Raises:
         ValueError: another run holds it.
@@ -540,18 +545,18 @@ def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
 
     held = FileLock(path, thread_local=False)
     try:
-        os.stat(os.path.dirname(path) or os.curdir)  # or it would be made
+        os.stat(os.path.dirname(path) or os.curdir)  # filelock would make the folder
         held.acquire(blocking=False)
     except Timeout as error:
         raise ValueError(
             f"{sanitize(meant)}: another run is writing to it; wait for its end"
         ) from error
     except OSError as error:
-        error.filename = str(meant)  # not a hidden name
+        error.filename = str(meant)  # the user did not name the lock file
         raise
 
     def free() -> None:
-        with suppress(OSError):  # Windows removes no open file; filelock does it then
+        with suppress(OSError):  # on Windows filelock removes it, when it is closed
             os.unlink(path)
         held.release()
 
@@ -560,15 +565,15 @@ def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
 
 # -- free names
 
-LONGEST_NAME = 255  # bytes; what common file systems allow
+LONGEST_NAME = 255  # bytes; the limit of common file systems
 LONGEST_SUFFIX = 32  # bytes
 
 
 class Names:
-    """Free names: neither on the disk nor given away before."""
+    """Gives out free names: neither on the disk nor given out before."""
 
     def __init__(self) -> None:
-        """Nothing is given away yet."""
+        """No name is given out yet."""
         self._given: set[str] = set()
         self._last: dict[str, int] = {}
 
@@ -597,6 +602,6 @@ def fitting(stem: str, suffix: str, number: str = "") -> str:
 
 
 def numbered(path: str, number: int) -> str:
-    """The name of a further file of one name: ``photo-2.jpg``."""
+    """The name with a number, for another file of the same name: ``photo-2.jpg``."""
     stem, suffix = os.path.splitext(path)
     return f"{stem}-{number}{suffix}"

@@ -1,12 +1,12 @@
-"""What a forked process may use of what its parent had.
+"""Forked processes, and the parent's locks, modules and libraries in them.
 
-A fork copies the memory of a process, and of its threads only the one that forks. In the
-child a lock that another thread held stays locked for ever, a module that was being
-imported stays half a module, and a library that gives work to its threads waits for ever.
+A fork copies the memory of a process, but of its threads only the one that forks. In
+the child a lock that another thread held stays locked for ever, a module that was being
+imported stays incomplete, and a library that gives work to its threads waits for ever.
 """
 
-# Both have hooks at forks, which must be there before ours: while a fork waits in ours, a
-# module that comes with hooks is called after the fork and was not before it.
+# Two of these register hooks at forks, which must happen before ours: if a module
+# registered hooks while a fork waits in ours, only its hooks after the fork would run.
 import concurrent.futures.thread  # noqa: F401
 import ctypes
 import logging  # noqa: F401
@@ -19,30 +19,30 @@ from weakref import WeakSet
 Thing = TypeVar("Thing")
 
 
-# Held while modules are imported and engines are opened. Standard error, which is held
-# back meanwhile, is one for all threads.
+# Held while modules are imported and engines are opened. Standard error, which is
+# redirected meanwhile, is shared by all threads.
 loading = RLock()
 _waited_for: list[Any] = [loading]
 _held: list[Any] = []
 
 
 def fork_waits_for(lock: Any) -> None:
-    """Let a fork wait until no other thread holds a lock; the child finds it free.
+    """Make forks wait until no other thread holds the lock, so the child finds it free.
 
-    Where one lock is taken while another is held, the outer one is registered later.
+    If one lock is taken while another is held, the outer one must be registered later.
     """
     _waited_for.append(lock)
 
 
 class PerProcess(Generic[Thing]):
-    """A thing that a forked child makes anew, when it first needs it.
+    """An object that a forked child makes anew when it first needs it.
 
-    The child's copy of the thing is neither used nor freed: both may wait for threads
-    that the child has not.
+    The child's copy of the parent's object is neither used nor freed: both may wait for
+    threads that do not exist in the child.
 
     Args:
-        make: makes the thing. It must not refer to the owner of this object, or the two
-            are only freed by the garbage collector.
+        make: makes the object. It must not refer to the owner of this one, or the two
+            are freed only by the garbage collector.
     """
 
     def __init__(self, make: Callable[[], Thing]) -> None:
@@ -52,7 +52,7 @@ class PerProcess(Generic[Thing]):
         _inherited.add(self)
 
     def get(self) -> Thing:
-        """The thing; all threads of a process get the same one."""
+        """The object; all threads of a process get the same one."""
         thing = self._thing
         if thing is None:
             with self._lock:
@@ -74,8 +74,9 @@ class OneProcess:
 
     Args:
         name: of the library, for the error.
-        runtime: what it computes in, or None while nobody uses it. The child never frees
-            it: that would wait for threads that it has not, or crash.
+        runtime: what it computes in, or None while this process has not used it, through
+            this package or not. The child never frees it: that would wait for threads
+            that the child does not have, or crash.
     """
 
     def __init__(self, name: str, runtime: Callable[[], object] = lambda: None) -> None:
@@ -101,7 +102,7 @@ class OneProcess:
         self.used = True
 
     def after_fork(self) -> None:
-        """Note in the child what the parent has done."""
+        """Note in the child whether the parent has used the library."""
         runtime = self._runtime()
         if runtime is not None:
             never_free(runtime)
@@ -109,7 +110,7 @@ class OneProcess:
 
 
 def never_free(thing: object) -> None:
-    """Keep a thing to the end of the process, and even then do not take it down."""
+    """Keep an object alive for ever: not even the end of the process destroys it."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -124,7 +125,9 @@ def _before_fork() -> None:
         if len(locks) == len(_waited_for):
             _held[:] = locks
             return
-        for lock in locks:  # a module came meanwhile, with a lock of its own
+        for (
+            lock
+        ) in locks:  # meanwhile a module was imported that registered another lock
             lock.release()
 
 
@@ -137,8 +140,8 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     _after_in_parent()
-    for one in list(_inherited):
-        one.after_fork()
+    for resource in list(_inherited):
+        resource.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -1,15 +1,15 @@
-"""A picture of any kind to the exact batch: bytes -> RGB -> what a network sees.
+"""From a picture of any kind to the network's exact input: bytes -> RGB -> float32.
 
 Yahoo's ``classify_nsfw.py`` (yahoo/open_nsfw) converts to RGB, resizes to 256 x 256
 with Pillow's bilinear filter, saves as JPEG, decodes that, crops 224 x 224 from the
-middle, swaps to BGR and takes off the mean. Every step changes scores; none is left
-out here. Alpha is dropped, EXIF orientation ignored, the first frame of an animation
-taken - as in the original. Networks of other preprocessing share the code.
+middle, swaps to BGR and subtracts the mean. Every step changes scores, so none is left
+out. As in the original, alpha is dropped, EXIF orientation is ignored, and the first
+frame of an animation is used. Networks with other preprocessing share the code.
 
-Pillow decodes, from an allow-list of raster formats, below a limit of pixels that is
-checked before anything is allocated. Whatever is wrong with a picture is an
-`ImageError` of one line that names it; Pillow and libtiff print nothing of their own
-meanwhile, but Pillow warns of odd metadata.
+Pillow decodes an allow-list of raster formats, up to a limit of pixels that is checked
+before anything is allocated. Whatever is wrong with a picture is raised as an
+`ImageError` whose one-line message names it; Pillow and libtiff print nothing of their
+own, except for Pillow's warnings of odd metadata.
 
 HEIC and HEIF, which the original could not read, are read where pillow-heif is
 installed. A file's own rotation and mirroring (``irot`` and ``imir``) are part of how
@@ -62,13 +62,13 @@ __all__ = [
     "yahoo_tensor",
 ]
 
-# Pillow's own limit, where it raises: twice 2**28 // 3 pixels, as it rounds.
+# Pillow's own limit for an error: twice its limit for a warning, with its rounding.
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30  # of one picture in a stream, whose size nothing else bounds
-READ = 1 << 20  # bytes that are asked of a stream at once
+READ = 1 << 20  # bytes to read from a stream at once
 
-# Raster formats only. Pillow's default list has EPS (runs Ghostscript) and dozens that
-# nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
+# Raster formats only. Pillow's own list has EPS (runs Ghostscript) and dozens of
+# formats that nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
 FORMATS = tuple(PICTURE_TYPES)
 
 Picture = (
@@ -83,11 +83,11 @@ Picture = (
 )
 
 
-# -- preprocessing, as data that travels with a model
+# -- preprocessing, as data that is stored with a model
 
 ORDERS = ("BGR", "RGB")
 LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
-_MAX = 3.4e38  # of float32, which the pixels become
+_MAX = 3.4e38  # the largest float32, the type of the network's input
 _FIELDS = "expected the preprocessing's resize, crop, jpeg, order, mean and scale"
 
 
@@ -101,11 +101,11 @@ class Preprocessing:
         jpeg: whether the resized picture is saved as JPEG (quality 75, 4:2:0) and read
             again, as Yahoo's pipeline did.
         order: of the channels, "BGR" or "RGB".
-        mean: of 0..255, taken off each channel, in their `order`.
-        scale: what remains is multiplied by this.
+        mean: of 0..255, subtracted from the channels, in their `order`.
+        scale: the difference is multiplied by this.
 
     Raises:
-        ValueError: a value that makes no sense.
+        ValueError: a value is of another type or out of range.
     """
 
     resize: int
@@ -123,7 +123,10 @@ class Preprocessing:
                 f"{sanitize(self.resize, 40)} and {sanitize(self.crop, 40)}"
             )
         if self.crop > self.resize:
-            raise ValueError(f"cannot crop {self.crop} pixels from {self.resize}")
+            raise ValueError(
+                f"expected a crop of at most {self.resize} pixels, the size after "
+                f"resizing, got {self.crop}"
+            )
         if self.order not in ORDERS or type(self.jpeg) is not bool:
             raise ValueError(f"{_FIELDS}; the order is BGR or RGB, jpeg a truth value")
         numbers = (*self.mean, self.scale)
@@ -132,7 +135,7 @@ class Preprocessing:
 
     @property
     def words(self) -> str:
-        """The steps in words, for whoever finds a network without this project."""
+        """The steps in words, for users of an exported network without this package."""
         order = [f"RGB; bilinear resize to {self.resize}x{self.resize}"]
         if self.jpeg:
             order.append("JPEG, quality 75, and back")
@@ -143,19 +146,19 @@ class Preprocessing:
 
     @property
     def values(self) -> str:
-        """What is done to 0..255, in words."""
+        """The arithmetic on the values 0..255, in words."""
         return "minus mean" if self.scale == 1 else f"minus mean, times {self.scale:g}"
 
     def record(self) -> dict[str, Any]:
-        """Itself as JSON can hold it; `from_record` makes it again."""
+        """The fields as JSON values, for `from_record`."""
         return {**asdict(self), "mean": list(self.mean)}
 
     @classmethod
     def from_record(cls, record: object) -> "Preprocessing":
-        """What `record` gave.
+        """The preprocessing from the result of `record`.
 
         Raises:
-            ValueError: fields are missing or surplus, or make no sense.
+            ValueError: fields are missing, surplus or out of range.
         """
         if not isinstance(record, dict) or set(record) != set(cls.__annotations__):
             raise ValueError(_FIELDS)
@@ -164,7 +167,7 @@ class Preprocessing:
 
 
 def _is_number(value: object) -> bool:
-    # compared, as an integer of JSON can be too large to convert
+    # Compared and not converted: an integer in JSON may be too large for a float.
     return type(value) in (int, float) and abs(value) <= _MAX  # type: ignore[arg-type]
 
 
@@ -175,11 +178,11 @@ CROP = YAHOO.crop  # pixels, both sides; the network's input
 MEAN_BGR = YAHOO.mean  # of 0..255
 
 
-# -- any kind of picture to RGB
+# -- from any kind of picture to RGB
 
 
 def describe(picture: object) -> str:
-    """How errors call a picture: its path, or what kind of thing it is."""
+    """The name of a picture in errors: its path, or the type of the object."""
     if isinstance(picture, str | os.PathLike):
         return sanitize(os.fsdecode(picture)) or "''"
     if isinstance(picture, bytes | bytearray | memoryview):
@@ -193,12 +196,12 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         picture: a path, the bytes of a picture file, a binary file object (read from
-            where it stands), a PIL image (its current frame; it is not changed), or a
-            uint8 RGB array (height, width, 3), 0..255.
+            its current position), a PIL image (its current frame; it is not changed),
+            or a uint8 RGB array (height, width, 3), 0..255.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
-        A PIL image of mode RGB, in its own size.
+        A PIL image of mode RGB, in the original size.
 
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
@@ -218,13 +221,15 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def read_file(picture: Picture) -> bytes:
-    """The bytes of a picture file, which are not looked into.
+    """The bytes of a picture file, not decoded or checked.
 
     Args:
-        picture: a path, bytes, or a binary file object (read from where it stands).
+        picture: a path, bytes, or a binary file object (read from its current
+            position).
 
     Raises:
-        ImageError: it is missing, empty, no regular file, too large, or no file at all.
+        ImageError: it is missing, empty, too large, or not a regular file; or an image
+            or array, which is not a file.
     """
     if isinstance(picture, Image.Image | np.ndarray):
         raise ImageError(
@@ -235,10 +240,10 @@ def read_file(picture: Picture) -> bytes:
 
 
 def check_max_pixels(max_pixels: object) -> None:
-    """Refuse a limit that is none.
+    """Refuse a limit that is not a whole number of at least 1.
 
     Raises:
-        ValueError: it is not a whole number of at least 1.
+        ValueError: it is not.
     """
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"expected max_pixels of at least 1, got {max_pixels!r:.80}")
@@ -246,7 +251,7 @@ def check_max_pixels(max_pixels: object) -> None:
 
 @contextmanager
 def _naming(picture: object) -> Iterator[None]:
-    """Whatever goes wrong with a picture is an `ImageError` that names it."""
+    """Turn errors of a picture into an `ImageError` that names it."""
     try:
         yield
     except ImageError as error:
@@ -254,14 +259,14 @@ def _naming(picture: object) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise ImageError(f"{describe(picture)}: {reason}") from error
-    except UnicodeEncodeError as error:  # such as half of a pair of surrogates
+    except UnicodeEncodeError as error:  # such as a lone surrogate
         reason = "expected a path, got characters that no file name can have"
         raise ImageError(f"{describe(picture)}: {reason}") from error
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever a decoder stumbles over is an `ImageError`, and it prints nothing."""
+    """Turn a decoder's errors into `ImageError`, and silence its log messages."""
     try:
         with _quiet():
             yield
@@ -273,7 +278,7 @@ def decoding() -> Iterator[None]:
         raise ImageError(f"corrupt picture ({one_line(error)})") from error
 
 
-# What Pillow's decoders raise for broken files, beside OSError.
+# The errors that Pillow's decoders raise for broken files, besides OSError.
 _DECODER_ERRORS = (
     ValueError,
     TypeError,
@@ -351,7 +356,7 @@ def _read_all(file: Any) -> bytes:
 def _open_path(path: str) -> IO[bytes]:
     if not path or "\0" in path:
         raise ImageError("expected a path, got an empty one or one with a null byte")
-    # Not blocking, or opening a pipe that nobody writes to would hang for ever.
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would hang for ever.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _O_BINARY)
     try:
         status = os.fstat(handle)
@@ -371,11 +376,11 @@ def _open_path(path: str) -> IO[bytes]:
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 
-# -- decoding, past Pillow's own check of sizes
+# -- decoding, without Pillow's own check of sizes
 #
 # Pillow warns above half of its limit, and both the warning and the limit are settings
-# of the whole process. `Image.open` is passed by. Three plugins check on their own: for
-# those the limit is lifted under a lock, while they read a header.
+# of the whole process. So `Image.open` is not used. Three plugins check on their own:
+# for those the limit is removed, under a lock, while they read a header.
 
 _SETTINGS = threading.Lock()
 _CHECKING = ("TIFF", "GIF", "ICO")
@@ -395,8 +400,8 @@ def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
     try:
         return _decode_once(file, max_pixels)
     except Warning:
-        # The application turns warnings into errors, but one of odd metadata must not
-        # decide over a picture: once more, with the filters set aside.
+        # The application turns warnings into errors, but a warning of odd metadata must
+        # not make a picture unreadable: decode again without the application's filters.
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decode_once(file, max_pixels)
@@ -412,12 +417,12 @@ def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
             return _to_rgb(image)
         _check_tiles(image, max_pixels)
         with _without_pillows_limit():
-            image.load_prepare()  # where its plugin checks; decoding comes after
+            image.load_prepare()  # the plugin checks the size here, before decoding
         with _without_libtiffs_errors:
             return _to_rgb(image)
 
 
-# -- silence: what a decoder says is in the error, which alone names the picture
+# -- silencing decoders: their messages are in the error, which names the picture
 
 _thread = threading.local()
 _LOGGERS = ("Image", "ImageFile", "PngImagePlugin", "TiffImagePlugin")  # of Pillow
@@ -427,7 +432,7 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return not getattr(_thread, "decoding", False)
 
 
-for _name in _LOGGERS:  # of what they say, only that of our own calls is dropped
+for _name in _LOGGERS:  # only messages from our own calls are dropped
     logging.getLogger(f"PIL.{_name}").addFilter(_is_not_ours)
 
 
@@ -445,9 +450,9 @@ def _quiet() -> Iterator[None]:
 class _LibtiffErrors:
     """Keeps libtiff, inside Pillow, from writing errors to standard error.
 
-    Its error handler is one for the whole process: it is taken away while any thread
-    decodes a TIFF here, and then put back. Where Pillow does not show libtiff's
-    functions (it may be linked statically) nothing is changed.
+    The whole process has one error handler: it is removed while any thread decodes a
+    TIFF here, and then restored. If Pillow does not export libtiff's functions (it may
+    be linked statically), nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -473,14 +478,14 @@ class _LibtiffErrors:
         except (OSError, AttributeError):
             return None
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
-        found: int | None = function(handler)
-        return found
+        previous: int | None = function(handler)
+        return previous
 
 
 _without_libtiffs_errors = _LibtiffErrors()
 
-# A process forks only while nobody holds these: in the child a setting of Pillow's would
-# stay changed. The outer one is registered later.
+# A fork waits until these are free, or in the child a setting of Pillow would stay
+# changed. The outer lock is registered later.
 for _lock in (_without_libtiffs_errors.lock, _SETTINGS, _FILTERS):
     fork_waits_for(_lock)
 
@@ -491,9 +496,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def identify(file: IO[bytes], max_pixels: int) -> Any:
-    """`Image.open` for our formats: the picture, of which only the header is read.
+    """Open a picture of one of `FORMATS`; only the header is read.
 
-    Raises ImageError, or what Pillow does: for use under `decoding`.
+    Raises ImageError or Pillow's own errors: for use under `decoding`.
     """
     _import_plugins()
     file.seek(0)
@@ -505,7 +510,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
             reasons.append(f"this Pillow has no decoder for {name}")
             continue
         accepted = accept is None or accept(prefix)
-        if isinstance(accepted, str):  # the plugin's own words: a codec is missing
+        if isinstance(accepted, str):  # the plugin's message: a codec is missing
             reasons.append(accepted)
         elif accepted:
             try:
@@ -518,7 +523,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
 
 
 def _plugin(name: str) -> Any:
-    """The class that opens a format, None if there is none, and what it accepts."""
+    """The class that opens a format, or None, and the function that checks a prefix."""
     if name == "HEIF":
         return _open_heif, is_heif
     if name not in Image.OPEN:
@@ -533,13 +538,13 @@ def _import_plugins(every: bool = False) -> None:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file that begins so may be HEIC or HEIF; some such files are AVIF."""
+    """Whether these first bytes may be of HEIC or HEIF; some such files are AVIF."""
     return head[4:8] == b"ftyp" and head[8:12] in PICTURE_TYPES["HEIF"].brands
 
 
 def _open_heif(file: IO[bytes], name: str) -> Any:
-    # The class alone: pillow-heif's `register_heif_opener` would change what
-    # `Image.open` reads in the whole process.
+    # Not by pillow-heif's `register_heif_opener`, which would change `Image.open` in
+    # the whole process.
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
@@ -548,7 +553,7 @@ def _open_heif(file: IO[bytes], name: str) -> Any:
 
 
 def _open_as(name: str, factory: Any, file: IO[bytes], max_pixels: int) -> Any:
-    if name == "ICO":  # whose plugin decodes at once, whatever the size
+    if name == "ICO":  # its plugin decodes when it opens, whatever the size
         for size in _ico_sizes(file):
             _check_size(size, max_pixels)
     file.seek(0)
@@ -557,7 +562,7 @@ def _open_as(name: str, factory: Any, file: IO[bytes], max_pixels: int) -> Any:
 
 
 def _ico_sizes(file: IO[bytes]) -> Iterator[tuple[int, int]]:
-    """The sizes of an icon's pictures, of which each is a PNG or a bitmap."""
+    """The sizes of an icon's pictures, each of which is a PNG or a bitmap."""
     file.seek(0)
     _, _, count = struct.unpack("<3H", file.read(6))
     entries = [struct.unpack("<8x2I", file.read(16)) for _ in range(count)]
@@ -568,21 +573,21 @@ def _ico_sizes(file: IO[bytes]) -> Iterator[tuple[int, int]]:
             yield struct.unpack(">2I", head[16:])
         else:
             width, height = struct.unpack("<4x2i12x", head)
-            yield width, abs(height) // 2  # the colours, and below them the mask
+            yield width, abs(height) // 2  # the height includes that of the mask
 
 
 def _check_tiles(image: Any, max_pixels: int) -> None:
-    """A TIFF may be small and declare tiles of gigabytes, which libtiff allocates."""
+    """Refuse a small TIFF that declares tiles of gigabytes: libtiff allocates them."""
     sides = [image.tag_v2.get(tag, 1) for tag in (322, 323)]
     if all(isinstance(side, int) and side > 0 for side in sides):
         _check_size((sides[0], sides[1]), max(max_pixels, 1 << 16))
 
 
-# -- RGB to a network's input
+# -- from RGB to a network's input
 
 
 def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The pixels that a network sees: resize, perhaps a JPEG round trip, and crop.
+    """The pixels for a network: resized, sent through JPEG if it says so, and cropped.
 
     Args:
         image: of mode RGB, any size.
@@ -592,17 +597,17 @@ def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         uint8 (crop, crop, 3), RGB, 0..255.
     """
     side, crop = preprocessing.resize, preprocessing.crop
-    # Two calls, one axis each, horizontal first: what Pillow did in one call until
-    # version 13, which starts with the vertical axis for some tall pictures.
+    # Two calls, one for each axis, horizontal first: Pillow did that in one call until
+    # version 13, which begins with the vertical axis for some tall pictures.
     resized = image.resize((side, image.height), Image.Resampling.BILINEAR)
     resized = resized.resize((side, side), Image.Resampling.BILINEAR)
-    whole = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
+    rgb = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
     edge = (side - crop) // 2
-    return whole[edge : edge + crop, edge : edge + crop]
+    return rgb[edge : edge + crop, edge : edge + crop]
 
 
 def _through_jpeg(image: Image.Image) -> np.ndarray:
-    image.info.clear()  # or a comment of the source would be written into the JPEG
+    image.info.clear()  # otherwise Pillow writes the source's comment into the JPEG
     file = BytesIO()
     image.save(file, format="JPEG")  # quality 75, 4:2:0: Pillow's defaults
     with Image.open(file, formats=("JPEG",)) as jpeg:
@@ -626,26 +631,26 @@ def tensor(
     Raises:
         ImageError: as `load_rgb`.
     """
-    seen = pixels(load_rgb(picture, max_pixels), preprocessing)
+    channels = pixels(load_rgb(picture, max_pixels), preprocessing)
     if preprocessing.order == "BGR":
-        seen = seen[..., ::-1]
+        channels = channels[..., ::-1]
     crop = preprocessing.crop
-    # Row by row, which takes a third of the time of three values at a time.
-    rows = np.ascontiguousarray(seen).reshape(crop, -1) - _mean_row(preprocessing)
+    # Subtracting a whole row of means takes a third of the time of three values each.
+    rows = np.ascontiguousarray(channels).reshape(crop, -1) - _mean_row(preprocessing)
     if preprocessing.scale != 1:
         rows *= np.float32(preprocessing.scale)
-    made: np.ndarray = rows.reshape(crop, crop, len(preprocessing.mean))
-    return made
+    values: np.ndarray = rows.reshape(crop, crop, len(preprocessing.mean))
+    return values
 
 
 @cache
 def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
-    """The mean of one row of pixels."""
+    """The mean, repeated for a row of pixels."""
     return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
 
 
 def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The network's input for one picture, equal to Caffe's bit for bit.
+    """Yahoo's network's input for one picture, equal to Caffe's bit for bit.
 
     Args:
         picture: as for `load_rgb`.
@@ -687,18 +692,18 @@ def create_yahoo_image_loader(
 
 
 def check_batch(batch: object, size: int = CROP) -> np.ndarray:
-    """Hold a batch against a network's input.
+    """Check a batch before it goes into a network.
 
     Args:
-        batch: an array (N, 224, 224, 3) of floats, BGR, 0..255 minus (104, 117, 123), or
-            what another network takes.
-        size: pixels, both sides, that the network takes.
+        batch: an array (N, 224, 224, 3) of floats, BGR, 0..255 minus (104, 117, 123),
+            or the input of another network.
+        size: pixels, both sides, of the network's input.
 
     Returns:
-        The same as contiguous float32.
+        The batch as contiguous float32.
 
     Raises:
-        TypeError: it is no array.
+        TypeError: it is not an array.
         ValueError: another dtype or shape, or values that are not finite.
     """
     expected = f"expected a float32 batch (N, {size}, {size}, 3)"
@@ -711,10 +716,14 @@ def check_batch(batch: object, size: int = CROP) -> np.ndarray:
         )
     if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
         raise ValueError(f"{expected}, got shape {batch.shape}")
-    with np.errstate(over="ignore"):  # what overflows is caught as infinite
+    with np.errstate(
+        over="ignore"
+    ):  # a value that overflows is found as infinite below
         batch = np.ascontiguousarray(batch, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        total = batch.sum()  # finite only if all values are, and ten times as fast
+        # A finite sum shows that all values are finite, and is ten times as fast to
+        # get.
+        total = batch.sum()
     if not np.isfinite(total) and not np.isfinite(batch).all():
         raise ValueError(f"{expected}, got values that are NaN or infinite")
     return batch

@@ -1,4 +1,4 @@
-"""The engines' libraries, imported when they are needed, and made to be quiet."""
+"""Importing the engines' libraries only when needed, and without log messages."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def need(extra: str, *packages: str) -> None:
 
 
 def _tensorflow_context() -> object:
-    """What TensorFlow computes in, if anybody in this process has begun to; or None."""
+    """TensorFlow's runtime, if any code of this process has begun to use it; or None."""
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = getattr(eager, "_context", None)
     return getattr(context, "_context_handle", None)
@@ -55,7 +55,7 @@ openvino_use = OneProcess("OpenVINO")
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow with Keras on top of it, which takes a GPU's memory as it needs it.
+    """Import TensorFlow, with Keras on it, so that it takes GPU memory only as needed.
 
     Raises:
         ImportError: TensorFlow is not installed, or Keras runs on another backend.
@@ -63,9 +63,10 @@ def import_tensorflow() -> Any:
     """
     _tensorflow.use()
     with loading:
-        # Or it takes the whole card. Read when the first GPU is used, so that it comes in
-        # time even where the caller has imported TensorFlow; a user's "false" stays.
-        # No `setdefault`: TensorFlow tries to compile that, where it traces this.
+        # Otherwise TensorFlow takes the whole card. It reads this when the first GPU is
+        # used, so it is in time even if the caller has imported TensorFlow already. A
+        # user's own setting stays. Not `setdefault`, which AutoGraph tries to compile
+        # when it traces this function.
         if _GROWTH not in os.environ:
             os.environ[_GROWTH] = "true"
         if "keras" not in sys.modules or "tensorflow" not in sys.modules:
@@ -92,7 +93,7 @@ def _check_backend(name: str) -> None:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """TensorFlow's own errors about files as OSErrors of one line.
+    """Turn TensorFlow's errors about files into OSErrors with one-line messages.
 
     Raises:
         OSError: a disk is full, or a file cannot be written or read.
@@ -107,10 +108,10 @@ def disk_errors() -> Iterator[None]:
 
 
 def import_onnxruntime() -> Any:
-    """ONNX Runtime, without the telemetry of its wheels.
+    """Import ONNX Runtime without the telemetry of its wheels.
 
-    Version 1.31 writes a device id and a database into the user's cache when it is
-    imported, and sends them to Microsoft; its own switch has to be set before.
+    When version 1.31 is imported, it writes a device id and a database into the user's
+    cache and sends them to Microsoft, unless this variable is set before.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     with loading:
@@ -125,12 +126,12 @@ def open_session(
     providers: Sequence[Any] = (CPU_PROVIDER,),
     plan_memory: bool = True,
 ) -> Any:
-    """An ONNX Runtime session that reports nothing but errors.
+    """Open an ONNX Runtime session that logs only errors.
 
     Args:
         model: a serialized ONNX graph.
         threads: for the operations of one batch; 0: one for each core.
-        providers: of execution, each a name, or a name and its options.
+        providers: execution providers, each a name, or a name and its options.
         plan_memory: whether memory is planned ahead for batches of a known shape.
     """
     onnxruntime = import_onnxruntime()
@@ -142,16 +143,17 @@ def open_session(
         session = onnxruntime.InferenceSession(
             model, options, providers=list(providers)
         )
-    # It holds the serialized graph for changes of its providers: 24 MB for nothing.
+    # The session keeps the serialized graph in case its providers are changed: 24 MB.
     session._model_bytes = None
     return session
 
 
 def import_openvino() -> Any:
-    """OpenVINO, without the telemetry of its wheels.
+    """Import OpenVINO without the telemetry of its wheels.
 
-    Importing it makes a folder ``intel`` in the user's home and tells Google Analytics.
-    Where its package for that is not installed, it does without: so it is made to seem.
+    Importing it makes a folder ``intel`` in the user's home and reports to Google
+    Analytics. OpenVINO works without the package that does this, so the package is made
+    to look as if it were not installed.
     """
     with loading:
         if "openvino" not in sys.modules:
@@ -169,7 +171,7 @@ def import_openvino() -> Any:
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Hold back standard error, then pass on all of it but TensorFlow's start-up log.
+    """Redirect standard error, then write all of it but TensorFlow's start-up log.
 
     No setting silences that log: it is written before TensorFlow reads its settings.
     """
@@ -177,7 +179,7 @@ def without_noise() -> Iterator[None]:
         try:
             held = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)
-        except OSError:  # nowhere to hold it, or a process without standard error
+        except OSError:  # no room for the file, or a process without standard error
             yield
             return
         os.dup2(held.fileno(), 2)

@@ -1,4 +1,4 @@
-"""ResNet-50-thin on Keras: built block by block, and `OpenNsfwModel`, ready to predict.
+"""ResNet-50-thin in Keras, built block by block, and the class `OpenNsfwModel`.
 
 Tensors are NHWC. A layer has the name of its entry in the weights; a block's sum is
 called ``eltwise_stage{s}_block{b}`` and its activation ``relu_stage{s}_block{b}``.
@@ -56,39 +56,39 @@ IMAGE = {**EXACT, "data_format": "channels_last"}
 
 
 def network(x: Tensor, weights: Weights) -> dict[str, Tensor]:
-    """The whole network after its input; returns the stages' outputs by name.
+    """Build the whole network on an input; returns the stages' outputs by name.
 
     Args:
         x: float32 (N, 224, 224, 3).
-        weights: the canonical dict; where it has no ``bn_`` layers, none are built.
-            The outputs are as many as its last layer's.
+        weights: the canonical dict; a convolution without a ``bn_`` layer gets none.
+            The number of classes is that of its last layer.
     """
     from keras import layers
 
-    ends = {}
-    x = ends["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.key)
-    # 112 to 56: Caffe's rounding up is what TensorFlow calls SAME.
+    endpoints = {}
+    x = endpoints["conv_1"] = _relu(_conv_and_norm(x, STEM, weights), STEM.key)
+    # From 112 to 56 pixels: Caffe rounds up, as TensorFlow does with SAME padding.
     pool = layers.MaxPooling2D(
         POOL_SIZE, POOL_STRIDE, padding="same", name="pool1", **IMAGE
     )
-    x = ends["pool1"] = pool(x)
+    x = endpoints["pool1"] = pool(x)
     for number, stage in enumerate(BLOCKS):
         for block in stage:
             build = conv_block if block.projection else identity_block
             x = build(x, block, weights)
-        ends[f"stage{number}"] = x
-    x = ends["pool"] = layers.GlobalAveragePooling2D(name="pool", **IMAGE)(x)
-    x = ends["logits"] = _dense(x, weights)
-    ends["predictions"] = layers.Softmax(name="predictions", **EXACT)(x)
-    return ends
+        endpoints[f"stage{number}"] = x
+    x = endpoints["pool"] = layers.GlobalAveragePooling2D(name="pool", **IMAGE)(x)
+    x = endpoints["logits"] = _dense(x, weights)
+    endpoints["predictions"] = layers.Softmax(name="predictions", **EXACT)(x)
+    return endpoints
 
 
 def conv_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
-    """A block whose shortcut is a convolution; the first of each stage.
+    """A block whose shortcut is a convolution: the first block of each stage.
 
     Args:
         x: float32 (N, H, W, inputs).
-        block: a row of the table, with a projection.
+        block: one of `BLOCKS` with a projection.
         weights: the canonical dict.
 
     Returns:
@@ -105,7 +105,7 @@ def identity_block(x: Tensor, block: Block, weights: Weights) -> Tensor:
 
     Args:
         x: float32 (N, H, W, channels).
-        block: a row of the table, without a projection.
+        block: one of `BLOCKS` without a projection.
         weights: the canonical dict.
 
     Returns:
@@ -145,7 +145,7 @@ def _conv(x: Tensor, conv: Convolution, weights: Weights) -> Tensor:
 
     name = f"conv_{conv.key}"
     if conv.padding and conv.stride > 1:
-        # Caffe pads both sides alike; SAME would pad less at the top and the left.
+        # Caffe pads both sides equally; SAME would pad less at the top and the left.
         x = layers.ZeroPadding2D(conv.padding, name=f"pad_{conv.key}", **IMAGE)(x)
     layer = layers.Conv2D(
         conv.outputs,
@@ -205,9 +205,9 @@ class OpenNsfwModel:
     Attributes (after `build`):
         keras_model: the `keras.Model` from `input` to `predictions`.
         input: symbolic float32 (None, 224, 224, 3), or strings (None,).
-        logits: symbolic float32 (None, 2), what ``fc_nsfw`` gives.
-        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW; of weights
-            with other classes, these are the columns, here and in `predict`.
+        logits: symbolic float32 (None, 2), the output of ``fc_nsfw``.
+        predictions: symbolic float32 (None, 2), softmax, columns SFW, NSFW; with
+            weights of other classes one column for each, here and in `predict`.
         endpoints: the stages' outputs by name: ``conv_1`` (after its ReLU), ``pool1``,
             ``stage0`` to ``stage3``, ``pool``, ``logits``, ``predictions``.
         weights: the canonical dict that the network was built from.
@@ -248,13 +248,13 @@ class OpenNsfwModel:
         input_type: InputType = InputType.TENSOR,
         fold: bool = False,
     ) -> None:
-        """Build the network with weights at hand.
+        """Build the network with weights that are loaded already.
 
         Args:
             weights: the canonical dict.
             input_type: what the network takes.
             fold: whether to fold the batch norms into the convolutions: the network
-                then has no such layers, and is faster.
+                then has no batch norm layers and is faster.
 
         Raises:
             WeightsError: the weights do not fit.
@@ -281,16 +281,16 @@ class OpenNsfwModel:
         """Score a batch.
 
         Args:
-            batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); or,
-                where the network was built for them, a sequence of N strings.
+            batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); or a
+                sequence of N strings, if the network was built for strings.
 
         Returns:
             float32 (N, 2), softmax, columns SFW, NSFW.
 
         Raises:
-            RuntimeError: `build` was not called, or not after this process was forked.
-            ValueError: the batch has another shape or dtype, or NaN in it.
-            ImageError: a string is no picture; the message gives its number.
+            RuntimeError: `build` was not called, or was called before a fork.
+            ValueError: the batch has another shape or dtype, or contains NaN.
+            ImageError: a string is not a picture; the message gives its number.
         """
         if self.keras_model is None:
             raise RuntimeError("the network is not built: call build() first")
@@ -329,7 +329,7 @@ def _check_input_type(input_type: InputType) -> None:
 
 
 def _input(input_type: InputType) -> tuple[Tensor, Tensor]:
-    """A symbolic input, and the preprocessed batch that comes of it."""
+    """A symbolic input, and the preprocessed batch computed from it."""
     import keras
 
     shape = (INPUT_SIZE, INPUT_SIZE, CHANNELS)
@@ -362,19 +362,20 @@ def compile_network(keras_model: Any) -> Any:
     tensor = keras_model.inputs[0]
 
     @tf.function(input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype)])
-    def answer(batch: Any) -> Any:
+    def predict(batch: Any) -> Any:
         if batch.dtype == tf.string:
             return keras_model(batch, training=False)
         return predictions_of(keras_model, batch)
 
-    return answer.get_concrete_function()
+    return predict.get_concrete_function()
 
 
 def predictions_of(keras_model: Any, batch: Any) -> Any:
-    """What a network answers for a batch of any size, even 0: a tensor (N, n).
+    """A network's output for a batch of any size, even 0: a tensor (N, n).
 
-    TensorFlow's oneDNN convolution gives an empty batch the shape of its input, with
-    which the next layer fails; so an empty batch gets a picture, and its score goes.
+    For an empty batch TensorFlow's oneDNN convolution returns the shape of its input,
+    at which the next layer fails; so an empty batch gets one picture, whose score is
+    dropped.
 
     Args:
         keras_model: from float32 (N, side, side, 3) to (N, n).

@@ -1,14 +1,14 @@
-"""Moving files so that nothing is overwritten, nothing is lost, all can be undone.
+"""Moving files so that none is overwritten or lost, and everything can be undone.
 
-`plan` gives every file a free name, `Journal` writes the moves down and makes them, and
-`open_nsfw_tf.undo` takes them back.
+`plan` chooses a free name for every file, `Journal` writes a manifest of the moves and
+makes them, and `open_nsfw_tf.undo` undoes them.
 
-A manifest (JSON lines) has every move and is on the disk before the first one is made;
-undoing compares it with what it finds, so it need not know how far a run came. The first
-line is the header, the next ones are moves in order; lines after these are appended
-while it runs: another name for a target that somebody took in between (``{"n", "to"}``,
-with ``leads`` for a link), a file that was made (``{"wrote", ...}``) and the end
-(``{"state": "finished"}``).
+The manifest (JSON lines) lists every move and is on the disk before the first one is
+made. Undoing compares it with the files on the disk, so it need not record how far the
+run got. The first line is the header, and the next ones are the moves in order. Further
+lines are appended during the run: another target for a move whose name was taken in the
+meantime (``{"n", "to"}``, with ``leads`` for a link), a file that was written
+(``{"wrote", ...}``), and the end (``{"state": "finished"}``).
 """
 
 import errno
@@ -28,10 +28,10 @@ from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
 
 MANIFEST = "undo-"  # how the names of manifests begin
 MANIFEST_SUFFIX = ".jsonl"
-MAX_LINKS = 40  # links that lead to links; what Linux follows
+MAX_LINKS = 40  # links to links; the limit of Linux
 VERSION = 1
-LONGEST_PATH = 4096  # characters of a path, which must be whole to be of use
-# What is wrong with one file or its folder, and not with the disk: the others are moved.
+LONGEST_PATH = 4096  # characters; a path in a message must be complete to be useful
+# Errors of one file or its folder, not of the whole disk: the other files are moved.
 _OF_ONE_FILE = {
     errno.EACCES,
     errno.EPERM,
@@ -41,8 +41,8 @@ _OF_ONE_FILE = {
     errno.ENAMETOOLONG,
     errno.EBUSY,
 }
-# What os.link says where hard links are not to be had: FAT, some network disks, a file
-# of somebody else's, a file with too many links.
+# The errors of os.link if a hard link is impossible: on FAT and some network disks, for
+# another user's file, and for a file with too many links.
 _NO_LINKS = {
     errno.EPERM,
     errno.ENOTSUP,
@@ -54,11 +54,11 @@ _NO_LINKS = {
 
 
 def is_manifest(name: str) -> bool:
-    """Whether a file's name is that of a manifest, which no picture has."""
+    """Whether a file's name is that of a manifest; no picture has such a name."""
     return name.startswith(MANIFEST) and name.endswith(MANIFEST_SUFFIX)
 
 
-# -- what would be moved, and under which free names
+# -- planning: which files are moved, and to which free names
 
 
 @dataclass(slots=True)
@@ -68,9 +68,9 @@ class Move:
     Attributes:
         source: absolute path.
         target: absolute path.
-        stamp: size and time of the file that was looked at; a file that has others is
-            left where it is. None: whatever is there.
-        leads: of a link that is moved, what it says at its new path.
+        stamp: size and time of the file when the move was decided; a file that has
+            changed since is not moved. None: the file is not compared.
+        leads: for a link that is moved, its text at the new path.
     """
 
     source: str
@@ -81,13 +81,13 @@ class Move:
 
 @dataclass(slots=True)
 class Plan:
-    """What would be done.
+    """The moves to make, and those that are not needed or not possible.
 
     Attributes:
         moves: in order; the targets are free, and no two are the same.
-        missing: sources that are gone.
-        changed: sources that are not what was looked at.
-        already: moves whose file, or link, is there already.
+        missing: sources that do not exist any more.
+        changed: sources whose stamp has changed.
+        already: moves whose file, or link, is at its target already.
     """
 
     moves: list[Move] = field(default_factory=list)
@@ -104,23 +104,23 @@ def plan(wanted: Iterable[Move], action: str = "move") -> Plan:
         action: a key of `ACTIONS`.
 
     Returns:
-        The moves. Where a name is taken, on the disk or in this plan, it gets a
-        number: ``photo-2.jpg``. Links come last, those to other links after these.
+        The moves. A name that is taken, on the disk or in this plan, gets a number:
+        ``photo-2.jpg``. Links come after files, and links to links after these.
     """
-    made, names, links = Plan(), Names(), _LinksIn()
+    result, names, links = Plan(), Names(), _LinksIn()
     for move in wanted:
         if not os.path.lexists(move.source):
-            made.missing.append(move.source)
+            result.missing.append(move.source)
         elif move.stamp is not None and stamp_of(move.source) != move.stamp:
-            made.changed.append(move.source)
+            result.changed.append(move.source)
         elif links.has(move) if action == "link" else _stays(move):
-            made.already.append(move)
+            result.already.append(move)
         else:
             target = names.free(move.target)
-            made.moves.append(Move(move.source, target, move.stamp))
+            result.moves.append(Move(move.source, target, move.stamp))
     if action == "move":
-        made.moves = _links_last(made.moves)
-    return made
+        result.moves = _links_last(result.moves)
+    return result
 
 
 def _stays(move: Move) -> bool:
@@ -128,13 +128,13 @@ def _stays(move: Move) -> bool:
 
 
 class _LinksIn:
-    """What the links in folders lead to; a folder is read once."""
+    """The texts of the links in folders; each folder is read once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, set[str]] = {}
 
     def has(self, move: Move) -> bool:
-        """Whether a link to the source of a move is in its folder."""
+        """Whether the target's folder has a link to the source already."""
         folder = os.path.dirname(move.target)
         if folder not in self._folders:
             self._folders[folder] = set(self._read(folder))
@@ -150,7 +150,7 @@ class _LinksIn:
 
 
 def _links_last(moves: list[Move]) -> list[Move]:
-    """Moves, the links behind what they lead to, with what they will say."""
+    """The moves with links after the files that they lead to, and with new texts."""
     links = [move for move in moves if os.path.islink(move.source)]
     if not links:
         return moves
@@ -164,7 +164,7 @@ def _links_last(moves: list[Move]) -> list[Move]:
 
 
 def _canonical(path: str) -> str:
-    """A path by which a file, or a link itself, is recognised."""
+    """The absolute path of a file or link, without links among its folders."""
     folder, name = os.path.split(path)
     if name in ("", os.curdir, os.pardir):
         return os.path.realpath(path)
@@ -172,7 +172,7 @@ def _canonical(path: str) -> str:
 
 
 def _next(link: str) -> str:
-    """What a link leads to, which may be a link."""
+    """The path that a link leads to, which may be another link."""
     return _canonical(os.path.join(os.path.dirname(link), os.readlink(link)))
 
 
@@ -185,14 +185,14 @@ def _depth(path: str) -> int:
 
 
 def _leads_to(link: str, targets: Mapping[str, str]) -> tuple[str, bool]:
-    """What a link must say elsewhere to lead to the same file.
+    """The text that a link needs at its new path to lead to the same file.
 
     Args:
         link: its path.
-        targets: new paths of what moves, or has moved, by canonical old path.
+        targets: the new paths of files that are moved, by canonical old path.
 
     Returns:
-        The text, and whether what it leads to moves.
+        The text, and whether the file that the link leads to is moved.
     """
     text = os.readlink(link)
     first = path = _next(link)
@@ -215,7 +215,7 @@ def _put(source: str, target: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # The name is taken by an empty file first, which only we replace.
+        # First an empty file reserves the name; nobody else would replace that file.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             os.replace(source, target)
@@ -247,7 +247,7 @@ def _copy(source: str, target: str, part: str) -> None:
 def _copy_status(source: str, target: str) -> None:
     try:
         shutil.copystat(source, target)
-    except PermissionError:  # FAT keeps no modes; the time tells files apart
+    except PermissionError:  # FAT stores no modes; the time is needed for undoing
         status = os.stat(source)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -258,10 +258,10 @@ def move(source: str, target: str, part: str) -> None:
     Args:
         source: of the file.
         target: its new path, in a folder that exists.
-        part: an unused name in that folder, for a copy that is not whole yet.
+        part: an unused name in that folder, for an unfinished copy.
 
     Raises:
-        FileExistsError: the target is there; nothing has changed.
+        FileExistsError: the target exists; nothing has changed.
         OSError: it cannot be moved; nothing has changed.
     """
     try:
@@ -274,7 +274,7 @@ def move(source: str, target: str, part: str) -> None:
                 errno.EEXIST, os.strerror(errno.EEXIST), target
             ) from error
         _copy(source, target, part)
-        sync_folder(os.path.dirname(target))  # before the only other name goes
+        sync_folder(os.path.dirname(target))  # before the source is removed
         try:
             os.unlink(source)
         except OSError:
@@ -297,13 +297,14 @@ ACTIONS: dict[str, Callable[[str, str, str], None]] = {
 
 
 class Journal:
-    """Moves that are written down, and then made.
+    """Moves that are listed in a manifest, and then made.
 
     Attributes:
-        path: of the manifest, which is on the disk when this exists.
-        finished: the moves that were made, under the names that the files got.
-        missing: sources that had gone.
-        changed: sources that were no longer what was looked at; they are left.
+        path: of the manifest, which is on the disk when this object exists.
+        finished: the moves that were made, with the names that the files got.
+        missing: sources that did not exist any more.
+        changed: sources that had changed since the move was decided; they are not
+            moved.
     """
 
     def __init__(
@@ -313,9 +314,9 @@ class Journal:
 
         Args:
             moves: of a `Plan`.
-            folder: where the manifest goes; it is made if need be.
+            folder: of the manifest; it is made if necessary.
             action: a key of `ACTIONS`.
-            command: what asked for it, for people.
+            command: the command that makes the moves, for people.
 
         Raises:
             ValueError: no such `action`.
@@ -332,9 +333,9 @@ class Journal:
         self.missing: list[str] = []
         self.changed: list[str] = []
         self._failed: list[tuple[Move, OSError]] = []
-        self._targets: dict[str, str] = {}  # for links: where what moves is going
+        self._targets: dict[str, str] = {}  # new paths by canonical old path, for links
         folder = os.path.abspath(folder)
-        made = _folders_to_make(
+        new_folders = _folders_to_make(
             {folder, *(os.path.dirname(m.target) for m in self.moves)}
         )
         os.makedirs(folder, exist_ok=True)
@@ -348,7 +349,7 @@ class Journal:
             "how": action,
             "token": self.token,
             "moves": len(self.moves),
-            "made": made,
+            "made": new_folders,
             "folder": folder,
         }
         with replacing(self.path) as beside, beside.open("x", encoding="ascii") as out:
@@ -362,20 +363,19 @@ class Journal:
 
     @property
     def undo_command(self) -> str:
-        """The command line that takes the moves back."""
+        """The command line that undoes the moves."""
         path = shell_word(self.path)
         return f"open-nsfw dataset undo --apply {path}"
 
     def run(self) -> None:
         """Make the moves.
 
-        Sources that have gone, or are no longer what was looked at, are left out and
-        kept in `missing` and `changed`. A file that cannot be moved does not keep the
-        others from it.
+        Sources that do not exist any more, or have changed, are not moved but listed in
+        `missing` and `changed`. If a file cannot be moved, the others still are.
 
         Raises:
-            MoveError: a file cannot be moved, or the disk is full or read-only. What
-                was moved stays where it is, and the manifest undoes it.
+            MoveError: a file cannot be moved, or the disk is full or read-only. The
+                moves that were made remain, and can be undone by the manifest.
         """
         if any(step.leads is not None for step in self.moves):
             self._targets = {_canonical(s.source): s.target for s in self.moves}
@@ -387,7 +387,7 @@ class Journal:
             raise self._stopped(step, error) from error
 
     def wrote(self, path: Path) -> None:
-        """Write down a file that was made, so that undoing removes it."""
+        """Add a file that was written to the manifest, so that undoing removes it."""
         status = path.stat()
         line = {
             "wrote": os.path.abspath(path),
@@ -414,11 +414,11 @@ class Journal:
                 raise self._stopped(step, error) from error
             self._failed.append((step, error))
         finally:
-            if self._targets and not done:  # links to it lead where it stayed
+            if self._targets and not done:  # links to it must lead to its old path
                 self._targets.pop(_canonical(step.source), None)
 
     def _step(self, number: int, step: Move, log: Any) -> bool:
-        """Make one move, unless its file has changed since it was looked at."""
+        """Make one move, unless its file has changed since the move was decided."""
         moved, link = False, step.leads is not None
         if self.action == "move" and link != stat.S_ISLNK(
             os.lstat(step.source).st_mode
@@ -426,13 +426,13 @@ class Journal:
             return False
         if link:
             leads, moved = _leads_to(step.source, self._targets)
-            if leads != step.leads:  # what it leads to got another name
+            if leads != step.leads:  # the file that it leads to got another name
                 step.leads = leads
                 self._append(log, {"n": number, "to": step.target, "leads": leads})
-        # Behind a link, what has moved was compared when it was.
-        unlike = step.stamp is not None and stamp_of(step.source) != step.stamp
-        if unlike and not moved:
-            os.lstat(step.source)  # gone, and not changed
+        # The file behind a link is not compared again if it has been moved itself.
+        changed = step.stamp is not None and stamp_of(step.source) != step.stamp
+        if changed and not moved:
+            os.lstat(step.source)  # raises FileNotFoundError if it does not exist
             return False
         folder = os.path.dirname(step.target)
         os.makedirs(folder, exist_ok=True)
@@ -441,7 +441,7 @@ class Journal:
         while True:
             try:
                 self._act(step, part)
-            except FileExistsError:  # somebody took the name after the plan was made
+            except FileExistsError:  # the name was taken after the plan was made
                 step.target = names.free(wanted)
                 line: dict[str, Any] = {"n": number, "to": step.target}
                 self._append(log, line | ({"leads": step.leads} if link else {}))
@@ -478,12 +478,12 @@ class Journal:
 
 
 def part_of(token: str, number: int, folder: str) -> str:
-    """The name of a copy that is not whole yet."""
+    """The path of an unfinished copy."""
     return os.path.join(folder, f".{token}-{number}.part")
 
 
 def sync_folder(folder: str) -> None:
-    """Have the disk keep the names in a folder, where the system offers that."""
+    """Write the names in a folder to the disk, if the system offers that."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -494,7 +494,7 @@ def sync_folder(folder: str) -> None:
 
 
 def _line(step: Move, action: str) -> dict[str, Any]:
-    # A copy of a link is one of the file that it leads to.
+    # Copying a link copies the file that it leads to.
     status = os.stat(step.source, follow_symlinks=action == "copy")
     line = {
         "from": step.source,
@@ -508,10 +508,10 @@ def _line(step: Move, action: str) -> dict[str, Any]:
 
 
 def _folders_to_make(folders: Iterable[str]) -> list[str]:
-    """The folders that are not there yet, outer ones first."""
-    made: set[str] = set()
+    """The folders that do not exist yet, outer ones first."""
+    missing: set[str] = set()
     for folder in folders:
-        while folder not in made and not os.path.lexists(folder):
-            made.add(folder)
+        while folder not in missing and not os.path.lexists(folder):
+            missing.add(folder)
             folder = os.path.dirname(folder)
-    return sorted(made)
+    return sorted(missing)

@@ -1,4 +1,4 @@
-"""Taking back what a manifest of `open_nsfw_tf.moves` says, by what is on the disk."""
+"""Undoing the moves in a manifest of `open_nsfw_tf.moves`."""
 
 import errno
 import filecmp
@@ -14,7 +14,7 @@ from typing import Any
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.moves import ACTIONS, VERSION, move, part_of
 
-# What undoing finds, in the words that people read.
+# The outcome for a file, in the words that people read.
 TAKEN_BACK = "taken back"
 ALREADY = "nothing to take back"
 GONE = "gone: neither here nor where it came from"
@@ -34,22 +34,22 @@ class Entry:
     target: str
     size: int
     mtime_ns: int
-    was: str | None = None  # what a link said before it was moved
-    leads: str | None = None  # and after
+    was: str | None = None  # the text of a link before it was moved
+    leads: str | None = None  # and its text after that
 
 
 @dataclass(slots=True)
 class Manifest:
-    """What a manifest says.
+    """The contents of a manifest.
 
     Attributes:
         command: that wrote it.
         action: a key of `ACTIONS`.
-        token: in the names of copies that are not whole.
+        token: in the names of unfinished copies.
         entries: the moves, in order.
-        made: folders that it made, outer ones first.
-        renamed: a folder that has another name since, and that name; or None.
-        wrote: files that it made.
+        made: folders that the command made, outer ones first.
+        renamed: a folder that was renamed after that, and its new name; or None.
+        wrote: files that the command wrote.
     """
 
     command: str
@@ -63,12 +63,12 @@ class Manifest:
 
 @dataclass(slots=True)
 class Undone:
-    """What was taken back, or would be.
+    """The result of undoing, or of a trial of it.
 
     Attributes:
-        outcomes: path at which a file was, and what became of it.
-        renamed: a folder that got another name after the moves, and that name, where
-            files were found in it; or None.
+        outcomes: the target of each move, and the outcome for its file.
+        renamed: a folder that was renamed after the moves, and its new name, if files
+            were found in it; or None.
     """
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
@@ -76,23 +76,23 @@ class Undone:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many files there are of every outcome."""
+        """The number of files for every outcome."""
         return dict(Counter(outcome for _, outcome in self.outcomes))
 
     @property
     def whole(self) -> bool:
-        """Whether every file is where it was before."""
+        """Whether every move is undone."""
         return all(outcome in UNDONE for _, outcome in self.outcomes)
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
-    A last line that is cut is left out: what it says was not begun.
+    A last line that is cut is ignored: what it announces was not begun.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no manifest, or damaged.
+        ValueError: it is not a manifest, or is damaged.
     """
     try:
         lines = path.read_text(encoding="ascii").split("\n")
@@ -109,12 +109,14 @@ def _manifest(header: Any, lines: list[Any], path: str) -> Manifest:
     if header.get("open_nsfw_tf") != "moves" or header["version"] != VERSION:
         raise ValueError("its first line is not that of a manifest")
     if header["how"] not in ACTIONS:
-        raise ValueError(f"no such way to move: {header['how']!r:.80}")
+        raise ValueError(
+            f"expected one of {', '.join(ACTIONS)} as 'how', got {header['how']!r:.80}"
+        )
     count, token = header["moves"], header["token"]
     if not (isinstance(token, str) and token.isalnum()):
         raise ValueError(f"expected letters and digits as token, got {token!r:.80}")
     if len(lines) < count:
-        raise ValueError(f"{count} moves expected, got {len(lines)}")
+        raise ValueError(f"expected {count} moves, got {len(lines)}")
     entries = [_entry(line) for line in lines[:count]]
     made = [_path(folder) for folder in header["made"]]
     folder = _path(header.get("folder", os.path.dirname(path)))
@@ -145,7 +147,7 @@ def _entry(line: Any) -> Entry:
 
 
 def _renamed(before: str, now: str) -> tuple[str, str] | None:
-    """Which folder was renamed if a manifest was in one folder and is in another."""
+    """The folder that was renamed, if a manifest was in `before` and is in `now`."""
     if before == now:
         return None
     while os.path.basename(before) == os.path.basename(now) and not os.path.lexists(
@@ -157,7 +159,7 @@ def _renamed(before: str, now: str) -> tuple[str, str] | None:
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"expected what a link says, got {value!r:.80}")
+        raise ValueError(f"expected the text of a link, got {value!r:.80}")
     return value
 
 
@@ -168,19 +170,19 @@ def _path(value: Any) -> str:
 
 
 def undo(manifest: Path, apply: bool = False) -> Undone:
-    """Take back what a manifest says, as far as it is still there.
+    """Undo the moves in a manifest, as far as the files are still there.
 
-    Nothing is overwritten. Doing it twice is harmless, and so is doing it after
-    moving or undoing was killed.
+    Nothing is overwritten. It may be done twice, and also after moving or undoing was
+    killed.
 
     Args:
         manifest: that `open-nsfw dataset` or `open-nsfw batch --move-to` wrote. If the
-            folder that it lies in was renamed, the files are looked for there.
-        apply: False: only say what would be done.
+            folder that contains it was renamed, the files are looked for there.
+        apply: False: only report what would be done.
 
     Raises:
-        OSError: the manifest cannot be read, or the disk refuses.
-        ValueError: it is no manifest.
+        OSError: the manifest cannot be read, or a file cannot be moved or removed.
+        ValueError: it is not a manifest.
     """
     read = read_manifest(manifest)
     done = Undone()
@@ -201,7 +203,7 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
 
 
 def _follow_renaming(manifest: Manifest, done: Undone) -> None:
-    """Correct the paths of what is found only under a folder's new name."""
+    """Correct the paths of files that are found only under a folder's new name."""
     if manifest.renamed is None:
         return
     before, now = manifest.renamed
@@ -220,7 +222,7 @@ def _follow_renaming(manifest: Manifest, done: Undone) -> None:
 
 
 def _is_target(entry: Entry, path: str) -> bool:
-    """Whether a path has what a move put there."""
+    """Whether the file or link at a path is the one that a move put there."""
     status = _status(path)
     if status is None:
         return False
@@ -241,7 +243,7 @@ def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
         return _take_back_moved_link(entry, there, here, apply)
     if there is not None:
         if not _leftover(entry, there, here):
-            # It never left, and the target is somebody else's; or the other way round.
+            # The source was never moved, or another file has taken its place since.
             return ALREADY if _same(entry, there) else IN_THE_WAY
         if apply:
             os.unlink(entry.target)
@@ -261,13 +263,13 @@ def _take_back_move(entry: Entry, token: str, number: int, apply: bool) -> str:
 def _take_back_moved_link(
     entry: Entry, there: os.stat_result | None, here: os.stat_result, apply: bool
 ) -> str:
-    """A link is made anew, as it was; it said something else where it was moved to."""
-    ours = stat.S_ISLNK(here.st_mode) and os.readlink(entry.target) == entry.leads
+    """Make a link again as it was, as its text was changed when it was moved."""
+    is_moved = stat.S_ISLNK(here.st_mode) and os.readlink(entry.target) == entry.leads
     if there is not None:
-        whole = stat.S_ISLNK(there.st_mode) and os.readlink(entry.source) == entry.was
-        if not (ours and whole):
-            return ALREADY if whole else IN_THE_WAY
-    elif not ours:
+        is_back = stat.S_ISLNK(there.st_mode) and os.readlink(entry.source) == entry.was
+        if not (is_moved and is_back):
+            return ALREADY if is_back else IN_THE_WAY
+    elif not is_moved:
         return CHANGED
     if apply:
         try:
@@ -281,15 +283,15 @@ def _take_back_moved_link(
 
 
 def _leftover(entry: Entry, there: os.stat_result, here: os.stat_result) -> bool:
-    """Whether a move that was killed left both names, and the target can go."""
+    """Whether a killed move left both names, so that the target can be removed."""
     if os.path.samestat(there, here):
         return True
     if not _same(entry, there):
         return False
     if not here.st_size:
-        return bool(entry.size)  # a name that was taken, and nothing more
-    alike = _same(entry, here) and stat.S_ISREG(here.st_mode)
-    return alike and filecmp.cmp(entry.source, entry.target, shallow=False)
+        return bool(entry.size)  # the empty file that reserved the name
+    same = _same(entry, here) and stat.S_ISREG(here.st_mode)
+    return same and filecmp.cmp(entry.source, entry.target, shallow=False)
 
 
 def _take_back_copy(entry: Entry, token: str, number: int, apply: bool) -> str:
@@ -336,9 +338,9 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _same(entry: Entry, status: os.stat_result) -> bool:
-    """Whether a file is the one that was moved, or its whole copy."""
-    apart = abs(status.st_mtime_ns - entry.mtime_ns)
-    return status.st_size == entry.size and apart <= COARSE
+    """Whether a file is the one that was moved, or a complete copy of it."""
+    difference = abs(status.st_mtime_ns - entry.mtime_ns)
+    return status.st_size == entry.size and difference <= COARSE
 
 
 def _remove(path: str) -> None:
@@ -348,12 +350,13 @@ def _remove(path: str) -> None:
         return
 
 
-# Why a folder is left: somebody put something there, removed it, or put a file there.
+# Errors if others have put something into a folder, removed it, or replaced it by a
+# file.
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 
 
 def _remove_folders(folders: list[str]) -> None:
-    """Remove what is empty of the folders that moving had made."""
+    """Remove those of the folders that are empty."""
     for folder in reversed(folders):
         try:
             os.rmdir(folder)

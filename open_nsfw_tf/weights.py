@@ -1,7 +1,7 @@
-"""Where the weights come from: find, verify, fetch, load and save them.
+"""Weights files: find, verify, download, load and save them.
 
-The package ships none. `find_weights` looks at the locations of `locations`, in that
-order, and downloads Yahoo's trained weights from upstream when every one is empty.
+The package contains none. `find_weights` searches the places that `locations` lists, in
+that order, and downloads Yahoo's trained weights from upstream if it finds nothing.
 """
 
 import os
@@ -45,13 +45,14 @@ MAX_BYTES = 1 << 28  # of a download; the largest published file has 24 MB
 
 @dataclass(frozen=True)
 class Published:
-    """A published copy of Yahoo's trained weights, and how to know it.
+    """A published copy of Yahoo's trained weights, and its checksum.
 
     Attributes:
-        title: what it is, for people.
+        title: a description for people.
         file: its name.
-        url: upstream; None where it comes inside a Python package.
-        git_blob: SHA-1 of ``blob <size>\\0`` and the content, as git names it.
+        url: upstream; None if it comes inside a Python package.
+        git_blob: git's name of the content: SHA-1 of ``blob <size>\\0`` and the
+            content.
         sha256: of the content.
         package: the importable package that carries it.
         licence: of the weights.
@@ -90,19 +91,19 @@ PUBLISHED = {
 }
 
 
-OWN_FILE = "open_nsfw.safetensors"  # what `save_weights` is asked for most
+OWN_FILE = "open_nsfw.safetensors"  # the name that the README gives to saved weights
 FILES = (OWN_FILE, *(copy.file for copy in PUBLISHED.values()))
 
 
 @dataclass(frozen=True)
 class Location:
-    """One location where weights may be.
+    """A place where a weights file may be.
 
     Attributes:
-        title: for people, with the path.
-        path: of the file found there; None when there is none.
-        published: the key in `PUBLISHED` whose checksum the file must have; None where
-            any weights are welcome.
+        title: a description for people, with the path.
+        path: of the file found there; None if there is none.
+        published: the key in `PUBLISHED` whose checksum the file must have; None if any
+            weights are accepted.
     """
 
     title: str
@@ -111,7 +112,7 @@ class Location:
 
 
 def locations() -> list[Location]:
-    """Every location that `find_weights` tries without a path, best first."""
+    """Every location that `find_weights` tries if no path is given, in order."""
     named = os.environ.get(ENVIRONMENT)
     found = [Location(f"${ENVIRONMENT}", Path(named) if named else None)]
     here = Path("weights")
@@ -149,10 +150,10 @@ def _packaged(copy: Published) -> Path | None:
 def find_weights(
     path: str | os.PathLike[str] | None = None, download: bool = True
 ) -> Path:
-    """Find a file of weights, and verify it where its checksum is known.
+    """Find a weights file, and verify it if its checksum is known.
 
     Args:
-        path: the file; None looks into ``$OPEN_NSFW_TF_WEIGHTS``, ``./weights/``, the
+        path: the file; None searches ``$OPEN_NSFW_TF_WEIGHTS``, ``./weights/``, the
             user's cache and the installed package of the extra ``weights``, in this
             order, and then downloads.
         download: whether to fetch the weights from upstream as the last resort.
@@ -161,8 +162,8 @@ def find_weights(
         The path of an existing file.
 
     Raises:
-        WeightsError: there is no such file, a known checksum does not fit, or nothing
-            was found anywhere; each location that was tried is named.
+        WeightsError: there is no such file, its checksum is wrong, or no weights were
+            found anywhere; the message names each location that was tried.
     """
     if path is not None:
         return _existing(Path(path), "")
@@ -203,7 +204,7 @@ def _existing(path: Path, prefix: str) -> Path:
         raise WeightsError(f"{prefix}{sanitize(path)}: expected a regular file")
     with reading(path, "file", OSError):
         check_size(path)
-        path.open("rb").close()  # whether it may be read
+        path.open("rb").close()  # raises if it may not be read
     return path
 
 
@@ -229,9 +230,9 @@ def verify(path: Path, copy: Published) -> None:
         OSError: the file cannot be read.
     """
     for expected, digest in ((copy.sha256, sha256), (copy.git_blob, git_blob)):
-        if expected and (came := digest(path)) != expected:
+        if expected and (actual := digest(path)) != expected:
             raise WeightsError(
-                f"{path}: expected {digest.__name__} {expected}, got {came}: damaged or "
+                f"{path}: expected {digest.__name__} {expected}, got {actual}: damaged or "
                 "another file; delete it and run `open-nsfw weights fetch`"
             )
 
@@ -246,8 +247,8 @@ def load_weights(
 
     Args:
         path: the file; None as in `find_weights`.
-        classes: that they must score: two, SFW and NSFW, unless something else says
-            what they mean; None: any number of two or more.
+        classes: the number of classes that the weights must have: 2, SFW and NSFW;
+            None: any number of at least 2.
 
     Returns:
         ``{layer: {field: float32 array}}``: the 107 layers of the network with the
@@ -271,12 +272,12 @@ def load_weights(
 def save_weights(
     weights: Weights, path: str | os.PathLike[str], format: str | None = None
 ) -> None:
-    """Save weights; the file appears under its name when it is whole.
+    """Save weights; the file gets its name only when it is complete.
 
     Args:
         weights: the canonical dict, as `load_weights` returns it.
         path: of the file to write; an existing one is replaced.
-        format: a key of `open_nsfw_tf.formats.FORMATS`; None goes by the suffix.
+        format: a key of `open_nsfw_tf.formats.FORMATS`; None: by the suffix.
 
     Raises:
         WeightsError: the weights do not fit the network, or the format is unknown.
@@ -288,7 +289,7 @@ def save_weights(
 
 
 def format_of(path: Path) -> str:
-    """The format that a file to be written has, by its suffix.
+    """The format to write a file in, by its suffix.
 
     Raises:
         WeightsError: no format has this suffix.
@@ -309,20 +310,21 @@ def fetch_weights(
     url: str | None = None,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Download a published copy, verified before it gets its name.
+    """Download a published copy; it is verified before it gets its name.
 
     Args:
         name: a key of `PUBLISHED` that has a URL: ``npy`` or ``caffemodel``.
-        folder: where to keep it; None is `cache_folder`, where it is found again.
-        url: a mirror; the checksum is upstream's all the same.
+        folder: where to save it; None: `cache_folder`, where `find_weights` finds it.
+        url: of a mirror; the checksum is that of upstream's file.
         timeout: seconds without an answer before giving up.
 
     Returns:
-        The path of the file. An existing one with the right checksum is kept.
+        The path of the file. An existing one with the right checksum is not downloaded
+        again.
 
     Raises:
-        WeightsError: no such copy, no network, cut connection, a server's error, more
-            than `MAX_BYTES`, or another checksum. Nothing is left behind.
+        WeightsError: there is no such copy, no network, a cut connection, a server's
+            error, more than `MAX_BYTES`, or a wrong checksum. No file is left.
     """
     copy = PUBLISHED.get(name)
     if copy is None or copy.url is None:
@@ -337,7 +339,7 @@ def fetch_weights(
     source = url or copy.url
     try:
         target.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # damaged: pooch would keep it
+        path.unlink(missing_ok=True)  # damaged, and pooch would not replace it
         return _download(source, path, copy, timeout)
     except OSError as error:  # requests' errors are OSErrors
         raise WeightsError(
@@ -346,7 +348,7 @@ def fetch_weights(
 
 
 def _reason(error: OSError, timeout: float) -> str:
-    """What went wrong, without the innards of the network's libraries."""
+    """Why a download failed, in words; requests' own messages show its internals."""
     from requests import exceptions as kinds
 
     if isinstance(error, kinds.HTTPError):
@@ -388,7 +390,7 @@ def _download(source: str, path: Path, copy: Published, timeout: float) -> Path:
 
 
 class _Progress:
-    """A bar on standard error where a person looks at it; counts and limits bytes."""
+    """A progress bar on standard error if that is a terminal; also limits the bytes."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -405,7 +407,9 @@ class _Progress:
     def update(self, count: int) -> None:
         self.done += count
         if max(self.done, self.total) > MAX_BYTES + CHUNK:
-            raise WeightsError(f"more than {MAX_BYTES >> 20} MiB came, not the weights")
+            raise WeightsError(
+                f"expected a weights file of at most {MAX_BYTES >> 20} MiB, got more"
+            )
         self.bar.update(self.task, completed=self.done, total=self.total or None)
 
     def reset(self) -> None:

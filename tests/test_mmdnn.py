@@ -73,8 +73,8 @@ def test_its_graph_is_refused(tmp_path, name):
     "name, content, reason",
     [
         ("frozen.pb", b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "TensorFlow"),
-        ("model.json", b'{"version": 1}', "got a .json file, which holds none"),
-        ("empty.pb", b"", "got a .pb file, which holds none"),
+        ("model.json", b'{"version": 1}', "got a .json file, which contains none"),
+        ("empty.pb", b"", "got a .pb file, which contains none"),
     ],
 )
 def test_other_graphs_are_not_called_mmdnns(tmp_path, name, content, reason):

@@ -403,16 +403,19 @@ OTHERS: dict[str, tuple[Change, str]] = {
         f"{DENSE} gives other values",
     ),
     "a temperature in the layer": (matmul("Mul"), f"{DENSE} gives other values"),
-    "Sigmoid": (kind("predictions", "Sigmoid"), f"of {DENSE} is not a softmax"),
+    "Sigmoid": (
+        kind("predictions", "Sigmoid"),
+        f"expected a softmax of the values of {DENSE}",
+    ),
     "no Softmax": (
         kind("predictions", "Identity"),
-        f"of {DENSE} is not a softmax",
+        f"expected a softmax of the values of {DENSE}",
     ),
     "Softmax over the batch": (
         given("predictions", axis=0),
-        f"of {DENSE} is not a softmax",
+        f"expected a softmax of the values of {DENSE}",
     ),
-    "columns swapped": (swapped, f"of {DENSE} is not a softmax"),
+    "columns swapped": (swapped, f"expected a softmax of the values of {DENSE}"),
     "a shortcut from nowhere": (
         shortcut_from(0, "pool1"),
         "broken: .*eltwise_stage0_block1",

@@ -71,7 +71,7 @@ def test_targets(input_type: str) -> None:
 def test_a_signature_can_be_named() -> None:
     request = body(ROCKET, input_type="bytes", signature_name="serving_default")
     assert request["signature_name"] == "serving_default"
-    with pytest.raises(ValueError, match="ml-engine names no signature"):
+    with pytest.raises(ValueError, match="request for ml-engine has no signature"):
         predict_request(ROCKET, "ml-engine", signature_name="serving_default")
 
 

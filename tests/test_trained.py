@@ -553,7 +553,7 @@ def test_a_saved_model_has_the_preprocessing_in_it(
 def test_int8_of_another_network_is_refused(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="int8 is for Yahoo's network"):
+    with pytest.raises(ValueError, match="int8 is only for Yahoo's network"):
         export("onnx", tmp_path / "a.onnx", model=runs["other"], precision="int8")
     with pytest.raises(ValueError, match="got both"):
         export("onnx", tmp_path / "a.onnx", "w.npy", model=runs["other"])

@@ -325,7 +325,7 @@ def test_downloads_that_fail_leave_nothing(
     monkeypatch.setattr(weights_room, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(Server, "content", served["content"])
     monkeypatch.setattr(Server, "announced", len(served["content"]))
-    refused("more than 1 MiB")
+    refused("expected a weights file of at most 1 MiB, got more")
     gc.collect()
 
 

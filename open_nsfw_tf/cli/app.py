@@ -1,4 +1,4 @@
-"""The command `open-nsfw` itself, and what its commands share."""
+"""The command `open-nsfw`: its sub-commands, its errors and its standard output."""
 
 import codecs
 import io
@@ -20,7 +20,7 @@ from open_nsfw_tf import __version__
 from open_nsfw_tf.cli.loading import loading
 from open_nsfw_tf.errors import sanitize
 
-# By the name of a command: the module that has it, and its line in --help.
+# By the name of a command: its module, and its line in --help.
 COMMANDS = {
     "classify": (
         "classify",
@@ -74,7 +74,7 @@ class _Commands(TyperGroup):
         }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command itself, in place of its line in --help."""
+        """The command of the imported module, instead of the entry for --help."""
         name, found, rest = super().resolve_command(ctx, args)
         if name is not None:
             with loading():
@@ -123,16 +123,16 @@ DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what can be expected to go wrong into one line and exit status 1."""
+    """Print expected errors as one line, and exit with status 1."""
     _keep_standard_numbers()
     if os.environ.get(DEBUG):
         yield
         return
-    # A warning of a picture's decoder or of a library is no news to the user.
+    # Warnings of decoders and libraries do not help the user.
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     _silence_libraries()
-    # Asked to end, end as after Ctrl-C: temporary files go.
+    # Exit by an exception at SIGTERM, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -143,9 +143,9 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _keep_standard_numbers() -> None:
-    """Hold 0, 1 and 2 where they are closed, or a file that is opened next has them.
+    """Open descriptors 0, 1 and 2 if they are closed, so that no other file gets them.
 
-    C libraries print to 2, whatever it is: into a table of scores.
+    C libraries print to descriptor 2, which might then be a table of scores.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
@@ -156,10 +156,10 @@ LONGEST = 2000  # characters of an error
 
 
 def _silence_libraries() -> None:
-    """Give C libraries a standard error of their own, which nobody reads.
+    """Send to /dev/null what C libraries print to standard error.
 
-    TensorFlow, libtiff and others print there what no user can act on; what they cannot
-    do comes back as an error that Python prints.
+    TensorFlow, libtiff and others log there; their errors are also raised in Python,
+    whose standard error stays the terminal.
     """
     if sys.stderr is None:
         return
@@ -173,11 +173,11 @@ def _silence_libraries() -> None:
     sys.stderr = os.fdopen(ours, "w", buffering=1, errors="backslashreplace")
 
 
-ESCAPING = "open_nsfw_tf.escaping"  # how characters are printed that cannot be
+ESCAPING = "open_nsfw_tf.escaping"  # the handler of characters that cannot be encoded
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes of a name that are no text, as they are; what an encoding lacks, as \\u."""
+    """Bytes of a name that are not text stay; characters that cannot be encoded: \\u."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -188,7 +188,7 @@ codecs.register_error(ESCAPING, _escape)
 
 
 def open_standard_output() -> None:
-    """Print any name, whatever standard output's encoding; refuse to work for nobody.
+    """Make any name printable in standard output's encoding.
 
     Raises:
         OSError: standard output is closed.

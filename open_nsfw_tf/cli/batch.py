@@ -51,10 +51,10 @@ _ADDRESS = re.compile(
 
 
 class _Command(TyperCommand):
-    """Lets --ray stand with or without an address; what is no address is a source."""
+    """Lets --ray be given with or without an address; other text is a source."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give the --ray that stands alone its address."""
+        """Give a --ray without an address its default."""
         end = args.index("--") if "--" in args else len(args)
         for at in reversed([i for i in range(end) if args[i] == "--ray"]):
             given = args[at + 1 : at + 2]
@@ -67,7 +67,7 @@ class _Command(TyperCommand):
 
 @dataclass(frozen=True)
 class Sorting:
-    """Where the files go when all is scored."""
+    """Whether and where the files are moved after scoring."""
 
     move_to: Annotated[
         Path | None,
@@ -91,7 +91,7 @@ class Sorting:
     ] = False
 
     def check(self, sources: list[str], trained: TrainedModel | None) -> None:
-        """Refuse what cannot be done, before any work."""
+        """Refuse wrong combinations of options, before any work."""
         if (self.move_to is None) != (self.threshold is None) or (
             self.link and self.move_to is None
         ):
@@ -105,7 +105,7 @@ class Sorting:
             check_sortable(trained.classes)
 
     def sort(self, output: Path, named: set[bytes]) -> None:
-        """Move, or link, the files that this run's sources name, if that is wanted."""
+        """Move or link the files that this run's sources name, if requested."""
         if self.move_to is None or self.threshold is None:
             return
         counts: dict[str, int] = {}
@@ -158,7 +158,7 @@ class Cluster:
     def scorer(
         self, scoring: Scoring, trained: TrainedModel | None
     ) -> Callable[..., Summary]:
-        """What scores on the cluster."""
+        """The function that scores on the cluster."""
         cluster = RayCluster(self.ray or LOCAL, self.actors, self.gpus)
         network = Network(
             scoring.engine, scoring.weights, scoring.precision, scoring.device, trained
@@ -168,7 +168,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read, and how."""
+    """Which files are read, and how."""
 
     hashes: Annotated[
         bool, typer.Option("--hash", help="Add the SHA-256 of each picture's file.")
@@ -229,9 +229,9 @@ def batch(
     sorting.check(sources, trained)
     cluster.check(scoring)
     if cluster.ray is None:
-        check_sources(sources, select)  # before the weights: a slip costs no time
-        made = scoring.classifier(model=trained)
-        score = score_here(made, sources, reading.batch_size)
+        check_sources(sources, select)  # before loading weights, which takes longer
+        classifier = scoring.classifier(model=trained)
+        score = score_here(classifier, sources, reading.batch_size)
     else:
         score = cluster.scorer(scoring, trained)
     with _silence() if cluster.ray else nullcontext():
@@ -243,7 +243,7 @@ def batch(
 def score_here(
     classifier: Classifier, sources: list[str], batch_size: int
 ) -> Callable[..., Summary]:
-    """What scores in this process."""
+    """The function that scores in this process."""
     stdin = standard_input() if STDIN in sources else None
     return partial(score_batch, classifier, batch_size=batch_size, stdin=stdin)
 
@@ -255,7 +255,7 @@ def run(
     select: str,
     **options: Any,
 ) -> Summary:
-    """Score, and show how far it is."""
+    """Score, with a progress bar."""
     with (
         progress_bar(lambda: _count(sources, select)) as progress,
         interruptible("the pictures in flight") as stop,
@@ -267,7 +267,7 @@ def run(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep standard output for our own words: Ray talks there of its workers."""
+    """Discard what Ray prints to standard output about its workers."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
 

@@ -46,8 +46,8 @@ def classify(
 ) -> None:
     """Score pictures: the probability, 0 to 1, that each one is pornographic.
 
-    With --model the probability of each of the model's classes. A picture that cannot be
-    read is a line with its error; the others are scored all the same, and the exit
+    With --model the probability of each of the model's classes. A picture that cannot
+    be read is a line with its error; the others are scored all the same, and the exit
     status is 1. Lines of JSON have path, sfw, nsfw, error (and label).
     """
     classifier = scoring.classifier(max_pixels)
@@ -75,7 +75,7 @@ def classify(
 
 
 def _line(row: dict[str, Any], classes: Sequence[str]) -> str:
-    """NSFW first, where it is one of two; the likeliest first of other classes."""
+    """The line of a picture: NSFW before SFW; other classes by their scores."""
     if row["error"]:
         return f"error: {row['error']}"
     label = f"  {row['label']}" if "label" in row else ""

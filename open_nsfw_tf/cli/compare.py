@@ -1,4 +1,4 @@
-"""`open-nsfw rank` and `open-nsfw compare`: what score tables say."""
+"""`open-nsfw rank` and `open-nsfw compare`: on tables of scores."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`open-nsfw evaluate`: how good scores are, and which threshold to take."""
+"""`open-nsfw evaluate`: evaluating scores, and choosing a threshold."""
 
 import json
 from dataclasses import dataclass
@@ -139,7 +139,7 @@ class Choosing:
     band: BandOption = "0.2:0.8"
 
     def criterion(self) -> "Criterion":
-        """The same for the library."""
+        """The criterion for the library."""
         from open_nsfw_tf.evaluate import Criterion
 
         return Criterion(
@@ -164,7 +164,7 @@ class Joining:
 
 @dataclass(frozen=True)
 class Results:
-    """What is written, beside the figures for people."""
+    """The files and the JSON to write."""
 
     output: OutputOption = None
     json_lines: JsonOption = False

@@ -37,7 +37,7 @@ InputTypeOption = Annotated[
 
 @dataclass(frozen=True)
 class Kind:
-    """Of a format, which of its kinds is written."""
+    """The variant of the format."""
 
     precision: Annotated[
         str | None,
@@ -118,11 +118,11 @@ def named_pictures(sources: list[str] | None) -> list[Picture]:
 
 
 def export_and_print(format: str, destination: Path, **options: Any) -> None:
-    made = export(format, destination, **options)
-    for line in made.notes:
+    result = export(format, destination, **options)
+    for line in result.notes:
         print(f"note: {line}")
     print(
-        f"{made.path}: {made.size / 1e6:.1f} MB; scores differ by at most "
-        f"{made.difference:.1e} over {made.compared} pictures "
-        f"(allowed: {made.tolerance:.0e})"
+        f"{result.path}: {result.size / 1e6:.1f} MB; scores differ by at most "
+        f"{result.difference:.1e} over {result.compared} pictures "
+        f"(allowed: {result.tolerance:.0e})"
     )

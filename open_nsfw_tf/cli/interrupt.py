@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that is granted: the work in hand is finished first."""
+"""Handling Ctrl-C: the current work is finished first."""
 
 import os
 import signal
@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130  # the exit status after Ctrl-C, by the shells' convention
-_SHOW_CURSOR = b"\x1b[?25h"  # which a bar has hidden
+_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 
 
 @contextmanager
 def interruptible(finishing: str) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once: what is yielded turns true. Twice: the process ends at once.
+    """After one Ctrl-C the yielded function returns True; a second ends the process.
 
     Args:
-        finishing: what is finished first, such as "the pictures in flight".
+        finishing: the work that is finished first, such as "the pictures in flight".
     """
     asked: list[int] = []
     terminal = None if sys.stderr is None else sys.stderr.fileno()
 
     def tell(text: bytes) -> None:
         if terminal is not None:
-            os.write(terminal, text)  # print may be under way, and cannot be entered
+            os.write(terminal, text)  # not print, which the signal may have interrupted
 
     def interrupted(number: int, frame: object) -> None:
         if asked:

@@ -109,14 +109,14 @@ def classify_nsfw(
         from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 
         load = create_tensorflow_image_loader()
-    batch = load(picture)  # before the weights: a bad picture costs no time
+    batch = load(picture)  # before loading weights, which takes longer
     sfw, nsfw = Classifier(weights=model_weights).predict(batch)[0].tolist()
     print(f"Results for '{describe(input_file)}'")
     print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
 
 
 def _load_base64(picture: Picture) -> "np.ndarray":
-    """The batch of one that the network makes of a picture file's base64 text."""
+    """The batch of one picture, decoded from base64 text by TensorFlow ops."""
     from open_nsfw_tf.libraries import import_tensorflow
     from open_nsfw_tf.tf_image import error_reason, load_base64_tensor
 

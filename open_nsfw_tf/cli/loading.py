@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 
 def _begin() -> bool:
-    """Let Ctrl-C end the process; False where the signal is somebody else's."""
-    # Only the main thread may, and what somebody else has set is left alone.
+    """Let Ctrl-C end the process; False if another handler is set."""
+    # Only the main thread may set handlers.
     mine = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -25,7 +25,7 @@ _MINE = _begin()
 
 
 def loaded() -> None:
-    """From now on Ctrl-C is Python's `KeyboardInterrupt` again."""
+    """Let Ctrl-C raise Python's `KeyboardInterrupt` again."""
     if _MINE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

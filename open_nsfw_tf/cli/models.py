@@ -1,7 +1,6 @@
 """`open-nsfw models`: the networks that can be trained, and what each costs."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.cli.options import JsonOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import is_picture, replacing
+from open_nsfw_tf.files import replacing
 
 if TYPE_CHECKING:
     from open_nsfw_tf.backbones.model_stats import ModelStats
@@ -49,7 +48,10 @@ def models_command(
     """List the networks to train: size, cost, speed here, published accuracy."""
     from open_nsfw_tf.backbones.model_stats import model_stats
 
-    _check_outputs({"JSON file": json_file, "figure": svg})
+    if json_file or svg:
+        from open_nsfw_tf.report import check_outputs
+
+        check_outputs({"JSON file": json_file, "figure": svg}, inputs=())
     if svg is not None:
         from open_nsfw_tf.report.plots import import_matplotlib
 
@@ -97,30 +99,6 @@ def _cells(row: "ModelStats", sources: Sequence[str]) -> tuple[str, ...]:
         "" if row.top1 is None else f"{row.top1:.4g}".removeprefix("0"),
         f"[{sources.index(row.source) + 1}]" if row.source else "",
     )
-
-
-def _check_outputs(outputs: dict[str, Path | None]) -> None:
-    """Refuse, before any work, what cannot be written."""
-    taken: dict[str, str] = {}
-    for title, path in outputs.items():
-        if path is None:
-            continue
-        real = os.path.realpath(path)
-        if os.path.isdir(real):
-            raise IsADirectoryError(
-                f"{sanitize(path)}: expected the name of a file for the {title}, got a "
-                "folder"
-            )
-        if not os.path.isdir(os.path.dirname(real)):
-            raise FileNotFoundError(
-                f"{sanitize(path)}: there is no folder for the {title}: create it first"
-            )
-        if real in taken or is_picture(real):
-            what = f"the {taken[real]}" if real in taken else "a picture"
-            raise ValueError(
-                f"{sanitize(path)}: the {title} would overwrite {what}: give it another name"
-            )
-        taken[real] = title
 
 
 def _write(path: Path, text: str) -> None:

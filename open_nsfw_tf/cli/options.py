@@ -1,4 +1,4 @@
-"""What the commands share: their options, and how these come into a signature."""
+"""Options that several commands share, and grouping options in dataclasses."""
 
 import inspect
 import sys
@@ -46,7 +46,7 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         "-m",
-        help="A file of weights in any known format. Without it they are looked for: "
+        help="A weights file in any known format. Without it they are searched for: "
         "see `open-nsfw weights list`.",
     ),
 ]
@@ -63,8 +63,8 @@ EngineOption = Annotated[
     choice(
         ("auto", *ENGINES),
         "--engine",
-        help="What computes the scores; in float32 all answer the same. auto: the fastest "
-        "that is installed and offers the precision.",
+        help="The library that computes the scores; in float32 all give the same. auto: "
+        "the fastest that is installed and offers the precision.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -82,21 +82,21 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Threads that decode and score side by side; one for each core if not given.",
+        help="Threads that decode and score in parallel; default: one for each core.",
     ),
 ]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="What the engine computes on, as it calls it: cpu; cuda:1 or coreml for "
-        "onnxruntime; gpu:0 for openvino and tensorflow. A wrong one is answered with "
-        "those there are.",
+        help="The device to compute on, by the engine's name: cpu; cuda:1 or coreml for "
+        "onnxruntime; gpu:0 for openvino and tensorflow. For a wrong name, those that "
+        "exist are listed.",
     ),
 ]
 ResumeOption = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with what exists: skip what it has."),
+    typer.Option("--resume", help="Continue an earlier run: skip what it has done."),
 ]
 TopOption = Annotated[
     int, typer.Option(min=1, help="How many of the largest differences.")
@@ -111,14 +111,14 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what exists at the destination.")
+    bool, typer.Option("--overwrite", help="Replace an existing destination.")
 ]
 PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How pictures are scored: the same options wherever they are."""
+    """How pictures are scored: the same options in every command."""
 
     engine: EngineOption = "auto"
     precision: PrecisionOption = "float32"
@@ -144,26 +144,24 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Writing:
-    """What is done with what an earlier run has written."""
+    """Whether to continue or replace the output of an earlier run."""
 
     resume: ResumeOption = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what exists.")
-    ] = False
+    overwrite: OverwriteOption = False
 
     @property
     def mode(self) -> "Mode":
-        """The same for the library."""
+        """The mode for the library."""
         if self.resume and self.overwrite:
             raise typer.BadParameter("--resume and --overwrite exclude each other.")
         return "resume" if self.resume else "overwrite" if self.overwrite else "new"
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters may be dataclasses, each field of which is an option.
+    """Let a command have dataclasses as parameters, whose fields are options.
 
-    Typer reads a command's options from its signature: it gets one in which every such
-    parameter is replaced by the fields, and the function gets the dataclass.
+    Typer reads a command's options from its signature. It gets a signature in which
+    each such parameter is replaced by its fields, and the function gets the dataclass.
     """
     hints = get_type_hints(function, include_extras=True)
     parameters: list[inspect.Parameter] = []

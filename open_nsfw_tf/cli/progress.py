@@ -1,4 +1,4 @@
-"""The progress bar, on standard error where a person looks at it."""
+"""The progress bar, on standard error if that is a terminal."""
 
 import sys
 import threading
@@ -12,11 +12,11 @@ def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], No
     """Show a bar with rate and remaining time while the block runs.
 
     Args:
-        count: how many steps there are, or None; asked in a thread of its own, as
-            counting many files takes its time.
+        count: gives the number of steps, or None; called in a thread of its own, as
+            counting many files takes long.
 
     Yields:
-        What is called with the number of steps that were taken.
+        A function to call with the number of finished steps.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda steps: None
@@ -28,7 +28,7 @@ def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], No
         try:
             bar.update(task, total=count())
         except (OSError, ValueError):
-            return  # the run itself says what is wrong with the sources
+            return  # the run itself reports errors of the sources
 
     with bar:
         threading.Thread(target=total, daemon=True).start()
@@ -36,7 +36,7 @@ def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], No
 
 
 def _bar() -> Any:
-    """A bar of rich's, which is imported only where it is seen."""
+    """A progress bar of rich, which is imported only when a bar is shown."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

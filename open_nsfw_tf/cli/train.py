@@ -1,4 +1,4 @@
-"""`open-nsfw train`: a network of one's own from folders of pictures."""
+"""`open-nsfw train`: training a network on folders of pictures."""
 
 import sys
 import threading
@@ -52,7 +52,7 @@ def _lines(name: str, recipe: Recipe) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, and from where."""
+    """Which network is trained, and from which weights."""
 
     recipe: Annotated[
         str,
@@ -99,7 +99,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Learning:
-    """How the steps go."""
+    """How it is trained."""
 
     epochs: Annotated[
         str | None,
@@ -145,7 +145,7 @@ class Learning:
     ] = None
 
     def changes(self, init: str | None) -> dict[str, object]:
-        """The numbers of the recipe that are set otherwise."""
+        """The values of the recipe that the options change."""
         own = {
             "batch_size": self.batch_size,
             "init": init,
@@ -159,7 +159,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class Machine:
-    """What it computes on."""
+    """The hardware and the precision."""
 
     mixed_precision: Annotated[
         str,
@@ -181,8 +181,8 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Judging:
-    """What is watched, and what the report looks for."""
+class Validation:
+    """Validation, the report, and which pictures are used."""
 
     validation: Annotated[
         float,
@@ -223,7 +223,7 @@ def train_command(
     network: Network,
     learning: Learning,
     machine: Machine,
-    judging: Judging,
+    checking: Validation,
     writing: Writing,
     recipes: Annotated[
         bool,
@@ -255,10 +255,10 @@ def train_command(
                 weights=network.weights,
                 freeze_body=network.freeze_body,
                 precision=machine.mixed_precision,
-                validation=judging.validation,
-                seed=judging.seed,
-                max_pixels=judging.max_pixels,
-                positive=judging.positive,
+                validation=checking.validation,
+                seed=checking.seed,
+                max_pixels=checking.max_pixels,
+                positive=checking.positive,
             ),
             mode=writing.mode,
             devices=machine.devices,
@@ -293,12 +293,12 @@ def _epochs(text: str | None) -> list[int] | int | None:
 
 @contextmanager
 def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
-    """What is called at the beginning, and after steps; with a bar on a terminal."""
+    """Functions to call at the beginning and after steps, which update a bar."""
     total: list[int] = []
     known = threading.Event()
 
     def begin(data: Data, config: TrainingConfig, steps: int) -> None:
-        for line in _found(data, config):
+        for line in _data_lines(data, config):
             print(line)
         total.append(steps)
         known.set()
@@ -311,7 +311,7 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
         yield begin, step
 
 
-def _found(data: Data, config: TrainingConfig) -> Iterator[str]:
+def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
     for name, split in (
         ("train", data.train),
         ("validation", data.validation),

@@ -1,4 +1,4 @@
-"""`open-nsfw weights`, where they are, and `open-nsfw convert`, from any to any format."""
+"""`open-nsfw weights`: finding weights; `open-nsfw convert`: converting them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ weights_app = typer.Typer(
 )
 commands.add_typer(weights_app, name="weights")
 
-FORMAT_HELP = "Without it, the format is told by the content, then by the suffix."
+FORMAT_HELP = "Without it, the format is recognised by the content, then by the suffix."
 
 
 @commands.command("convert")
@@ -38,7 +38,7 @@ def convert_command(
         Path,
         typer.Argument(
             metavar="DST",
-            help="The file to write; its suffix says the format: "
+            help="The file to write; its suffix sets the format: "
             + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values()),
         ),
     ],
@@ -46,7 +46,7 @@ def convert_command(
         str | None, choice(FORMATS, "--from", help=FORMAT_HELP)
     ] = None,
     target_format: Annotated[
-        str | None, choice(FORMATS, "--to", help="Without it, the suffix says it.")
+        str | None, choice(FORMATS, "--to", help="Without it, the suffix sets it.")
     ] = None,
     pictures: Annotated[
         list[str] | None,
@@ -60,16 +60,16 @@ def convert_command(
         typer.Option(
             metavar="SEED",
             min=0,
-            help="Give the convolutions random batch norms that they make up for, to "
-            "test other software with.",
+            help="Add random batch norms and change the convolutions to compensate for "
+            "them, to test other software.",
         ),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert weights, and prove that they are the same.
 
-    The destination is read back: every array is compared, and both files score pictures.
-    A caffemodel gets its deploy.prototxt beside it.
+    The destination is read back: every array is compared, and both files score
+    pictures. A caffemodel gets its deploy.prototxt beside it.
     """
     done = convert(
         source,
@@ -132,7 +132,7 @@ def weights_where() -> None:
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """Print every location that is tried, best first, and what is there."""
+    """Print every location that is tried, in order, and whether it has weights."""
     chosen = False
     for location in locations():
         mark = "-"
@@ -144,7 +144,7 @@ def weights_list() -> None:
     for name, copy in PUBLISHED.items():
         if copy.url:
             print(f"  to fetch: {name} ({copy.title}; {copy.licence})")
-    print("* is used, + is there too, - is not there, ! is named but no file")
+    print("* is used, + exists too, - does not exist, ! is named but is not a file")
 
 
 @weights_app.command("fetch")
@@ -165,7 +165,7 @@ def weights_fetch(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="A mirror. The checksum must be upstream's all the same."),
+        typer.Option(help="A mirror. The checksum must still be upstream's."),
     ] = None,
 ) -> None:
     """Download the trained weights, verify their checksum, print their path."""

@@ -1,10 +1,10 @@
-"""What computes scores from a batch. One module an engine, each with a class `Engine`.
+"""The engines, which compute scores from batches: a module each, with a class `Engine`.
 
-Every engine is made as ``Engine(weights, precision, threads, device, workers)`` and
-called with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123); it
-answers float32 scores (N, 2), columns SFW, NSFW; with a trained model of Yahoo's network,
-(N, n) of its classes. TensorFlow computes the other networks of trained models, too. An
-engine may be called from several threads at once, and gives all of them the same scores.
+An engine is made by ``Engine(weights, precision, threads, device, workers)`` and called
+with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123). It returns
+float32 scores (N, 2), columns SFW, NSFW; with a trained model of Yahoo's network (N,
+n), one column a class. TensorFlow also computes trained models of other networks. An
+engine may be called from several threads at once and gives all of them the same scores.
 """
 
 from dataclasses import dataclass
@@ -20,33 +20,33 @@ from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.forks import loading
 
-# What a network is made of: the canonical dict, a weights file, or a trained model.
+# What an engine can be built from: the canonical dict, a weights file, a trained model.
 Source = Weights | Path | TrainedModel
 
 
 class Engine(Protocol):
-    """A network that is ready to answer, whatever becomes of what it was made of.
+    """A network that is ready to compute, independent of the file or dict it came from.
 
-    A pickle of it holds the network. In a process that was forked from one that had made
-    it, it gives the same scores, or a RuntimeError at once where its library cannot.
+    A pickle of it holds the network. In a forked process it gives the same scores, or
+    raises RuntimeError at once if its library does not work there.
     """
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
 
     def divided(self, threads: int, workers: int) -> "Engine":
-        """One of the same network for so many workers of so many threads each."""
+        """An engine of the same network for `workers` callers, each with `threads`."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What can be said of an engine without loading it.
+    """The description of an engine, available without loading it.
 
     Attributes:
         package: the package it needs.
-        extra: of our own distribution, which installs the package; None: core.
-        precisions: that it offers, each with the largest change of a score from Caffe's
-            that the tests let through; the first one is exact.
+        extra: the extra of this distribution that installs the package; None: core.
+        precisions: that it offers, each with the largest difference from Caffe's scores
+            that the tests allow; the first one is exact.
         divisible: whether several engines of one process can have threads of their own.
         any_network: whether it computes trained models of other networks than Yahoo's.
     """
@@ -61,13 +61,12 @@ class EngineSpec:
 FLOAT32 = 5e-6  # other libraries add float32 in another order
 FLOAT16 = 1e-3  # measured: 4e-4 on photographs, 9.8e-4 on one turned on its side
 INT8 = 0.1  # measured: .0045 on photographs, .07 on a made-up one; see README
-BFLOAT16 = (
-    0.02  # measured: .0045 on photographs, .0127 on one turned on its side; made-up
-)
-# inputs that score near .5 change by up to .07
+# Measured: .0045 on photographs, .0127 on one turned on its side; made-up inputs that
+# score near .5 change by up to .07.
+BFLOAT16 = 0.02
 
-# What "auto" takes first comes first: among equally fast engines, the one that everybody
-# has and that starts soon. On two x86-64 cores, in float32:
+# "auto" tries them in this order: among equally fast engines, first the one that
+# everybody has installed and that starts quickly. On two x86-64 cores, in float32:
 #
 #              ms a picture        s to a     MB, alone
 #              alone   16 at once  1st score  and 16 at once
@@ -107,11 +106,11 @@ def create(
     Args:
         name: a key of `ENGINES`, or "auto": the first one there that is installed and
             offers the precision and the network.
-        weights: the canonical dict, the path of a weights file in any known format, or a
-            trained model.
+        weights: the canonical dict, the path of a weights file in any known format, or
+            a trained model.
         precision: one that the engine offers.
         threads: for the operations of one batch; None leaves it to the engine.
-        device: as the engine calls it, with a number where there are several: "cpu",
+        device: by the engine's name for it, with a number if there are several: "cpu",
             "cuda:1", "gpu:0"; None leaves it to the engine.
         workers: how many threads will call the engine at once, each of which computes
             with `threads` threads of its own. More may call; they wait.
@@ -137,8 +136,8 @@ def create(
         raise ImportError(_missing(name))
     with loading:
         module = import_module(f"{__name__}.{name}")
-    made: Engine = module.Engine(weights, precision, threads, device, workers)
-    return made
+    engine: Engine = module.Engine(weights, precision, threads, device, workers)
+    return engine
 
 
 def check_count(count: int, what: str) -> int:
@@ -153,7 +152,7 @@ def check_count(count: int, what: str) -> int:
 
 
 def choose(name: str, precision: str, weights: Source) -> str:
-    """The name of the engine that is meant; of "auto" the first that can.
+    """The name of an engine; for "auto" that of the first suitable one.
 
     Raises:
         ValueError, ImportError: as `create`.
@@ -168,7 +167,7 @@ def choose(name: str, precision: str, weights: Source) -> str:
         )
     if name not in able:
         raise ValueError(
-            f"{name} computes Yahoo's network alone, and this model is of another: "
+            f"{name} computes only Yahoo's network, and this model has another: "
             f"choose one of auto, {', '.join(able)}"
         )
     return name

@@ -1,4 +1,4 @@
-"""What the engines share that open a serialized network, and a pool for their parts."""
+"""The base class of engines that open a serialized network, and a pool of objects."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ class Settings:
 class SerializedEngine(ABC):
     """An engine that opens a serialized network.
 
-    It is a value: once made, it reads neither weights nor the cache again. A forked
-    child opens the network anew at its first batch, where the library can do that, and
-    so does a process to which the engine was sent as a pickle.
+    Once made, it reads neither the weights nor the cache again. A forked child opens
+    the network anew at its first batch, if the library can do that, and so does a
+    process that unpickles the engine.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SerializedEngine(ABC):
 
     @staticmethod
     def check_device(settings: Settings) -> None:
-        """Refuse a device that is not there, before the network is serialized.
+        """Refuse a device that does not exist, before the network is serialized.
 
         Raises:
             ValueError: there is no such device.
@@ -80,7 +80,7 @@ class SerializedEngine(ABC):
     @staticmethod
     @abstractmethod
     def open(network: SerializedNetwork, settings: Settings) -> Any:
-        """What computes; made once a process."""
+        """Open the network for computing; called once in each process."""
 
     @abstractmethod
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -88,22 +88,23 @@ class SerializedEngine(ABC):
 
 
 class Pool(Generic[Thing]):
-    """Things that one thread at a time may use; who finds none left waits.
+    """Objects that one thread at a time may use; if all are in use, a thread waits.
 
     Args:
-        make: makes a thing; called when it is needed and no made one is free.
-        size: how many there are at most.
+        make: makes an object; called when one is needed and none is free.
+        size: the largest number of objects.
     """
 
     def __init__(self, make: Callable[[], Thing], size: int) -> None:
         self.make = make
-        self.free: LifoQueue[Thing | None] = LifoQueue()  # made ones come first
+        # None stands for an object that is not made yet; those that are come out first.
+        self.free: LifoQueue[Thing | None] = LifoQueue()
         for _ in range(size):
             self.free.put(None)
 
     @contextmanager
     def lent(self) -> Iterator[Thing]:
-        """One thing, to this thread alone."""
+        """An object for this thread alone, until the block ends."""
         thing = self.free.get()
         try:
             if thing is None:

@@ -1,8 +1,8 @@
-"""The serialized networks of weights files, cached in the user's folder.
+"""Serialized networks, cached in the user's cache folder.
 
-Building one takes from a fraction of a second (ONNX) to ten (LiteRT, by way of
-TensorFlow). So a network that was built from a file is cached under the file's SHA-256,
-and later runs read neither the weights' format nor the library that builds it.
+Building one takes from a fraction of a second (ONNX) to ten seconds (LiteRT, by
+TensorFlow). So a network that was built from a weights file is cached under the file's
+SHA-256, and later runs need not parse the weights or import the library that builds it.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file
 
 
 class SerializedNetwork:
-    """The bytes of a network, which nothing can change any more.
+    """The bytes of a network, which cannot be changed.
 
-    Whoever made an engine of them needs them again only for another engine of the same
-    network, or in a forked process. Meanwhile their 24 MB stand in a temporary file
-    without a name; in memory where there is no room for one.
+    After an engine has opened them, they are needed again only for another engine of
+    the same network, or in a forked process. Meanwhile their 24 MB are in a temporary
+    file without a name, or in memory if the disk has no room for it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -41,13 +41,13 @@ class SerializedNetwork:
             with tempfile.TemporaryFile() as file:
                 file.write(data)
                 file.flush()
-                # Holds the file without its descriptor, which a daemon may close.
+                # Keeps the file open without a descriptor, which a daemon may close.
                 self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError:
             return
 
     def read(self) -> bytes:
-        """The bytes; the first reader gets those that are still in memory."""
+        """The bytes; at the first call from memory, which is then freed."""
         data = self._data
         if self._file is None:
             assert data is not None
@@ -70,9 +70,9 @@ def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> byt
         weights: the path of a weights file in any known format or a trained model,
             whose network is cached; or the canonical dict, whose network is built every
             time.
-        name: of the network among those of the same weights; it must change whenever
-            `build` makes another one: ``float32-2.onnx``.
-        build: makes it of the canonical dict.
+        name: of the kind of network, such as ``float32-2.onnx``; it must change
+            whenever `build` makes another network from the same weights.
+        build: makes the network from the canonical dict.
 
     Raises:
         WeightsError: the weights cannot be read or do not fit.
@@ -91,7 +91,7 @@ def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> byt
 
 
 def loaded(weights: Source) -> Weights:
-    """The canonical dict of what a network is made of.
+    """The canonical dict of weights, from whichever form they have.
 
     Raises:
         WeightsError: as `load_weights`.
@@ -115,16 +115,16 @@ def _digest(weights: Path | TrainedModel) -> str:
 
 
 def _digest_of_arrays(weights: Weights) -> str:
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for layer, fields in sorted(weights.items()):
         for field, array in sorted(fields.items()):
-            made.update(f"{layer}.{field} {array.shape}\n".encode())
-            made.update(np.ascontiguousarray(array).data)
-    return made.hexdigest()
+            digest.update(f"{layer}.{field} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> bytes | None:
-    """A network that is followed by 32 bytes, its own checksum, which fit."""
+    """A cached network; None if it is missing, or its checksum at the end is wrong."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -139,10 +139,10 @@ def _write(path: Path, network: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(network + hashlib.sha256(network).digest())
-        # Those that others are writing begin with a dot.
-        found = path.parent.glob("[!.]*")
-        by_age = sorted(found, key=lambda one: one.stat().st_mtime)
+        # Files that other processes are writing begin with a dot.
+        files = path.parent.glob("[!.]*")
+        by_age = sorted(files, key=lambda file: file.stat().st_mtime)
         for old in by_age[:-MAX_CACHED]:
             old.unlink()
     except OSError:
-        return  # no cache on a read-only or full disk: only slower next time
+        return  # on a read-only or full disk the next run is slower, and that is all

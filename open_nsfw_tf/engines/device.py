@@ -1,4 +1,4 @@
-"""How a user names a device, the same for every engine: ``cpu``, ``cuda:1``, ``GPU:0``."""
+"""Names of devices, the same for every engine: ``cpu``, ``cuda:1``, ``GPU:0``."""
 
 import re
 from collections.abc import Collection
@@ -26,17 +26,17 @@ class Device(NamedTuple):
 
 
 def choose(name: str | None, offered: Collection[str], engine: str) -> Device:
-    """The device that a user means, if the engine has it.
+    """The device with a name, if the engine has it.
 
     Args:
-        name: a kind, or a kind and a number: ``gpu``, which is ``gpu:0``. Upper and
-            lower case are the same. None is ``cpu``.
-        offered: what there is: ``cpu:0``, or ``cuda`` for any number of it.
+        name: a kind, or a kind and a number: ``gpu`` is ``gpu:0``. Upper and lower case
+            are the same. None is ``cpu``.
+        offered: the engine's devices: ``cpu:0``, or ``cuda`` for any number.
         engine: its name, for the error.
 
     Raises:
-        TypeError: the name is no text.
-        ValueError: there is no such device; those there are are listed.
+        TypeError: the name is not a string.
+        ValueError: there is no such device; the message lists the devices.
     """
     name = DEFAULT if name is None else name
     if not isinstance(name, str):

@@ -1,8 +1,9 @@
-"""LiteRT, as TensorFlow Lite is called now: exact in float32, and a small package.
+"""LiteRT, the new name of TensorFlow Lite: exact in float32, and a small package.
 
-Making its network takes TensorFlow and ten seconds, once for a weights file: it is cached
-(see `cache`). Batches are computed a picture at a time: LiteRT plans its memory for fixed
-shapes, and larger ones are slower (11.6 against 13.1 ms a picture in batches of 16).
+Making its network needs TensorFlow and ten seconds, once for a weights file: the
+network is cached (see `cache`). Batches are computed one picture at a time: LiteRT
+plans its memory for fixed shapes, and larger ones are slower (11.6 against 13.1 ms a
+picture in batches of 16).
 """
 
 import os
@@ -64,7 +65,7 @@ class Engine(SerializedEngine):
         """Interpreters' runners, which one thread at a time may use."""
         workers = settings.workers
         threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
-        # All interpreters read the weights where they lie.
+        # All interpreters share the weights in these bytes.
         return Pool(partial(_runner, network.read(), threads), workers)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -83,7 +84,7 @@ def _runner(model: bytes, threads: int) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_content=model, num_threads=threads)
-        interpreter.allocate_tensors()  # which tells of its delegate
+        interpreter.allocate_tensors()  # logs the name of its delegate
         return interpreter.get_signature_runner(SIGNATURE)
 
 
@@ -91,8 +92,8 @@ def convert(weights: Weights | TrainedModel, precision: str = "float32") -> byte
     """The network as TensorFlow Lite's flatbuffer, by TensorFlow's converter.
 
     Its signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR,
-    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW; of a
-    trained model its input and its classes.
+    0..255 minus (104, 117, 123), and answers ``outputs``, float32 (1, 2): SFW, NSFW; of
+    a trained model its input and its classes.
 
     Args:
         weights: the canonical dict, or a trained model of any network.
@@ -134,13 +135,13 @@ def flatbuffer(
     spec = tf.TensorSpec((1, size, size, CHANNELS), tf.float32, "inputs")
 
     @tf.function(input_signature=[spec])
-    def answer(inputs: Any) -> dict[str, Any]:
+    def serve(inputs: Any) -> dict[str, Any]:
         return {"outputs": network(inputs)}
 
     module = tf.Module()
     module.tf_variables = list(variables)
     with tempfile.TemporaryDirectory() as folder:
-        signatures = {SIGNATURE: answer.get_concrete_function()}
+        signatures = {SIGNATURE: serve.get_concrete_function()}
         with disk_errors():
             tf.saved_model.save(module, folder, signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

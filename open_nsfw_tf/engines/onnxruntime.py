@@ -1,12 +1,13 @@
 """ONNX Runtime: the default engine. Exact, and ready in a fraction of a second.
 
-The graph is built once from the weights, and cached (see `cache`), so that later runs read
-neither the weights' format nor onnx.
+The graph is built once from the weights and cached (see `cache`), so that later runs
+need neither parse the weights nor import onnx.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -25,12 +26,12 @@ GRAPH_VERSION = 9  # raise it when a builder below makes another graph
 
 @dataclass(frozen=True)
 class Provider:
-    """What ONNX Runtime calls a kind of device.
+    """ONNX Runtime's execution provider for a kind of device.
 
     Attributes:
         name: of the execution provider.
-        package: that has it.
-        options: that it is made with, all text, beside the device's number.
+        package: that contains it.
+        options: of the provider, all strings, beside the device's number.
         numbered: whether there may be several such devices.
         alone: whether only one thread at a time may use it, and its memory must not be
             planned ahead.
@@ -50,10 +51,10 @@ DEVICES = {
         "onnxruntime-gpu",
         {
             "arena_extend_strategy": "kSameAsRequested",  # never the whole card
-            # The default search tries every algorithm anew for each size of batch, with
-            # all the memory that there is.
+            # The default search tries every algorithm anew for each size of batch, and
+            # takes all memory for it.
             "cudnn_conv_algo_search": "HEURISTIC",
-            "use_tf32": "0",  # on by default, and its products have 10 bits
+            "use_tf32": "0",  # on by default, and rounds factors to 10 bits
         },
     ),
     "migraphx": Provider("MIGraphXExecutionProvider", "onnxruntime-migraphx"),
@@ -80,8 +81,8 @@ class Engine(SerializedEngine):
     """The network in an ONNX Runtime session.
 
     Largest difference from Caffe's scores over 103 pictures: float32 7.6e-7; float16
-    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster; int8 .07 (.0045
-    on photographs, .0008 on average), on a CPU 2.5 times as fast. int8 is
+    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster; int8 .07
+    (.0045 on photographs, .0008 on average), on a CPU 2.5 times as fast. int8 is
     calibrated on samples the first time, which takes a minute, and cached then. All
     threads call one session.
 
@@ -89,8 +90,8 @@ class Engine(SerializedEngine):
         weights: the canonical dict, the path of a weights file, or a trained model of
             Yahoo's network.
         precision: a key of `BUILDERS`.
-        threads: for the operations of one batch; None: one for each core. With 1, a batch
-            is computed by the thread that calls.
+        threads: for the operations of one batch; None: one for each core. With 1, a
+            batch is computed by the thread that calls.
         device: a key of `DEVICES`, with a number where there are several: ``cuda:1``;
             None: ``cpu``. Only ``cpu`` could be measured.
         workers: how many threads will call at once; they need nothing of their own.
@@ -123,11 +124,11 @@ class Engine(SerializedEngine):
             providers=[chosen],
             plan_memory=not provider.alone,
         )
-        came = session.get_providers()[0]
-        if came != provider.name:
+        started = session.get_providers()[0]
+        if started != provider.name:
             raise RuntimeError(
                 f"{settings.device}: expected {provider.name}, but onnxruntime started "
-                f"{came}: check the device's number, its driver and its libraries"
+                f"{started}: check the device's number, its driver and its libraries"
             )
         lock = Lock() if provider.alone else nullcontext()
         return Session(session, session.get_inputs()[0].name, lock)
@@ -152,7 +153,7 @@ class Session:
     Attributes:
         session: an `onnxruntime.InferenceSession`.
         input: the name of its input.
-        lock: held while it computes; one that is always free where threads may share it.
+        lock: held while it computes; a null context if threads may share the session.
     """
 
     session: Any
@@ -163,7 +164,7 @@ class Session:
 def _provider(
     onnxruntime: Any, name: str | None
 ) -> tuple[Provider, tuple[str, dict[str, str]]]:
-    """A device's provider, and what a session is told of it."""
+    """A device's provider, and its name and options as a session takes them."""
     available = onnxruntime.get_available_providers()
     here = [kind for kind, known in DEVICES.items() if known.name in available]
     asked = (name or "").lower().partition(":")[0]
@@ -196,14 +197,6 @@ def graph(weights: Source, precision: str = "float32") -> bytes:
     return cached(weights, name, BUILDERS[precision])
 
 
-def _float32(weights: Weights) -> bytes:
-    return _built(weights, np.float32)
-
-
-def _float16(weights: Weights) -> bytes:
-    return _built(weights, np.float16)
-
-
 def _int8(weights: Weights) -> bytes:
     with loading:
         from open_nsfw_tf.quantize import qdq, quantize, sample_batch
@@ -213,7 +206,7 @@ def _int8(weights: Weights) -> bytes:
     return serialized
 
 
-def _built(weights: Weights, dtype: type) -> bytes:
+def _float(dtype: type, weights: Weights) -> bytes:
     with loading:
         from open_nsfw_tf.formats import onnx_graph
 
@@ -223,7 +216,7 @@ def _built(weights: Weights, dtype: type) -> bytes:
 
 
 BUILDERS: dict[str, Callable[[Weights], bytes]] = {
-    "float32": _float32,
-    "float16": _float16,
+    "float32": partial(_float, np.float32),
+    "float16": partial(_float, np.float16),
     "int8": _int8,
 }

@@ -1,7 +1,7 @@
 """OpenVINO: exact in float32; in bfloat16 twice as fast, and approximate.
 
-It reads the graph that ONNX Runtime reads. Left to itself it computes in bfloat16 where
-the processor can, so the precision is always asked for, and what came is checked.
+It reads the same graph as ONNX Runtime. By default it computes in bfloat16 if the
+processor can, so the precision is always set, and the one in use is checked.
 """
 
 from typing import Any
@@ -24,8 +24,8 @@ class Engine(SerializedEngine):
     """The network in OpenVINO.
 
     Largest difference from Caffe's scores over 103 pictures: float32 1.2e-6; bfloat16
-    .0127 (.001 on average; .0045 on photographs). float16 is not offered: asked for it,
-    a processor computes in bfloat16.
+    .0127 (.001 on average; .0045 on photographs). float16 is not offered: set to
+    float16, OpenVINO computes in bfloat16 on a processor.
 
     Args:
         weights: the canonical dict, the path of a weights file, or a trained model of
@@ -38,7 +38,7 @@ class Engine(SerializedEngine):
             `threads` threads; threads beyond them wait.
 
     Raises:
-        ValueError: there is no such device, or it has not this precision.
+        ValueError: there is no such device, or it lacks this precision.
         WeightsError: the weights cannot be read or do not fit.
         RuntimeError: OpenVINO was used before this process was forked.
     """
@@ -50,34 +50,34 @@ class Engine(SerializedEngine):
 
     @staticmethod
     def open(network: SerializedNetwork, settings: Settings) -> Pool[Any]:
-        """Compile the network: requests, which one thread at a time may use."""
+        """Compile the network: a pool of requests, each for one thread at a time."""
         openvino_use.use()
         core = import_openvino().Core()
-        found = {_ours(name): name for name in core.available_devices}
-        device = choose(settings.device, found, "openvino")
+        devices = {_ours(name): name for name in core.available_devices}
+        device = choose(settings.device, devices, "openvino")
         hint = HINTS[settings.precision]
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
             "NUM_STREAMS": settings.workers,
         }
         if device.kind == "cpu":
-            # Or it holds its threads to the first cores, and so does every process
-            # beside this one: two of one thread each took twice the time.
+            # Otherwise it pins its threads to the first cores, as every other process
+            # does: two processes of one thread each took twice the time.
             options["ENABLE_CPU_PINNING"] = False
             if settings.threads:
                 options["INFERENCE_NUM_THREADS"] = settings.workers * settings.threads
         with loading:
             model = core.read_model(network.read())
-            compiled = core.compile_model(model, found[str(device)], options)
-        came = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if came != hint:
+            compiled = core.compile_model(model, devices[str(device)], options)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if used != hint:
             raise ValueError(
                 f"openvino cannot compute in {settings.precision} on {device} here, only "
-                f"in {came}: choose another precision or engine"
+                f"in {used}: choose another precision or engine"
             )
         requests: Pool[Any] = Pool(compiled.create_infer_request, settings.workers)
-        # Its tables of types are made at the first call, and two first calls at once
-        # wait for each other for ever (2026.4: a lock of C++ against Python's).
+        # The first call initialises tables of types; two simultaneous first calls would
+        # deadlock (2026.4: a lock of C++ against Python's).
         _infer(requests, np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
         return requests
 
@@ -88,7 +88,7 @@ class Engine(SerializedEngine):
 
 def _infer(requests: Pool[Any], batch: np.ndarray) -> np.ndarray:
     with requests.lent() as request:
-        # The scores are copied out; the batch is read where it lies.
+        # The scores are copied; the batch is not.
         scores = request.infer({0: batch}, share_inputs=True)[0]
     return np.asarray(scores, dtype=np.float32)
 

@@ -55,7 +55,7 @@ class Engine:
         if isinstance(weights, Path):
             weights = loaded(weights)
         else:
-            weights = deepcopy(weights)  # what the caller does with it changes nothing
+            weights = deepcopy(weights)  # the caller may change the arrays later
         self.__setstate__((weights, threads, device))
         self._opened.get()
 
@@ -124,12 +124,12 @@ def keras_network(weights: Source) -> Any:
 
 
 def _device(tf: Any, name: str) -> str:
-    """What TensorFlow calls a device."""
-    found = [
+    """TensorFlow's own name of a device."""
+    devices = [
         device.name.removeprefix("/physical_device:").lower()
         for device in tf.config.list_physical_devices()
     ]
-    chosen = choose(name, found, "tensorflow")
+    chosen = choose(name, devices, "tensorflow")
     return f"/{chosen.kind.upper()}:{chosen.number}"
 
 

@@ -1,7 +1,7 @@
-"""How good scores are, and which threshold to take.
+"""Evaluating scores against labels, and choosing a threshold.
 
-Yahoo's advice is to fit a ROC curve on your own data and choose a threshold. `evaluate`
-does that for scores and labels; `read_labels` and `join` bring the two together, and
+Yahoo's advice is to compute a ROC curve on your own data and choose a threshold.
+`evaluate` does that for scores and labels; `read_labels` and `join` match the two, and
 `evaluate_files` does all of it. Needs the extra `evaluate`.
 """
 

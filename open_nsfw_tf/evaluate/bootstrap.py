@@ -1,12 +1,14 @@
-"""Confidence intervals by the bootstrap: how far chance may have moved the figures.
+"""Confidence intervals of the figures by the bootstrap.
 
-Pictures are drawn anew with replacement, the classes apart, so that each replicate has
-as many of either as the data. Up to `GROUPS` distinct scores that is done exactly, by
-drawing how often each score comes (a multinomial draw). More scores are put into
-`GROUPS` groups of neighbours first, whose pictures count as equal in the replicates; the
-little that grouping shifts a figure is taken off again. A million pictures take seconds.
+Pictures are resampled with replacement within each class, so that each replicate has as
+many of each class as the data. Up to `GROUPS` distinct scores this is exact: how often
+each score occurs is drawn from a multinomial distribution. More scores are first put
+into `GROUPS` groups of adjacent scores, whose pictures count as equal in the
+replicates; the small bias from the grouping is subtracted. A million pictures take
+seconds.
 
-The calibration error has no interval: drawing adds to it always, and takes off nothing.
+The calibration error has no interval: its bootstrap is biased, as resampling only adds
+to the error.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ Intervals = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Grouped:
-    """Pictures in groups of neighbouring scores, lowest first.
+    """Pictures in groups of adjacent scores, lowest first.
 
     Attributes:
         edges: float64 (G - 1,), rising: a group holds the scores at or above its edge.
@@ -41,7 +43,7 @@ class Grouped:
 
 
 def edges_of(scores: np.ndarray) -> np.ndarray:
-    """Where groups begin: at every score, or at `GROUPS` of them if there are more.
+    """The lower edges of groups: every score, or `GROUPS` of them if there are more.
 
     Args:
         scores: float64 (N,), 0..1.
@@ -59,7 +61,7 @@ def group(positive: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> Groupe
     Args:
         positive: bool (N,).
         scores: float64 (N,), 0..1.
-        edges: as `edges_of` gives them.
+        edges: from `edges_of`.
     """
     where = np.searchsorted(edges, scores, side="right")
     clipped = np.clip(np.where(positive, scores, 1 - scores), SMALLEST, 1)
@@ -103,14 +105,14 @@ def intervals(
         size = min(CHUNK, replicates - start)
         counts = [rng.multinomial(totals[of], shares[of], size) for of in (0, 1)]
         drawn.append(_figures(grouped, np.stack(counts, axis=1)))
-    themselves = _figures(grouped, grouped.counts[np.newaxis])
-    found = {}
-    for name, value in themselves.items():
+    of_data = _figures(grouped, grouped.counts[np.newaxis])
+    result = {}
+    for name, value in of_data.items():
         if exact.get(name, value[0]) is None:
             continue
         shift = exact.get(name, value[0]) - value[0]
-        found[name] = percentiles(np.concatenate([d[name] for d in drawn]) + shift)
-    return found
+        result[name] = percentiles(np.concatenate([d[name] for d in drawn]) + shift)
+    return result
 
 
 def percentiles(values: np.ndarray, least: float = 0.0) -> tuple[float, float]:
@@ -122,25 +124,25 @@ def percentiles(values: np.ndarray, least: float = 0.0) -> tuple[float, float]:
 def _figures(grouped: Grouped, counts: np.ndarray) -> dict[str, np.ndarray]:
     """Every figure of replicates, each float64 (R,); `counts` is (R, 2, G)."""
     rows = counts.sum(axis=(1, 2), dtype=np.float64)
-    found = ranked(counts[:, 0], counts[:, 1])
-    found["brier_score"] = np.einsum("rcg,cg->r", counts, grouped.squares) / rows
-    found["log_loss"] = np.einsum("rcg,cg->r", counts, grouped.logs) / rows
-    return found
+    figures = ranked(counts[:, 0], counts[:, 1])
+    figures["brier_score"] = np.einsum("rcg,cg->r", counts, grouped.squares) / rows
+    figures["log_loss"] = np.einsum("rcg,cg->r", counts, grouped.logs) / rows
+    return figures
 
 
 def rate_interval(count: int, of: int) -> tuple[float, float]:
     """The exact 95 % interval of a share: Clopper and Pearson, Biometrika 1934.
 
-    Unlike the bootstrap's it is honest where nothing, or everything, was seen: of 30
-    pictures none missed means that up to 11.6 % may be.
+    Unlike the bootstrap's it is right for shares of 0 and 1: if none of 30 pictures is
+    missed, the true share may be up to 11.6 %.
 
     Args:
         count: how many of them, 0 to `of`.
-        of: at least 1.
+        of: the total, at least 1.
     """
-    stats = import_module("scipy.stats")  # scikit-learn brings it
-    found = stats.binomtest(count, of).proportion_ci(LEVEL, method="exact")
-    return float(found.low), float(found.high)
+    stats = import_module("scipy.stats")  # installed with scikit-learn
+    interval = stats.binomtest(count, of).proportion_ci(LEVEL, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def ranked(negatives: np.ndarray, positives: np.ndarray) -> dict[str, np.ndarray]:

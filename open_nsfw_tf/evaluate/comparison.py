@@ -1,4 +1,4 @@
-"""Two scores of the same pictures: which is better, and is it more than chance?"""
+"""Comparing two tables of scores of the same pictures, with tests of significance."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,12 +22,13 @@ COMPARED = ("roc_auc", "average_precision", "brier_score")
 
 @dataclass(frozen=True)
 class McNemar:
-    """Whether two tables' decisions are wrong equally often, by the exact test.
+    """McNemar's exact test of whether two tables' decisions are equally often right.
 
     Attributes:
-        only_first: pictures that only the first decides rightly.
-        only_second: pictures that only the second decides rightly.
-        p_value: two-sided probability of so uneven a split, were they equally good.
+        only_first: pictures that only the first table decides correctly.
+        only_second: pictures that only the second table decides correctly.
+        p_value: the two-sided probability of a split at least as uneven, if both were
+            equally good.
     """
 
     only_first: int
@@ -40,13 +41,13 @@ class Comparison:
     """A second table of scores measured against a first.
 
     Attributes:
-        first: the name of the one.
-        second: the name of the other.
-        differences: of `COMPARED`, the second's figure minus the first's; empty where
-            only one class is there.
+        first: the name of the first table.
+        second: the name of the second table.
+        differences: of `COMPARED`, the second's figure minus the first's; empty if the
+            pictures are all of one class.
         intervals: 95 % of the paired bootstrap, for the same figures.
-        replicates: how many were drawn.
-        mcnemar: of the decisions, each at its own threshold.
+        replicates: of the bootstrap.
+        mcnemar: of the decisions, with each table's own threshold.
         disagreements: int64 (M,), the pictures whose scores differ most, most first.
     """
 
@@ -76,7 +77,7 @@ def compare(
     scores = first[1], second[1]
     figures = [summary(positive, score) for score in scores]
     differences: dict[str, float] = {}
-    found: Intervals = {}
+    ends: Intervals = {}
     drawn = 0
     if positive.any() and not positive.all():
         pairs = {name: (figures[0][name], figures[1][name]) for name in COMPARED}
@@ -86,7 +87,7 @@ def compare(
             if before is not None and after is not None
         }
         if replicates:
-            found, drawn = paired(positive, *scores, replicates=replicates)
+            ends, drawn = paired(positive, *scores, replicates=replicates)
     right = [(score >= t) == positive for _, score, t in (first, second)]
     apart = np.abs(scores[1] - scores[0])
     most = np.argsort(-apart, kind="stable")[:DISAGREEMENTS]
@@ -94,7 +95,7 @@ def compare(
         first[0],
         second[0],
         differences,
-        found,
+        ends,
         drawn,
         mcnemar(right[0], right[1]),
         most[apart[most] > 0],
@@ -105,14 +106,18 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     """McNemar's exact test of two lists of right and wrong decisions.
 
     Args:
-        first: bool (N,), whether the first decided each picture rightly.
+        first: bool (N,), whether the first decided each picture correctly.
         second: the same for the second.
     """
-    stats = import_module("scipy.stats")  # scikit-learn brings it
-    one, other = int((first & ~second).sum()), int((second & ~first).sum())
-    if one + other == 0:
+    stats = import_module("scipy.stats")  # installed with scikit-learn
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
         return McNemar(0, 0, 1.0)
-    return McNemar(one, other, float(stats.binomtest(one, one + other).pvalue))
+    return McNemar(
+        only_first,
+        only_second,
+        float(stats.binomtest(only_first, only_first + only_second).pvalue),
+    )
 
 
 def paired(
@@ -122,10 +127,10 @@ def paired(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> tuple[Intervals, int]:
-    """95 % intervals of how much larger the second score's figures are.
+    """95 % intervals of the differences, the second score's figures minus the first's.
 
-    The same pictures are drawn for both. Of more than 200,000 pictures fewer replicates
-    are drawn, down to a hundred, so that the work is bounded.
+    The same pictures are drawn for both. For more than 200,000 pictures there are fewer
+    replicates, down to a hundred, to bound the work.
 
     Args:
         positive: bool (N,), both classes present.
@@ -135,8 +140,8 @@ def paired(
         seed: of the draws.
 
     Returns:
-        The lower and upper end for `roc_auc`, `average_precision` and `brier_score`, and
-        the number of replicates.
+        The lower and upper end for `roc_auc`, `average_precision` and `brier_score`,
+        and the number of replicates.
     """
     replicates = min(replicates, max(LEAST, PAIRED_ROWS // len(positive)))
     rng = np.random.default_rng(seed)

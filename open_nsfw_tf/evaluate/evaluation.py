@@ -1,8 +1,8 @@
-"""From scores and labels to figures: one table, several, or files.
+"""Evaluating scores against labels: from arrays, from joined tables, or from files.
 
-`evaluate` measures arrays, `evaluate_joined` tables that `join` has given labels, and
-`evaluate_files` does the whole way from files. All figures are of the positive class
-against the rest; a picture is flagged if its score is at or above the threshold.
+`evaluate` takes arrays, `evaluate_joined` takes tables that `join` has given labels,
+and `evaluate_files` reads files. All figures are of the positive class against the
+rest; a picture is flagged if its score is at or above the threshold.
 """
 
 import os
@@ -51,37 +51,37 @@ from open_nsfw_tf.evaluate.thresholds import (
 from open_nsfw_tf.files import name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 
-MAX_ERROR = 0.01  # of the fitted band, where nothing else is asked for
+MAX_ERROR = 0.01  # of the fitted band, by default
 MOST_REPLICATES = 100_000
-ON_THE_FLY = "open_nsfw"  # the name of the scores that are made here
+ON_THE_FLY = "open_nsfw"  # the name of the scores that are computed here
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one table of scores is worth.
+    """The evaluation of one table of scores.
 
     Attributes:
         name: of the table.
-        positive: the class that is looked for.
+        positive: the name of the positive class.
         rows: pictures.
         positives: how many are of the positive class.
         negatives: how many are not.
         figures: see `open_nsfw_tf.evaluate.metrics.summary`.
-        intervals: 95 % of them, by the bootstrap, none if it was not asked for or only
-            one class is there; and exact ones of the chosen threshold's `fpr`, `fnr`,
-            `precision` and `recall`.
+        intervals: 95 % intervals of them, by the bootstrap, if it was requested and
+            both classes are present; and exact ones of the chosen threshold's `fpr`,
+            `fnr`, `precision` and `recall`.
         replicates: of the bootstrap.
         criterion: how the threshold was chosen, for people.
-        chosen: what the chosen threshold does; None if no threshold fits, or if only
-            one class is there and none was given.
-        thresholds: what thresholds in steps do, rising.
-        operating_points: by name; None where no threshold fits.
-        bands: the given one, and the narrowest with few errors, where there is one.
+        chosen: the operating point of the chosen threshold; None if no threshold meets
+            the criterion, or if all pictures are of one class and none was given.
+        thresholds: the operating points of thresholds in steps, rising.
+        operating_points: by name; None where no threshold meets the criterion.
+        bands: the given one, and the narrowest with few errors, if there is one.
         ranking: the counts that ROC, precision-recall and DET curves are drawn from.
-        calibration: how often pictures of about one score are positive.
-        histogram: how the scores of each class are spread.
-        classes: figures of every class, where there are more than two.
-        notes: what the reader must know, a line each.
+        calibration: the share of positives among pictures of similar scores.
+        histogram: the distribution of the scores of each class.
+        classes: figures of every class, if there are more than two.
+        notes: what the reader must know, one line each.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Evaluation:
 
     @property
     def threshold(self) -> float:
-        """The chosen threshold, or the middle where none fits."""
+        """The chosen threshold, or 0.5 if there is none."""
         return MIDDLE if self.chosen is None else self.chosen.threshold
 
 
@@ -127,12 +127,12 @@ def evaluate(
         criterion: how to choose the threshold; None: 0.5, which is no recommendation.
         name: of the scores, for people.
         positive_name: of the positive class.
-        classes: figures of several classes, to be carried along.
+        classes: figures of several classes, which the result will contain.
         bootstrap: replicates for the confidence intervals; 0 leaves them out.
 
     Raises:
-        ValueError: no pictures, arrays that do not fit, scores that are NaN or not
-            between 0 and 1, or a criterion out of range.
+        ValueError: no pictures, arrays of different lengths or other dtypes, scores
+            that are NaN or not between 0 and 1, or a criterion out of range.
         ImportError: scikit-learn is not installed; the message says how to.
     """
     positive, scores = _checked(positive, scores)
@@ -145,7 +145,7 @@ def evaluate(
     ranking = rank(positive, scores)
     threshold, title, notes = choose_threshold(ranking, criterion)
     if not ranking.both() and criterion.threshold is None:
-        threshold = None  # whatever the criterion gives, the other class has no say
+        threshold = None  # with one class, any criterion is met by a useless threshold
     chosen = None if threshold is None else choose.at(ranking, threshold)
     figures = summary(positive, scores)
     found: Intervals = {}
@@ -195,7 +195,7 @@ def positive_columns(
         positive: one name or more; upper and lower case do not matter.
 
     Raises:
-        ValueError: a name is no class, or all classes are named.
+        ValueError: a name is not a class, or all classes are named.
     """
     wanted = {name_key(name) for name in positive}
     columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
@@ -224,17 +224,17 @@ def evaluate_classes(
         scores: float (N, K), 0..1.
         classes: the K names.
         criterion: how to choose the threshold of the positive class.
-        positive: the classes that are looked for; of several the scores are added up.
+        positive: the positive classes; the scores of several are added up.
         name: of the scores, for people.
         bootstrap: replicates; 0 leaves the confidence intervals out.
 
     Raises:
-        ValueError: as `evaluate`, and where the positive classes are none of the names.
+        ValueError: as `evaluate` and `positive_columns`.
         ImportError: scikit-learn is not installed; the message says how to.
     """
     columns = positive_columns(classes, positive)
     score = scores[:, columns].sum(axis=1)
-    if len(columns) > 1:  # shares of one whole: what exceeds it is rounding
+    if len(columns) > 1:  # a sum of probabilities exceeds 1 only by rounding
         score = np.minimum(score, 1.0)
     several = len(classes) > 2 and len(scores) > 0
     return evaluate(
@@ -267,7 +267,7 @@ def _checked(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _rates(point: OperatingPoint | None) -> Intervals:
-    """Exact intervals of what a threshold does, where it is defined."""
+    """Exact intervals of the rates of an operating point, if there is one."""
     if point is None:
         return {}
     flagged = point.true_positives + point.false_positives
@@ -296,7 +296,7 @@ class EvaluationReport:
     """Tables of scores, evaluated on the same pictures and compared.
 
     Attributes:
-        joined: the pictures, their labels and scores, and what is wrong with the data.
+        joined: the pictures, their labels and scores, and the problems of the data.
         positive: bool (N,), whether each picture is of the positive class.
         scores: by table, float64 (N,), of the positive class.
         evaluations: one a table.
@@ -310,17 +310,17 @@ class EvaluationReport:
     comparisons: list[Comparison]
 
     def mistakes(self, table: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures that the chosen threshold of a table decides wrongly.
+        """The pictures that are misclassified with the chosen threshold of a table.
 
         Returns:
             int64: the missed positives, lowest score first, and the wrongly flagged
             negatives, highest score first; none without a chosen threshold.
         """
-        one = self.evaluations[table]
-        if one.chosen is None:
+        evaluation = self.evaluations[table]
+        if evaluation.chosen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        scores = self.scores[one.name]
-        flagged = scores >= one.threshold
+        scores = self.scores[evaluation.name]
+        flagged = scores >= evaluation.threshold
         missed = np.flatnonzero(self.positive & ~flagged)
         wrong = np.flatnonzero(~self.positive & flagged)
         return (
@@ -335,14 +335,14 @@ class EvaluationReport:
         `evaluations`, with `comparisons`. `problems` are those of the data.
         """
         all_figures = {one.name: evaluation_dict(one) for one in self.evaluations}
-        found = dict(next(iter(all_figures.values())))
-        found["problems"] = [problem_dict(p) for p in self.joined.problems]
+        result = dict(next(iter(all_figures.values())))
+        result["problems"] = [problem_dict(p) for p in self.joined.problems]
         if len(all_figures) > 1:
-            found["evaluations"] = all_figures
-            found["comparisons"] = [
+            result["evaluations"] = all_figures
+            result["comparisons"] = [
                 comparison_dict(one, self.joined.paths) for one in self.comparisons
             ]
-        return found
+        return result
 
 
 def evaluate_joined(
@@ -355,14 +355,14 @@ def evaluate_joined(
     """Evaluate every table of scores, and compare each with the first.
 
     Args:
-        joined: as `open_nsfw_tf.evaluate.join` makes them.
+        joined: the result of `open_nsfw_tf.evaluate.join`.
         criterion: how each table's threshold is chosen; None: 0.5.
-        positive: the classes that are looked for.
+        positive: the positive classes.
         bootstrap: replicates for the confidence intervals; 0 leaves them out.
 
     Raises:
-        ValueError: the positive classes are none of the data, or a criterion is out of
-            range.
+        ValueError: a positive class is not a class of the data, or a criterion is out
+            of range.
         ImportError: scikit-learn is not installed; the message says how to.
     """
     columns = positive_columns(joined.classes, positive)
@@ -391,11 +391,11 @@ def evaluate_joined(
 
 
 def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Every figure of an evaluation under a plain key; None where one is undefined.
+    """Every figure of an evaluation under a plain key; undefined ones are None.
 
     Returns:
         `roc_auc`, `average_precision` and the other figures, `intervals`, the chosen
-        `threshold` with what it does (`fpr`, `fnr`, `precision`, ..., and
+        `threshold` with its rates (`fpr`, `fnr`, `precision`, ..., and
         `confusion_matrix`: rows are labels, columns decisions, negatives first),
         `thresholds` in steps, `operating_points`, `bands`, `curves` of at most a
         thousand points, `calibration`, `histogram`, `classes`, `notes`.
@@ -488,7 +488,7 @@ def _classes(classes: ClassMetrics) -> dict[str, Any]:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """Arrays as lists, and what JSON has no number for as None."""
+    """Arrays as lists; infinity and NaN, which JSON does not have, as None."""
     return {
         name: [None if not np.isfinite(v) else v for v in value.tolist()]
         if isinstance(value, np.ndarray)
@@ -517,16 +517,16 @@ def evaluate_files(
             each, all on the pictures that every table has; or pictures, folders and
             archives of them, which are scored now and make one table together.
         labels: as `open_nsfw_tf.evaluate.read_labels` takes them.
-        criterion: how the threshold is chosen; None: 0.5, which recommends nothing.
-        positive: the classes that are looked for.
-        names: the class that a label stands for, where it is called otherwise.
+        criterion: how the threshold is chosen; None: 0.5, which is no recommendation.
+        positive: the positive classes.
+        names: by label, the class that it stands for, if that has another name.
         strict: whether problems of the data are an error.
         bootstrap: replicates for the confidence intervals; 0 leaves them out.
         classifier: makes the classifier, if there are pictures to be scored.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: tables, labels or options that do not fit, see `join`.
+        ValueError: tables, labels or options are wrong, see `join`.
         ImportError: a package is missing; the message says how to install it.
     """
     known = read_labels(labels)
@@ -545,8 +545,8 @@ def read_scores(
         classifier: makes the classifier, if there are pictures to be scored.
 
     Returns:
-        By name: a table's file without its suffix, or its whole path where two files
-        are called alike; `ON_THE_FLY` for the pictures.
+        By name: a table's file name without its suffix, or its whole path if two files
+        have the same name; `ON_THE_FLY` for the pictures.
 
     Raises:
         OSError, ValueError, ImportError: as `read_table`, `score_batch`, `Classifier`.

@@ -1,6 +1,6 @@
-"""Scores joined with labels: the pictures that have both, and what is wrong.
+"""Scores joined with labels: the pictures that have both, and the problems of the data.
 
-Nothing is dropped in silence: whatever keeps a picture out is counted and named.
+No picture is left out silently: every reason is counted, with examples.
 """
 
 import os
@@ -16,9 +16,9 @@ from open_nsfw_tf.evaluate.labels import SPLITS, Labels
 from open_nsfw_tf.files import check_distinct, name_key
 from open_nsfw_tf.tables import Table
 
-MAX_CLASSES = 200  # what a page can show, each against each
-NAMED = 20  # examples that a problem keeps
-SUM_TOLERANCE = 0.01  # of a row's scores from 1: tables may be rounded
+MAX_CLASSES = 200  # the largest confusion matrix that a page can show
+NAMED = 20  # examples of a problem
+SUM_TOLERANCE = 0.01  # how far a row's sum may be from 1: tables may be rounded
 PROBLEMS = {
     "unlabelled": "scores without a label (left out)",
     "unscored": "labels without a score (left out)",
@@ -31,7 +31,7 @@ PROBLEMS = {
     "duplicate_label": "paths labelled twice alike (used once)",
     "conflict": "paths with two different labels (left out)",
     "not_in_all": "pictures that not every table has scored (left out)",
-    # Only where what is doubtful is left out, as before files are moved by their scores:
+    # Only if doubtful rows are left out, as before files are moved by their scores:
     "doubtful_sum": "rows whose scores do not add up to 1 (left out)",
     "contradiction": "pictures with two rows that differ (left out)",
     "unknown_label": "pictures whose label is no class of the table (left out)",
@@ -46,8 +46,9 @@ class Problem:
     Attributes:
         kind: a key of `PROBLEMS`.
         count: how often it occurs.
-        examples: the first of them: a path, with the reason where there is one.
-        table: which table of scores it is in; "" where there is one, or it is none.
+        examples: the first ones: a path, with the reason if there is one.
+        table: the table of scores that has it; "" if there is only one table, or the
+            problem is in the labels.
     """
 
     kind: str
@@ -70,12 +71,12 @@ class JoinedScores:
     """Pictures with a label and, from each table, scores.
 
     Attributes:
-        paths: of the N pictures, as the first table names them.
+        paths: of the N pictures, as in the first table.
         labels: int64 (N,), an index into `classes`.
-        classes: the K names, as the tables' columns.
+        classes: the K names of the tables' columns.
         scores: by table, float64 (N, K), 0..1.
-        problems: what was found wrong.
-        root: the folder of the labels, where relative paths may start.
+        problems: of the data.
+        root: the folder of the labels, which relative paths may start from.
         label_rows: int64 (N,), the row of each picture in the labels.
     """
 
@@ -90,16 +91,17 @@ class JoinedScores:
 
 @dataclass(frozen=True)
 class _Rows:
-    """One table's rows, seen from the labels."""
+    """One table's rows with their labels."""
 
-    keys: list[str]  # what paths are compared by
+    keys: list[str]  # the paths in the form in which they are compared
     classes: np.ndarray  # int64, of every row; UNKNOWN, or CONFLICT
     scores: np.ndarray  # float64, of every row and class
     usable: np.ndarray  # int64, the rows that have scores and one label, each path once
 
 
 UNKNOWN, CONFLICT, NO_CLASS, NO_LABEL = -2, -1, -3, -4
-# How paths are compared: a label's and its folder to a key, a score's to the same.
+# How paths are compared: a function of a label's folder and path, and one of a score's
+# path, which give the same key for the same picture.
 Spelling = tuple[Callable[[str, str], str] | None, Callable[[str], str] | None]
 AS_WRITTEN: Spelling = (None, None)
 NORMALIZED: Spelling = (lambda root, path: os.path.normpath(path), os.path.normpath)
@@ -123,47 +125,55 @@ def join(
 ) -> JoinedScores:
     """Give every scored picture its label.
 
-    Paths are compared as they are written, but for `./` and the like. If that does not
-    find every score, other spellings are tried, and the one that finds most is taken:
-    with the labels' folder before the labels' paths; as absolute paths, from that folder
-    or the working directory.
+    Paths are compared as they are written, except for `./` and the like. If some scores
+    have no label then, other spellings are tried, and the one that matches most is
+    used: the labels' paths below the labels' folder, or absolute paths, from that
+    folder or from the working directory.
 
     Args:
         tables: of scores, by name; all with the same classes. A single column nsfw
             counts as sfw and nsfw.
         labels: of the pictures; upper and lower case do not matter.
-        names: the class that a label stands for, where it is called otherwise.
+        names: by label, the class that it stands for, if that has another name.
         strict: whether a problem of the data is an error.
-        leave_out_doubtful: for whoever acts on the scores: leave out pictures with rows
-            that contradict each other or do not add up to 1, or with a label that is
-            empty or no class, rather than use the first, or raise.
+        leave_out_doubtful: leave out pictures whose rows contradict each other or do
+            not add up to 1, or whose label is empty or not a class, as is right before
+            files are moved by their scores. Otherwise the first row is used, and a
+            label that is not a class is an error.
 
     Raises:
-        ValueError: a label that is no class, tables with different classes, no picture
-            with both a label and a score, or with `strict` any problem.
+        ValueError: a label is not a class, tables have different classes, no picture
+            has both a label and a score, or with `strict` there is a problem.
     """
     classes = _classes(tables)
     indices = _indices(labels, classes, names or {}, leave_out_doubtful)
-    known, label_keys, found = _matched(labels, indices, tables)
+    known, label_keys, matches = _matched(labels, indices, tables)
     problems: list[Problem] = []
     if len(known) < len(label_keys):
         _settle(
             known, label_keys, [indices[label] for label in labels.labels], problems
         )
-        found = {
-            name: (keys, _look_up(known, keys)) for name, (keys, _) in found.items()
+        matches = {
+            name: (keys, _look_up(known, keys)) for name, (keys, _) in matches.items()
         }
     row_of = {key: row for row, key in enumerate(label_keys)}
     rows = {}
     for name, table in tables.items():
-        own: list[Problem] = []
-        changed = _changed(table, found[name][0], labels, row_of)
+        problems_of_table: list[Problem] = []
+        changed = _changed(table, matches[name][0], labels, row_of)
         rows[name] = _rows(
-            table, *found[name], changed, classes, own, leave_out_doubtful
+            table,
+            *matches[name],
+            changed,
+            classes,
+            problems_of_table,
+            leave_out_doubtful,
         )
-        _add_unscored(rows[name], known, own)
+        _add_unscored(rows[name], known, problems_of_table)
         several = name if len(tables) > 1 else ""
-        problems += [Problem(p.kind, p.count, p.examples, several) for p in own]
+        problems += [
+            Problem(p.kind, p.count, p.examples, several) for p in problems_of_table
+        ]
     chosen = _common(list(rows.values()), problems)
     first = next(iter(tables))
     if not len(chosen[0]):
@@ -220,11 +230,11 @@ def _indices(
                 f"{sanitize(label)} = {sanitize(name)}: the table's classes are "
                 f"{', '.join(map(sanitize, classes))}"
             )
-    meant = {name_key(label): name for label, name in names.items()}
+    renamed = {name_key(label): name for label, name in names.items()}
     found = {}
     for label in Counter(labels.labels):
         plain = name_key(label.strip())
-        found[label] = by_name.get(name_key(meant.get(plain, plain)), NO_CLASS)
+        found[label] = by_name.get(name_key(renamed.get(plain, plain)), NO_CLASS)
     if leave_out_unknown:
         return {label: index if label else NO_LABEL for label, index in found.items()}
     unknown = [label for label, index in found.items() if index < 0]
@@ -254,10 +264,14 @@ def _matched(
     """The class of every labelled path, and of every table's rows.
 
     Paths are compared in the spelling that gives most rows a class.
+
+    Returns:
+        The class by the labels' keys; these keys, one for each label; and for each
+        table its keys and the classes of its rows.
     """
     best, most = None, -1
     of_labels = [indices[label] for label in labels.labels]
-    # ./a.jpg is a.jpg; most paths need no such care, which takes a second a million.
+    # ./a.jpg is a.jpg; most paths need not be normalized, which takes 1 s a million.
     odd = any(map(_is_odd, chain(labels.paths, *(t.paths for t in tables.values()))))
     for of_label, of_score in (NORMALIZED if odd else AS_WRITTEN, *SPELLINGS):
         keys = labels.paths
@@ -291,7 +305,7 @@ def _settle(
     indices: Sequence[int],
     problems: list[Problem],
 ) -> None:
-    """Find the paths that are labelled twice, and give up those in conflict."""
+    """Find the paths that are labelled twice; those with two labels get `CONFLICT`."""
     pairs = zip(keys, indices, strict=True)
     conflicts = {key: CONFLICT for key, index in pairs if known[key] != index}
     alike = [k for k, n in Counter(keys).items() if n > 1 and k not in conflicts]
@@ -331,7 +345,7 @@ def _rows(
     missing = np.isnan(scores).any(axis=1) & rest
     odd = ((scores < 0) | (scores > 1)).any(axis=1) & rest & ~missing
     good = rest & ~missing & ~odd
-    with np.errstate(invalid="ignore"):  # of infinities, which are odd already
+    with np.errstate(invalid="ignore"):  # infinite scores are in `odd` already
         sums = good & (np.abs(scores.sum(axis=1) - 1) > SUM_TOLERANCE)
     if leave_out_doubtful:
         good &= ~sums
@@ -369,7 +383,7 @@ def _rows(
 
 
 def _common(rows: list[_Rows], problems: list[Problem]) -> list[np.ndarray]:
-    """For every table the rows of the pictures that all tables have."""
+    """For every table the rows of the pictures that are in all tables."""
     if len(rows) == 1:
         return [rows[0].usable]
     by_key = [{one.keys[row]: row for row in one.usable.tolist()} for one in rows]

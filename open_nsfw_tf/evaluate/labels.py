@@ -1,4 +1,4 @@
-"""What people say pictures are: from folders, from tables, from file lists."""
+"""Reading the labels of pictures from folders, tables and file lists."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -28,15 +28,15 @@ Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 @dataclass(frozen=True)
 class Labels:
-    """Pictures and what they are, one row each.
+    """Pictures and their labels, one row each.
 
     Attributes:
-        paths: as the source names them; of a folder, below that folder.
-        labels: of the same length.
-        root: the folder that relative paths start from: the labels' own.
-        source: what they were read from, for people.
-        stamps: int64 (rows, 2): size and modification time (ns) of the files, so that
-            scores of earlier ones are noticed; None: whatever was scored counts.
+        paths: as in the source; for a folder, relative to that folder.
+        labels: one for each path.
+        root: the folder that relative paths start from, which contains the source.
+        source: the file or folder that they were read from, for people.
+        stamps: int64 (rows, 2): size in bytes and modification time in nanoseconds of the
+            files, by which scores of earlier versions are recognised; None: not compared.
     """
 
     paths: list[str]
@@ -50,12 +50,13 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     """Read labels.
 
     Args:
-        source: a folder with one folder a class (`nsfw/`, `sfw/`), which may have more
-            folders in them; a .csv, .jsonl or .parquet table with the columns `path`
-            and `label`, whose rows without a label are left out; or a list, a .txt with
-            a path, a space or tab and a label a line, where a path alone is of the
-            class that its folder is named after. See `files_below` for folders, of whose files only
-            pictures count (`open_nsfw_tf.files.is_picture`).
+        source: one of these:
+            - a folder with one folder for each class (`nsfw/`, `sfw/`), whose pictures
+              (`open_nsfw_tf.files.is_picture`) are found by `files_below`;
+            - a .csv, .jsonl or .parquet table with the columns `path` and `label`; rows
+              without a label are left out;
+            - a .txt list with a path, a space or tab, and a label on each line; the
+              label of a path alone is the name of its folder.
 
     Raises:
         OSError: it cannot be read.
@@ -103,8 +104,8 @@ def _is_hidden(path: str) -> bool:
 
 
 def _in_folder(root: Path) -> Iterator[Chunk]:
-    # What lies beside the classes' folders, such as tables, has no label; what lies in
-    # them and is no picture, such as notes, is not one without a score.
+    # Files beside the class folders, such as tables, have no label; files in them that
+    # are not pictures, such as notes, must not count as pictures without a score.
     paths, others = [], PassedOver()
     for path in files_below(root):
         if os.sep in path and is_picture(os.path.join(root, path)):
@@ -184,7 +185,7 @@ def _check_columns(names: Iterable[str]) -> None:
 
 
 def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
-    """Rows of a table, without those that nobody has labelled.
+    """The rows of a table that have a label.
 
     Args:
         first: the number of the first row, for errors.
@@ -193,7 +194,7 @@ def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
     """
     plain = {*map(type, names), *map(type, labels)} <= {str}
     if plain and all(names) and all(labels):
-        return names, labels  # nothing to see to, row by row
+        return names, labels  # the common case needs no loop over the rows
     labelled: Chunk = [], []
     for row, (name, label) in enumerate(zip(names, labels, strict=True), first):
         if label is None or label == "":

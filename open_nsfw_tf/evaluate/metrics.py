@@ -1,4 +1,4 @@
-"""Figures of scores, of two classes or several: scikit-learn's, calibration, histograms."""
+"""Metrics of scores of two classes or more, calibration, and histograms."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,16 +13,16 @@ HISTOGRAM = 40  # bars
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often pictures of about one score are positive.
+    """The share of positives among pictures of similar scores, in bins.
 
     Attributes:
         edges: float64 (BINS + 1,), 0..1; a bin holds the scores from its lower edge to
-            below its upper one, the last one 1 too.
+            below its upper one, the last bin also 1.
         counts: int64 (BINS,), pictures.
-        scores: float64 (BINS,), mean score of those pictures; NaN where there are none.
-        shares: float64 (BINS,), share of them that is positive; NaN where none are.
-        error: expected calibration error, 0..1: the mean distance of the two, over all
-            pictures.
+        scores: float64 (BINS,), their mean score; NaN in an empty bin.
+        shares: float64 (BINS,), the share that is positive; NaN in an empty bin.
+        error: expected calibration error, 0..1: the mean over all pictures of the
+            distance between `scores` and `shares` of their bin.
     """
 
     edges: np.ndarray
@@ -34,7 +34,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the scores of each class are spread.
+    """The distribution of the scores of each class.
 
     Attributes:
         edges: float64 (HISTOGRAM + 1,), 0..1.
@@ -48,7 +48,7 @@ class Histogram:
 
 
 def import_metrics() -> Any:
-    """`sklearn.metrics`, loaded when it is first needed.
+    """Import `sklearn.metrics`, when it is first needed.
 
     Raises:
         ImportError: scikit-learn is not installed; the message says how to.
@@ -70,7 +70,7 @@ def summary(positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]
     Returns:
         `roc_auc`, `average_precision`, `log_loss` (nats), `brier_score`,
         `expected_calibration_error` and `base_rate`, the share of positives. The first
-        two are None where only one class is there: they compare classes.
+        two are None if all pictures are of one class, as they compare two.
     """
     sklearn = import_metrics()
     both = bool(positive.any() and not positive.all())
@@ -87,7 +87,7 @@ def summary(positive: np.ndarray, scores: np.ndarray) -> dict[str, float | None]
 
 
 def calibration(positive: np.ndarray, scores: np.ndarray) -> Calibration:
-    """Compare scores with how often they are right, in `BINS` bins of equal width.
+    """Compare scores with the share of positives, in `BINS` bins of equal width.
 
     Args:
         positive: bool (N,), N at least 1.
@@ -120,13 +120,14 @@ def histogram(positive: np.ndarray, scores: np.ndarray) -> Histogram:
 
 @dataclass(frozen=True)
 class OneClass:
-    """What is known of one class.
+    """The metrics of one class.
 
     Attributes:
         name: of the class.
-        rows: pictures that are of it by their label.
-        precision: share of those decided for it that are of it; None if there are none.
-        recall: share of its pictures decided for it; None if it has none.
+        rows: pictures with this label.
+        precision: share of the pictures predicted as this class that have its label;
+            None if there are none.
+        recall: share of its pictures that are predicted as it; None if it has none.
         f1: harmonic mean of the two; None where either is undefined.
         roc_auc: of its score, this class against the rest; None where undefined.
         average_precision: the same.
@@ -143,16 +144,16 @@ class OneClass:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """What is known of all classes, where the one of the highest score is decided for.
+    """The metrics of all classes; the class with the highest score is the prediction.
 
     Attributes:
         names: of the classes.
-        confusion: int64 (K, K): rows are labels, columns decisions.
-        each: figures by class.
-        accuracy: share of the pictures decided rightly.
+        confusion: int64 (K, K): rows are labels, columns predictions.
+        each: the metrics of each class.
+        accuracy: share of the pictures predicted correctly.
         log_loss: in nats, of the scores divided by their sum.
         brier_score: mean squared distance of those from the label's one-hot row, 0..2.
-        macro_f1: mean F1 of the classes that have pictures; None where none is defined.
+        macro_f1: mean F1 of the classes that have pictures; None if none is defined.
     """
 
     names: tuple[str, ...]
@@ -171,15 +172,15 @@ def class_metrics(
 
     Args:
         labels: int64 (N,), the column of each picture's label; N at least 1.
-        scores: float64 (N, K), 0..1; a tie is decided for the first class.
+        scores: float64 (N, K), 0..1; in a tie the first class is predicted.
         names: of the K classes.
     """
     sklearn = import_metrics()
     columns = range(len(names))
-    decided = scores.argmax(axis=1)
+    predicted = scores.argmax(axis=1)
     sums = scores.sum(axis=1, keepdims=True)
     shares = np.where(sums > 0, scores / np.where(sums > 0, sums, 1), 1 / len(names))
-    confusion = sklearn.confusion_matrix(labels, decided, labels=list(columns))
+    confusion = sklearn.confusion_matrix(labels, predicted, labels=list(columns))
     each = tuple(
         _one(names[k], confusion, k, labels == k, scores[:, k]) for k in columns
     )
@@ -200,15 +201,15 @@ def _one(
     name: str, confusion: np.ndarray, column: int, is_it: np.ndarray, score: np.ndarray
 ) -> OneClass:
     sklearn = import_metrics()
-    right = int(confusion[column, column])
-    rows, decided = int(confusion[column].sum()), int(confusion[:, column].sum())
+    correct = int(confusion[column, column])
+    rows, predicted = int(confusion[column].sum()), int(confusion[:, column].sum())
     both = 0 < rows < len(score)
     return OneClass(
         name,
         rows,
-        precision=right / decided if decided else None,
-        recall=right / rows if rows else None,
-        f1=2 * right / (rows + decided) if rows else None,
+        precision=correct / predicted if predicted else None,
+        recall=correct / rows if rows else None,
+        f1=2 * correct / (rows + predicted) if rows else None,
         roc_auc=float(sklearn.roc_auc_score(is_it, score)) if both else None,
         average_precision=(
             float(sklearn.average_precision_score(is_it, score)) if both else None

@@ -1,10 +1,10 @@
-"""Thresholds: what each one costs, and which one keeps a promise.
+"""Thresholds: the errors that each one makes, and which one meets a criterion.
 
-Every curve and every threshold is read off counts at each distinct score, so they cannot
-contradict each other. A picture is flagged if its score is *at or above* the threshold,
-as in `open-nsfw classify --threshold`. A threshold is given as the shortest decimal
-number that decides every picture of the data alike, so that it can be written down and
-passed on without changing a decision.
+All curves and thresholds are computed from the same counts at each distinct score, so
+they cannot contradict each other. A picture is flagged if its score is *at or above*
+the threshold, as in `open-nsfw classify --threshold`. A threshold is given as the
+shortest decimal number that makes the same decisions on the data, so that it can be
+written down without changing a decision.
 """
 
 import math
@@ -26,7 +26,8 @@ class Ranking:
     """Counts at every distinct score, from the highest down.
 
     Attributes:
-        thresholds: float64 (K + 1,), falling; the first is infinity: nothing is flagged.
+        thresholds: float64 (K + 1,), falling; the first is infinity: nothing is
+            flagged.
         true_positives: int64 (K + 1,), positives that score at or above the threshold.
         false_positives: int64 (K + 1,), negatives that do.
     """
@@ -67,12 +68,12 @@ class Ranking:
         return np.where(flagged, self.true_positives / np.maximum(flagged, 1), 1.0)
 
     def index(self, threshold: float) -> int:
-        """Where in the arrays the decisions of any threshold stand."""
+        """The index in the arrays that has the decisions of a threshold."""
         rising = self.thresholds[::-1]
         return len(rising) - 1 - int(np.searchsorted(rising, threshold, side="left"))
 
     def both(self) -> bool:
-        """Whether there are pictures of both classes: without, no curve is defined."""
+        """Whether there are pictures of both classes, which the curves need."""
         return bool(self.positives and self.negatives)
 
 
@@ -95,23 +96,23 @@ def rank(positive: np.ndarray, scores: np.ndarray) -> Ranking:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = 500) -> np.ndarray:
-    """The indices of the points that a figure needs to show a curve.
+    """The indices of the points of a curve that a figure needs.
 
-    Points are kept where the curve has moved on by a part of `most`: no steps are lost
-    that an eye could see. First and last are always kept.
+    Points are chosen at equal distances along the curve, so that no visible step is
+    lost. The first and the last point are always included.
 
     Args:
         x: float64 (K,), of any finite range.
         y: the same.
-        most: parts that the way along the curve is cut into.
+        most: half the number of points to choose.
 
     Returns:
         int64 (M,), rising, M at most 2 * `most` + 2.
     """
     step = np.abs(np.diff(x)) / max(np.ptp(x), 1e-12)
     step += np.abs(np.diff(y)) / max(np.ptp(y), 1e-12)
-    way = np.concatenate(([0.0], np.cumsum(step)))
-    wanted = np.searchsorted(way, np.linspace(0, way[-1], 2 * most))
+    length = np.concatenate(([0.0], np.cumsum(step)))
+    wanted = np.searchsorted(length, np.linspace(0, length[-1], 2 * most))
     return np.unique(np.concatenate(([0], wanted, [len(x) - 1])))
 
 
@@ -121,16 +122,16 @@ def _share(counts: np.ndarray, of: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold does to the pictures it was tried on.
+    """The decisions that a threshold makes on the pictures, and their error rates.
 
     Attributes:
-        threshold: flagged are the scores at or above it, 0..1.
+        threshold: scores at or above it are flagged, 0..1.
         fpr: share of the negatives that is flagged; None without negatives.
         fnr: share of the positives that is missed; None without positives.
         precision: share of the flagged that is positive; None if nothing is flagged.
         recall: share of the positives that is flagged; None without positives.
         f1: harmonic mean of precision and recall; None where either is undefined.
-        accuracy: share of all pictures that is decided rightly.
+        accuracy: share of all pictures that is decided correctly.
         flagged: share of all pictures that is flagged: blocked, or sent to review.
         true_positives: flagged positives.
         false_positives: flagged negatives.
@@ -154,17 +155,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Band:
-    """Two thresholds: below both is safe, from the upper one on blocked, else reviewed.
+    """Two thresholds: scores below both are safe, from the upper one blocked.
 
     Attributes:
-        low: reviewed are the scores from here on.
-        high: blocked are the scores from here on.
+        low: scores from this one up to `high` are reviewed by a human.
+        high: scores from this one are blocked.
         safe: share of all pictures below `low`.
-        review: share of all pictures between: what a human would see.
-        block: share of all pictures from `high` on.
-        missed: share of the positives that lands in safe; None without positives.
-        wrongly_blocked: share of the negatives that lands in block; None without any.
-        title: how the two were found.
+        review: share of all pictures between the two.
+        block: share of all pictures from `high`.
+        missed: share of the positives below `low`; None without positives.
+        wrongly_blocked: share of the negatives from `high`; None without negatives.
+        title: how the two were chosen.
     """
 
     low: float
@@ -178,7 +179,7 @@ class Band:
 
 
 def at(ranking: Ranking, threshold: float) -> OperatingPoint:
-    """What a threshold does.
+    """The operating point of a threshold.
 
     Args:
         ranking: of the pictures, at least one.
@@ -205,7 +206,7 @@ def at(ranking: Ranking, threshold: float) -> OperatingPoint:
 
 
 def table(ranking: Ranking, steps: tuple[float, ...] = STEPS) -> list[OperatingPoint]:
-    """What thresholds in even steps do, rising."""
+    """The operating points of thresholds in steps, rising."""
     return [at(ranking, threshold) for threshold in steps]
 
 
@@ -220,7 +221,7 @@ def by_fnr(ranking: Ranking, most: float) -> float | None:
         The threshold; None without positives.
 
     Raises:
-        ValueError: `most` is no such share.
+        ValueError: `most` is not such a share.
     """
     _check_share(most, "a false negative rate")
     if not ranking.positives:
@@ -238,11 +239,11 @@ def by_fpr(ranking: Ranking, most: float) -> float | None:
         most: 0..1, 1 excluded.
 
     Returns:
-        The threshold; None without negatives, and where even a threshold of 1 flags
-        more, because that many negatives score 1.
+        The threshold; None without negatives, and if even a threshold of 1 flags more,
+        because so many negatives score 1.
 
     Raises:
-        ValueError: `most` is no such share.
+        ValueError: `most` is not such a share.
     """
     _check_share(most, "a false positive rate")
     if not ranking.negatives:
@@ -252,12 +253,12 @@ def by_fpr(ranking: Ranking, most: float) -> float | None:
 
 
 def by_precision(ranking: Ranking, least: float) -> float | None:
-    """The lowest threshold whose flagged pictures are this purely positive.
+    """The lowest threshold with at least this precision.
 
-    Among all thresholds of that precision it is the one that finds most positives.
+    Among all thresholds of at least that precision it has the highest recall.
 
     Returns:
-        The threshold; None where none is that precise.
+        The threshold; None if no threshold has that precision.
 
     Raises:
         ValueError: `least` is not above 0 and at most 1.
@@ -268,13 +269,13 @@ def by_precision(ranking: Ranking, least: float) -> float | None:
     fits &= ranking.true_positives > 0
     if not fits.any():
         return None
-    # The first of those that find most: the same positives, the fewest negatives.
+    # Of those with the most true positives, the first has the fewest false positives.
     best = ranking.true_positives[fits].max()
     return readable(ranking, int(np.argmax(fits & (ranking.true_positives == best))))
 
 
 def by_recall(ranking: Ranking, least: float) -> float | None:
-    """The highest threshold that finds this share of the positives.
+    """The highest threshold with at least this recall.
 
     Returns:
         The threshold; None without positives.
@@ -287,15 +288,15 @@ def by_recall(ranking: Ranking, least: float) -> float | None:
 
 
 def by_cost(ranking: Ranking, ratio: tuple[float, float]) -> float | None:
-    """The threshold of the lowest cost on this data, with its share of positives.
+    """The threshold with the lowest cost on this data, with its share of positives.
 
     Args:
         ranking: of the pictures.
-        ratio: what one missed positive costs, and what one wrongly flagged negative.
+        ratio: the cost of a missed positive, and of a wrongly flagged negative.
 
     Returns:
-        The threshold, of equally cheap ones the highest; None where it is cheapest to
-        flag nothing, but pictures that score 1 are flagged by every threshold.
+        The threshold, the highest of several with the same cost; None if flagging
+        nothing has the lowest cost, but every threshold flags pictures that score 1.
 
     Raises:
         ValueError: a cost is not above 0 or not finite.
@@ -310,7 +311,7 @@ def by_cost(ranking: Ranking, ratio: tuple[float, float]) -> float | None:
 
 
 def by_f1(ranking: Ranking) -> float | None:
-    """The threshold of the highest F1; None without positives."""
+    """The threshold with the highest F1; None without positives."""
     if not ranking.positives:
         return None
     both = ranking.positives + ranking.false_positives + ranking.true_positives
@@ -323,7 +324,7 @@ CRITERIA: dict[str, Callable[[Ranking, float], float | None]] = {
     "min_precision": by_precision,
     "min_recall": by_recall,
 }
-# What the summary always tells; Yahoo reports FPR at a fixed FNR.
+# The operating points that are always reported; Yahoo reports FPR at a fixed FNR.
 STANDARD = {
     "max_fnr": (0.01, 0.05, 0.1),
     "max_fpr": (0.001, 0.01, 0.05),
@@ -333,16 +334,16 @@ STANDARD = {
 
 
 def standard(ranking: Ranking) -> dict[str, OperatingPoint | None]:
-    """The operating points that people ask for, by name, such as `max_fnr_0.05`."""
-    found = {
+    """The operating points of `STANDARD`, by name, such as `max_fnr_0.05`."""
+    thresholds = {
         f"{name}_{wanted:g}": CRITERIA[name](ranking, wanted)
         for name, all_wanted in STANDARD.items()
         for wanted in all_wanted
     }
-    found["best_f1"] = by_f1(ranking)
+    thresholds["best_f1"] = by_f1(ranking)
     return {
         name: None if threshold is None else at(ranking, threshold)
-        for name, threshold in found.items()
+        for name, threshold in thresholds.items()
     }
 
 
@@ -358,13 +359,13 @@ def band(ranking: Ranking, low: float, high: float, title: str) -> Band:
         )
     lower, upper = at(ranking, low), at(ranking, high)
     total = ranking.positives + ranking.negatives
-    seen = lower.true_positives + lower.false_positives
+    flagged = lower.true_positives + lower.false_positives
     blocked = upper.true_positives + upper.false_positives
     return Band(
         low,
         high,
-        safe=(total - seen) / total,
-        review=(seen - blocked) / total,
+        safe=(total - flagged) / total,
+        review=(flagged - blocked) / total,
         block=blocked / total,
         missed=lower.fnr,
         wrongly_blocked=upper.fpr,
@@ -376,8 +377,8 @@ def fitted_band(ranking: Ranking, max_fnr: float, max_fpr: float) -> Band | None
     """The narrowest band that misses and wrongly blocks at most these shares.
 
     Returns:
-        The band; its two thresholds are the same where one keeps both promises. None
-        where one of them is undefined.
+        The band; its two thresholds are equal if one threshold meets both limits. None
+        if one of the two is undefined.
     """
     low, high = by_fnr(ranking, max_fnr), by_fpr(ranking, max_fpr)
     if low is None or high is None:
@@ -386,16 +387,16 @@ def fitted_band(ranking: Ranking, max_fnr: float, max_fpr: float) -> Band | None
         f"at most {100 * max_fnr:.6g} % missed, at most {100 * max_fpr:.6g} % wrongly "
         "blocked"
     )
-    # Where they cross, anything between keeps both: no human is needed.
+    # If low > high, every threshold between meets both limits: no review is needed.
     return band(ranking, min(low, high), high, title)
 
 
 def readable(ranking: Ranking, index: int) -> float | None:
-    """The shortest decimal number that decides as the threshold at an index does.
+    """The shortest decimal number with the decisions of the threshold at an index.
 
     Returns:
-        A number at most the threshold and above the next lower score; 0..1. None where
-        nothing is to be flagged and a score of 1 forbids it.
+        A number at most the threshold and above the next lower score; 0..1. None if
+        nothing should be flagged, but a picture scores 1.
     """
     rising = ranking.thresholds
     low = float(rising[index + 1]) if index + 1 < len(rising) else -math.inf
@@ -435,10 +436,10 @@ class Criterion:
     Attributes:
         max_fnr: the highest threshold that misses at most this share of the positives.
         max_fpr: the lowest that flags at most this share of the negatives.
-        min_precision: the lowest whose flagged are this purely positive.
-        min_recall: the highest that finds this share of the positives.
-        cost: what a missed positive and a wrongly flagged negative cost.
-        threshold: this very one.
+        min_precision: the lowest with at least this precision.
+        min_recall: the highest with at least this recall.
+        cost: of a missed positive, and of a wrongly flagged negative.
+        threshold: this one.
         band: the two thresholds of safe, review and block.
     """
 
@@ -479,8 +480,8 @@ def choose_threshold(
         criterion: how.
 
     Returns:
-        The threshold, or None where none fits; how it was chosen, for people; and what
-        is to be said of that.
+        The threshold, or None if none meets the criterion; how it was chosen, for
+        people; and notes on that.
 
     Raises:
         ValueError: a criterion out of range.
@@ -491,15 +492,17 @@ def choose_threshold(
     if criterion.cost is not None:
         missed, flagged = criterion.cost
         title = f"lowest cost, a miss at {missed:g}, a false alarm at {flagged:g}"
-        return _found(by_cost(ranking, criterion.cost), title)
+        return _with_note(by_cost(ranking, criterion.cost), title)
     for name, by in CRITERIA.items():
         wanted = getattr(criterion, name)
         if wanted is not None:
-            return _found(by(ranking, wanted), TITLES[name].format(100 * wanted))
+            return _with_note(by(ranking, wanted), TITLES[name].format(100 * wanted))
     return MIDDLE, "the middle, which recommends nothing", []
 
 
-def _found(threshold: float | None, title: str) -> tuple[float | None, str, list[str]]:
+def _with_note(
+    threshold: float | None, title: str
+) -> tuple[float | None, str, list[str]]:
     if threshold is None:
         return None, title, [f"no threshold of 0 to 1 gives {title}"]
     return threshold, title, []

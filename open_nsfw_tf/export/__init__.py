@@ -1,8 +1,8 @@
-"""The network in other formats, each of which proves itself before it is given away.
+"""Exporting the network to other formats, and proving that it computes the same there.
 
 An export is written beside its destination, loaded again with that format's own
-runtime, compared with the model on pictures, and moved into place only when its scores
-are within the tolerance. One module a format, each with `write` and `scores`.
+runtime, compared with the model on pictures, and renamed to its destination only if its
+scores are within the tolerance. One module a format, each with `write` and `scores`.
 """
 
 import json
@@ -43,18 +43,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Format:
-    """What is known of an export format without loading its libraries.
+    """The description of an export format, available without loading its libraries.
 
     Attributes:
         title: for people.
         tolerances: by precision, the largest difference of a score from the model's
-            that is let through; the first precision is the default.
-        input_types: what the exported network can take.
-        packages: what it needs beside the core.
-        extra: of our own distribution that installs them.
-        described: whether a JSON file beside it says what a caller must know.
+            that is allowed; the first precision is the default.
+        input_types: the inputs that the exported network can have.
+        packages: that it needs beside the core.
+        extra: the extra of this distribution that installs them.
+        described: whether a JSON file with the description is written beside it.
         suffix: that the destination must have; "" for any.
-        marker: a file that every folder of this format has; "" where it is a file.
+        marker: a file that every folder of this format has; "" if it is a file.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Format:
 
     @property
     def default(self) -> str:
-        """The precision where none is asked for."""
+        """The default precision."""
         return next(iter(self.tolerances))
 
     @property
@@ -114,15 +114,15 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Export:
-    """An export that is at its destination.
+    """A finished export.
 
     Attributes:
         path: of the file or folder.
         size: in bytes, of all its files.
-        difference: the largest difference of an NSFW score from the model's.
-        tolerance: that was allowed.
+        difference: the largest difference of a score from the model's.
+        tolerance: the largest difference that was allowed.
         compared: how many pictures were compared.
-        notes: what the user should know, a line each.
+        notes: for the user, one line each.
     """
 
     path: Path
@@ -134,27 +134,27 @@ class Export:
 
 
 class Module(Protocol):
-    """What a module of this package offers."""
+    """The functions of a format's module."""
 
     def write(self, path: Path, job: Job) -> None:
-        """Write the export at a path that does not exist yet."""
+        """Write the export to a path that does not exist yet."""
 
     def scores(self, path: Path, job: Job) -> np.ndarray:
-        """What it answers for the job's pictures, float32 (N, 2), in its own runtime.
+        """The scores of the job's pictures in the format's own runtime, float32 (N, 2).
 
-        Where one export holds several networks, the answers of all, one after the
+        If one export contains k networks, the scores of all of them, one after the
         other: float32 (k * N, 2).
         """
 
     def description(self, job: Job) -> dict[str, Any]:
-        """For the JSON file beside it; only where the format is `described`."""
+        """The content of the JSON file beside it; only if the format is `described`."""
 
 
 class Options(TypedDict, total=False):
     """Keywords of `export`; those left out are as in `Job`.
 
     Attributes:
-        input_type: "tensor", "base64_jpeg" or "bytes", where the format takes it.
+        input_type: "tensor", "base64_jpeg" or "bytes", if the format offers it.
         layout: "nhwc" or "nchw", of the ONNX input.
         version: of the SavedModel, at least 1.
         text: write graphs as text (graph only).
@@ -181,31 +181,32 @@ def export(
     overwrite: bool = False,
     **options: Unpack[Options],
 ) -> Export:
-    """Write the network in another format, and prove that it answers the same.
+    """Write the network in another format, and prove that its scores are the same.
 
     Args:
         format: a key of `FORMATS`.
-        destination: the file or folder to make; for "savedmodel" the folder that gets
-            a folder named after `version`.
+        destination: the file or folder to make; for "savedmodel" the folder that will
+            contain a folder named after `version`.
         weights: a path, the canonical dict, or None to search.
-        precision: "float32", or one that the format offers; others are approximate.
-        model: the folder of a trained model, or what `read_trained` gave, instead of
-            weights; the export has its classes and its preprocessing.
+        precision: "float32", which is exact, or another one that the format offers.
+        model: the folder of a trained model, or the result of `read_trained`, instead
+            of weights; the export has its classes and its preprocessing.
         pictures: to compare with, and to calibrate int8 with; none: installed samples
             and generated ones.
         overwrite: whether an existing destination is replaced.
         options: see `Options`.
 
     Returns:
-        What was written, and how near its scores are.
+        The export, and the difference of its scores.
 
     Raises:
         ValueError: unknown format, precision, input type, layout or version, or one
-            that the model's network cannot have; weights and a model.
+            that the model's network cannot have; or both weights and a model are given.
         FileExistsError: the destination exists.
         ExportError: the scores differ by more than the tolerance; nothing is left.
         ImportError: a package is missing; the message says how to install it.
-        OSError, WeightsError, ImageError: as they say.
+        OSError: a file cannot be read or written.
+        WeightsError, ImageError: the weights or the pictures cannot be read.
     """
     if format not in FORMATS:
         raise ValueError(f"no export {format!r}: choose one of {', '.join(FORMATS)}")
@@ -251,7 +252,7 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
             text = json.dumps(module.description(job), indent=1)
             with replacing(description) as unfinished:
                 unfinished.write_text(text + "\n", encoding="utf-8")
-                move(temporary, target)  # and then the description
+                move(temporary, target)  # the description is renamed after it
         else:
             move(temporary, target)
     compared = len(job.pictures)
@@ -259,7 +260,7 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
 
 
 def _check_options(format: str, known: Format, job: Job) -> None:
-    """Refuse what the format cannot do, and name the extra that it needs.
+    """Refuse options that the format does not have, and name a missing extra.
 
     Raises:
         ValueError: the format has no such precision, input type, layout or version.
@@ -305,7 +306,7 @@ def _trained(
             for name, known in FORMATS.items()
         )
         raise ValueError(
-            f"{format} in {precision} is for Yahoo's network, and this model is of "
+            f"{format} in {precision} is only for Yahoo's network, and this model has "
             f"another: export it to {others}"
         )
     return found
@@ -313,10 +314,10 @@ def _trained(
 
 def _difference(module: Module, path: Path, job: Job) -> float:
     expected = expected_scores(job)
-    came = np.asarray(module.scores(path, job)).reshape(-1, *expected.shape)
-    if not len(came) or not np.isfinite(came).all():
+    actual = np.asarray(module.scores(path, job)).reshape(-1, *expected.shape)
+    if not len(actual) or not np.isfinite(actual).all():
         return float("inf")
-    return float(np.abs(came - expected).max())
+    return float(np.abs(actual - expected).max())
 
 
 sys.modules[__name__].__class__ = CallableModule

@@ -1,12 +1,12 @@
-"""Core ML: the network as a .mlpackage that takes a picture and names its class.
+"""Core ML: the network as a .mlpackage that classifies a picture.
 
 The program is written with coremltools' MIL builder from the graph operations of the
-Keras network, batch norms folded. Its input is an image, so Core ML itself puts the
-channels into the order B, G, R and the program takes off the mean; size and JPEG round
-trip stay the caller's (`preparation`).
+Keras network, with batch norms folded. Its input is an image: Core ML itself puts the
+channels into the order B, G, R, and the program subtracts the mean. The caller must do
+the rest of the preprocessing (`preparation`).
 
-Core ML runs on macOS alone. Elsewhere the package is read back and its program
-evaluated with numpy, from the declared image input on.
+Core ML runs only on macOS. On other systems the package is read back and its program is
+evaluated with numpy, beginning with the declared image input.
 """
 
 import io
@@ -31,13 +31,13 @@ from open_nsfw_tf.export.mil import evaluate
 from open_nsfw_tf.image import MEAN_BGR, YAHOO, Preprocessing, load_rgb
 from open_nsfw_tf.libraries import import_tensorflow
 
-SUFFIX = ".mlpackage"  # Core ML goes by it
+SUFFIX = ".mlpackage"  # by which Core ML recognises the format
 CORE_ML_RUNS = sys.platform == "darwin"
 INPUT = "image"
 OUTPUT = "predictions"
-# Core ML adds the biases in the order of the declared channels: of Yahoo's B, G, R.
+# Core ML adds the biases in the order of the declared channels, for Yahoo's B, G, R.
 BIAS = [-mean for mean in MEAN_BGR]
-_FLOAT32 = ("reduce_mean", "linear", "softmax")  # in every precision
+_FLOAT32 = ("reduce_mean", "linear", "softmax")  # computed in float32 in any precision
 
 
 def preparation(preprocessing: Preprocessing) -> str:
@@ -92,10 +92,10 @@ def write(path: Path, job: Job) -> None:
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
-    """What the package answers for the job's pictures.
+    """The package's scores of the job's pictures.
 
-    On macOS Core ML predicts, on the CPU. Elsewhere the package's own program is
-    evaluated; what is declared float16 is computed as float32 and rounded to float16.
+    On macOS Core ML predicts, on the CPU. On other systems the package's own program is
+    evaluated; float16 values are computed as float32 and rounded to float16.
 
     Returns:
         float32 (N, classes), columns SFW, NSFW, or the model's classes.
@@ -124,12 +124,12 @@ def scores(path: Path, job: Job) -> np.ndarray:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back coremltools' progress bars, log and warnings; errors are raised.
+    """Silence coremltools' progress bars, log and warnings; errors are still raised.
 
     It logs that newer TensorFlow and scikit-learn are untested, neither of which is
-    used here, and it leaves a temporary folder to the garbage collector.
+    used here, and it warns of a temporary folder that the garbage collector removes.
     """
-    import_tensorflow()  # coremltools imports it, and not as quietly
+    import_tensorflow()  # coremltools would import it without silencing its log
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -150,7 +150,7 @@ def _full_disk_named(path: Path) -> Iterator[None]:
         yield
     except shutil.Error as error:  # a list of (source, copy, reason)
         raise OSError(f"cannot write {path}: {error.args[0][0][2]}") from error
-    except RuntimeError as error:  # coremltools' C++ writer, which has no reason
+    except RuntimeError as error:  # of coremltools' C++ writer, without a reason
         if "Writer" not in str(error):
             raise
         raise OSError(
@@ -180,14 +180,14 @@ def _converted(job: Job, folder: Path) -> Any:
             list(job.labels), predicted_probabilities_output=OUTPUT
         ),
         compute_precision=_precision(job.precision),
-        minimum_deployment_target=ct.target.iOS15,  # and macOS 12: the first that can
+        minimum_deployment_target=ct.target.iOS15,  # and macOS 12: the first possible
         package_dir=str(folder),
         skip_model_load=True,
     )
 
 
 def _precision(name: str) -> Any:
-    """Float16 spares the end: scores near 1 would come in steps of 0.0005."""
+    """The precision of each op; float16 is too coarse for the last ones, near 1."""
     import coremltools as ct
 
     if name == "float32":
@@ -350,7 +350,7 @@ def _describe(model: Any, job: Job) -> None:
 
 
 def _crops(batch: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """The pixels that a caller would hand over, uint8 (N, crop, crop, 3), RGB."""
+    """The pixels that a caller would pass, uint8 (N, crop, crop, 3), RGB."""
     values = batch / preprocessing.scale + np.array(preprocessing.mean)
     pixels: np.ndarray = np.rint(values).astype(np.uint8)
     return pixels[..., ::-1] if preprocessing.order == "BGR" else pixels
@@ -359,7 +359,7 @@ def _crops(batch: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def _predict(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
     import coremltools as ct
 
-    # The one unit that every Mac has and that computes float32 as such.
+    # Every Mac has it, and it computes float32 without rounding to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
     name = model.get_spec().description.predictedProbabilitiesName
     return [model.predict({INPUT: load_rgb(crop)})[name] for crop in crops]
@@ -378,7 +378,7 @@ def _evaluate(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
 
 
 def _declared(spec: Any, crop: np.ndarray) -> dict[str, np.ndarray]:
-    """What Core ML makes of pixels, by the image input that the spec declares."""
+    """The input that Core ML makes from pixels, by the declared image input."""
     inputs = spec.description.input
     image = inputs[0].type.imageType
     colours = image.ColorSpace.Name(image.colorSpace)

@@ -21,12 +21,12 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
         marker: a file that every folder of the format has; "" for a file.
 
     Raises:
-        FileExistsError: something is there, and may not be replaced.
+        FileExistsError: it exists and may not be replaced.
     """
     if not os.path.lexists(target):
         return
     refuse_existing(target, overwrite, "another place")
-    # Nobody means to lose a folder of something else.
+    # --overwrite must not delete a folder that is not an export.
     earlier = (target / marker).is_file() if marker else target.is_file()
     empty = marker and target.is_dir() and not any(target.iterdir())
     if not (earlier or empty or target.is_symlink()):
@@ -38,9 +38,9 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A name in the destination's folder, which is made if need be; it is removed at the end."""
+    """A temporary name in the destination's folder, which is made if necessary."""
     made = [folder for folder in target.parents if not folder.exists()]
-    # The suffix stays: some runtimes and libraries go by it.
+    # With the suffix, which some runtimes and libraries check.
     name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
     temporary = target.with_name(name)
     try:
@@ -48,12 +48,12 @@ def beside(target: Path) -> Iterator[Path]:
         yield temporary
     except BaseException as error:
         _remove(temporary)
-        with suppress(OSError):  # somebody else may use them by now
+        with suppress(OSError):  # another process may have put files into them
             for folder in made:
                 folder.rmdir()
         if isinstance(error, OSError):
-            error.filename = str(target)  # not a hidden name
-            del error.filename2  # None would be printed
+            error.filename = str(target)  # the user did not give the temporary name
+            del error.filename2  # otherwise the message would contain it as None
         raise
     _remove(temporary)
 
@@ -66,8 +66,8 @@ def _remove(path: Path) -> None:
 
 
 def move(temporary: Path, target: Path) -> None:
-    """Rename the finished export; an earlier one is removed once that has worked."""
-    if os.path.lexists(target):  # an existing one, which may be overwritten
+    """Rename the finished export; an earlier one is removed after that."""
+    if os.path.lexists(target):  # `check_free` has allowed to overwrite it
         old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
         target.rename(old)
         try:

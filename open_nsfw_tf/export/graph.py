@@ -1,8 +1,8 @@
-"""Checkpoint, graph, frozen and optimised graph, for what runs TensorFlow's sessions.
+"""Checkpoint, graph, frozen and optimised graph, for software with TensorFlow sessions.
 
 The input is called ``input:0`` and the scores ``predictions:0`` in all of them, as in
 the first port. The optimised graph has the batch norms folded into the convolutions.
-All refuse what holds NaN or infinity, and never answer with it.
+All of them refuse NaN and infinity, in the input and in the scores.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def write(path: Path, job: Job) -> None:
 
 
 def _network(job: Job, fold: bool) -> tuple[Any, str, str]:
-    """From a preprocessed batch to the scores, with the weights as constants.
+    """The network from a preprocessed batch to the scores, with constant weights.
 
     Returns:
         The GraphDef, and the names of its input and its output tensor.
@@ -92,7 +92,7 @@ def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
 
 
 def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:
-    """The same graph with variables for the weights, which go into a checkpoint."""
+    """The same graph with the weights as variables, which are saved in a checkpoint."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
@@ -118,10 +118,10 @@ def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:
 
 
 def _needed(graph: Any, ends: set[str]) -> Any:
-    """Without the nodes that no end depends on.
+    """The graph without the nodes that none of the ends depends on.
 
-    Those are the constants that variables took the place of, and the variables'
-    initial values: either would store the weights again.
+    These are the constants that were replaced by variables, and the variables' initial
+    values: both would store the weights again.
     """
     tf = import_tensorflow()
     nodes = {node.name: node for node in graph.node}
@@ -132,15 +132,15 @@ def _needed(graph: Any, ends: set[str]) -> Any:
             used.add(name)
             inputs = nodes[name].input
             ahead += [source.lstrip("^").split(":")[0] for source in inputs]
-    made = tf.compat.v1.GraphDef()
-    made.CopyFrom(graph)
-    del made.node[:]
-    made.node.extend(node for node in graph.node if node.name in used)
-    return made
+    pruned = tf.compat.v1.GraphDef()
+    pruned.CopyFrom(graph)
+    del pruned.node[:]
+    pruned.node.extend(node for node in graph.node if node.name in used)
+    return pruned
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
-    """What a session answers with each of the graphs, one after the other."""
+    """The scores of a session with each of the graphs, one after the other."""
     inputs = as_inputs(job, job.input_type)
     files = sorted(path.glob("*.pb*"))
     return np.concatenate([_run(file, path, inputs) for file in files])

@@ -1,8 +1,8 @@
 """A Keras network as a list of graph operations, for writing it in another format.
 
-It knows the layers that `open_nsfw_tf.backbones` builds and refuses all others. Batch
-norms are folded into the convolutions before them; what only trains is left out.
-Sizes are known, so that every padding is a number of pixels.
+It supports the layers that `open_nsfw_tf.backbones` builds and refuses all others.
+Batch norms are folded into the convolutions before them; layers that only training
+needs are left out. All sizes are fixed, so that every padding is a number of pixels.
 """
 
 from collections import Counter
@@ -25,8 +25,8 @@ class GraphOp:
 
     Attributes:
         kind: such as ``conv``; see the functions below.
-        name: of what it makes.
-        inputs: names of what goes in.
+        name: of its output.
+        inputs: the names of its inputs.
         arrays: its constants by name, float32; kernels HWIO, dense (in, out).
         options: its numbers by name; `pads` are top, bottom, left and right.
     """
@@ -39,19 +39,19 @@ class GraphOp:
 
 
 def operations(network: Any) -> list[GraphOp]:
-    """The operations of a network, each after those whose results it needs.
+    """The operations of a network in topological order.
 
     Args:
-        network: a `keras.Model` of one input, called `INPUT`, and one output.
+        network: a `keras.Model` with one input, called `INPUT`, and one output.
 
     Returns:
-        Its operations; the last one makes `LAST`.
+        Its operations; the output of the last one is `LAST`.
 
     Raises:
-        ExportError: it has a layer that is not known here; the layer is named.
+        ExportError: it has a layer that is not supported; the message names it.
     """
-    found: list[GraphOp] = []
-    ends: dict[str, str] = {}  # what a layer's output is called
+    ops: list[GraphOp] = []
+    ends: dict[str, str] = {}  # the name of each layer's output
     for layer in network.operations:
         kind = type(layer).__name__
         if kind == "InputLayer":
@@ -63,11 +63,10 @@ def operations(network: Any) -> list[GraphOp]:
                 f"{', '.join(sorted(_LAYERS))}"
             )
         inputs = tuple(ends[name] for name in _sources(layer))
-        made = _LAYERS[kind](layer, inputs)
-        ends[layer.name] = made[-1].name if made else inputs[0]
-        found += made
-    found = _folded(found)
-    return found
+        layer_ops = _LAYERS[kind](layer, inputs)
+        ends[layer.name] = layer_ops[-1].name if layer_ops else inputs[0]
+        ops += layer_ops
+    return _folded(ops)
 
 
 def _sources(layer: Any) -> list[str]:
@@ -85,7 +84,7 @@ Inputs = tuple[str, ...]
 
 
 def _activated(layer: Any, op: GraphOp) -> list[GraphOp]:
-    """An operation and the activation that its layer has in it."""
+    """An operation, followed by the activation of its layer."""
     name = layer.activation.__name__
     return [op, *_activation(f"{layer.name}_{name}", name, (op.name,))]
 
@@ -99,7 +98,7 @@ def _activation(name: str, function: str, inputs: Inputs) -> list[GraphOp]:
 
 
 def _pads(layer: Any, window: Any) -> tuple[int, int, int, int]:
-    """What TensorFlow's SAME adds, in pixels: top, bottom, left, right."""
+    """The pixels that TensorFlow's SAME adds: top, bottom, left, right."""
     if layer.padding == "valid":
         return (0, 0, 0, 0)
     pads: list[int] = []
@@ -203,12 +202,12 @@ _LAYERS: dict[str, Callable[[Any, Inputs], list[GraphOp]]] = {
 # -- folding
 
 
-def _folded(found: list[GraphOp]) -> list[GraphOp]:
-    """Move each batch norm into the convolution before it, if nobody else reads that."""
-    readers = Counter(name for op in found for name in op.inputs)
+def _folded(ops: list[GraphOp]) -> list[GraphOp]:
+    """Move each batch norm into the convolution before it, if it is the only reader."""
+    readers = Counter(name for op in ops for name in op.inputs)
     made: dict[str, GraphOp] = {}
     renamed: dict[str, str] = {}
-    for op in found:
+    for op in ops:
         inputs = tuple(renamed.get(name, name) for name in op.inputs)
         before = made.get(inputs[0])
         alone = readers[op.inputs[0]] == 1

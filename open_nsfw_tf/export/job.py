@@ -1,4 +1,4 @@
-"""One export under way, and the pictures that prove it."""
+"""The data of one export, and the pictures to compare and calibrate with."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,19 +14,20 @@ from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.quantize import sample_batch
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 
-COMPARED = 8  # pictures, where the user names none
-MIN_CALIBRATED = 32  # pictures: fewer are filled up with samples
-MAX_CALIBRATED = 64  # of more that are named, so many: memory is about 10 MB each
+COMPARED = 8  # pictures, if the user names none
+MIN_CALIBRATED = 32  # pictures; to fewer, samples are added
+MAX_CALIBRATED = 64  # pictures; each takes about 10 MB of memory
 
 
 @dataclass
 class Job:
-    """One export under way: what the modules of the formats get.
+    """The data of one export, which the modules of the formats get.
 
     Attributes:
-        weights: the canonical dict, or the arrays of a trained model of another network.
+        weights: the canonical dict, or the arrays of a trained model of another
+            network.
         precision: of the computation.
-        input_type: what the network takes: ``tensor``, ``base64_jpeg`` or ``bytes``.
+        input_type: of the network: ``tensor``, ``base64_jpeg`` or ``bytes``.
         layout: ``nhwc`` or ``nchw``, of the ONNX input.
         version: of the SavedModel.
         text: whether graphs are written as text.
@@ -34,8 +35,8 @@ class Job:
         optimize: whether the optimised graph is written.
         pictures: to compare and to calibrate with, RGB.
         batch: the same, preprocessed: float32 (N, 224, 224, 3), BGR minus the mean.
-        calibration: what int8 is calibrated with, of the same form.
-        notes: what the user should know, a line each.
+        calibration: the batch that int8 is calibrated with, of the same form.
+        notes: for the user, one line each.
         trained: the model whose weights these are; None: Yahoo's.
     """
 
@@ -55,30 +56,30 @@ class Job:
 
     @property
     def model(self) -> TrainedModel:
-        """The network with its classes and its preprocessing."""
+        """The model: the trained one, or Yahoo's with these weights."""
         yahoo = TrainedModel(OPEN_NSFW, LABELS, YAHOO, (), self.weights)
         return self.trained or yahoo
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of the scores, in their order."""
+        """The names of the scores, in order."""
         return self.model.classes
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of the pictures."""
+        """The steps from a picture to the network's input."""
         return self.model.preprocessing
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the network's input."""
+        """The shape of the network's input for one picture."""
         return (self.preprocessing.crop, self.preprocessing.crop, CHANNELS)
 
 
 def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
-    """Give a job the pictures to compare and to calibrate with.
+    """Set the pictures of a job, to compare and to calibrate with.
 
-    Of those that are named, what cannot be read is left out, and said.
+    Pictures that cannot be read are left out, with a note.
 
     Raises:
         ImageError: some are named, and none can be read.
@@ -89,7 +90,8 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     job.batch = np.stack([tensor(p, job.preprocessing) for p in job.pictures])
     if job.precision != "int8":
         return
-    # Spread over all that were named: a folder's first ones may be of one kind.
+    # Evenly spread over the pictures: the first ones of a folder may be all of one
+    # kind.
     count = min(len(named), MAX_CALIBRATED)
     job.calibration = job.batch[np.arange(count) * len(named) // max(count, 1)]
     if len(named) < MIN_CALIBRATED:

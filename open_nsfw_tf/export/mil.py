@@ -1,7 +1,7 @@
-"""MIL, the language of Core ML's programs, evaluated with numpy.
+"""Evaluating MIL, the language of Core ML's programs, with numpy.
 
-It knows the operations of this network and refuses all others. What a program declares
-as float16 is computed as float32 and rounded to float16 after every operation.
+The operations of the exported networks are supported, and all others refused. float16
+values are computed as float32 and rounded to float16 after every operation.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ def evaluate(block: Any, values: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         block: a function of a `coremltools.converters.mil.Program`.
-        values: what goes in, by name.
+        values: the inputs by name.
 
     Returns:
-        Every value by its name; of ``classify`` the label to probability, float.
+        Every value by its name; that of ``classify`` is a dict of label to probability.
 
     Raises:
-        ExportError: an operation, or a variant of one, is not known here; it is named.
+        ExportError: an operation, or a variant of one, is not supported; it is named.
     """
     from coremltools.converters.mil.mil import types
 
@@ -35,10 +35,12 @@ def evaluate(block: Any, values: dict[str, Any]) -> dict[str, Any]:
         if op.op_type not in _OPERATIONS:
             raise ExportError(f"cannot evaluate the MIL operation {op.op_type!r}")
         given = {n: _given(v, values) for n, v in op.inputs.items() if v is not None}
-        made = _OPERATIONS[op.op_type](**given)
+        result = _OPERATIONS[op.op_type](**given)
         if op.op_type != "classify":
-            made = made.astype(types.nptype_from_builtin(op.outputs[0].dtype))
-        values[op.outputs[-1].name] = made  # of classify, label and scores: the latter
+            result = result.astype(types.nptype_from_builtin(op.outputs[0].dtype))
+        values[op.outputs[-1].name] = (
+            result  # of classify's label and scores, the scores
+        )
     return values
 
 
@@ -54,7 +56,7 @@ def _wide(value: Any) -> Any:
 
 
 def _windows(x: np.ndarray, size: Any, strides: Any) -> np.ndarray:
-    """(N, C, height, width, *size): what a kernel sees at each of its places."""
+    """The values under a kernel at each position: (N, C, height, width, *size)."""
     windows = sliding_window_view(x, tuple(size), axis=(2, 3))
     return windows[:, :, :: strides[0], :: strides[1]]
 

@@ -1,13 +1,12 @@
 """ONNX: float32, float16 or int8; NHWC or NCHW; any number of pictures at once.
 
-int8 is approximate: weights in signed 8 bits with a scale a channel, activations in
-unsigned 8 bits with a scale a tensor, found on the job's calibration pictures; the last
-layer and the softmax stay in float. How, and the measured drift: `open_nsfw_tf.quantize`.
+int8 is approximate: weights in signed 8 bits with one scale a channel, activations in
+unsigned 8 bits with one scale a tensor, found on the job's calibration pictures; the
+last layer and the softmax stay in float. See `open_nsfw_tf.quantize`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +22,7 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 
 
 def write(path: Path, job: Job) -> None:
-    """Write one file that carries labels, mean and channel order as metadata."""
+    """Write one file with labels, mean and channel order as metadata."""
     if not job.model.is_open_nsfw:
         model = trained_graph(job, DTYPES[job.precision])
     elif job.precision == "int8":
@@ -42,7 +41,7 @@ def _inputs(job: Job, batch: np.ndarray) -> np.ndarray:
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
-    """What ONNX Runtime answers: for all pictures at once, and for each alone."""
+    """The scores by ONNX Runtime, for all pictures at once and for each alone."""
     session = open_session(path.read_bytes())
     inputs = _inputs(job, job.batch)
     together = session.run([OUTPUT], {INPUT: inputs})[0]
@@ -59,14 +58,14 @@ def trained_graph(job: Job, dtype: type) -> onnx.ModelProto:
     """A trained model's network, with the input and output of Yahoo's graph.
 
     Args:
-        job: its model and its layout.
-        dtype: np.float32, or np.float16 of the weights and of what is computed; input
-            and scores are float32 all the same.
+        job: its model and its layout are used.
+        dtype: of the weights and the computation, np.float32 or np.float16; input and
+            scores are float32 with both.
 
     Raises:
-        ExportError: the network has a layer that is not known.
+        ExportError: the network has a layer that is not supported.
     """
-    writer = _Writer(np.dtype(dtype))
+    writer = _Writer(dtype)
     writer.network(graph_ops.operations(keras_network(job.model)), job.layout)
     return packed(
         writer, job.layout, len(job.labels), _metadata(job), job.preprocessing.crop
@@ -93,10 +92,6 @@ def _onnx_pads(op: GraphOp) -> list[int]:
 class _Writer(Writer):
     """Writes graph operations; tensors of four axes are NCHW."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        super().__init__()
-        self.dtype = dtype
-
     def network(self, graph: list[GraphOp], layout: str) -> None:
         """Write all operations, between the input and the scores."""
         at = self.cast(self.nchw(INPUT, layout), self.dtype, "cast")
@@ -105,21 +100,12 @@ class _Writer(Writer):
             inputs = [names[name] for name in op.inputs]
             names[op.name] = _WRITERS[op.kind](self, op, inputs)
 
-    def cast(self, source: str, dtype: Any, output: str) -> str:
-        """The source in another type, where everything is not float32 anyway."""
-        from onnx import helper
-
-        if self.dtype == np.float32:
-            return source
-        to = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return self.node("Cast", [source], output, to=to)
-
     def array(self, op: GraphOp, name: str, array: np.ndarray) -> str:
-        """An operation's constant, in the type that is computed in."""
+        """An operation's constant, in the dtype of the computation."""
         return self.constant(f"{op.name}.{name}", array.astype(self.dtype))
 
     def convolution(self, op: GraphOp, inputs: list[str]) -> str:
-        """A convolution, whose kernel turns from HWIO to OIHW."""
+        """A convolution, with its kernel transposed from HWIO to OIHW."""
         kernel = op.arrays["kernel"].transpose(3, 2, 0, 1)
         fields = [
             self.array(op, "kernel", kernel),
@@ -141,7 +127,7 @@ class _Writer(Writer):
         return self.node("Gemm", [*inputs, *fields], op.name)
 
     def affine(self, op: GraphOp, inputs: list[str]) -> str:
-        """A batch norm that stands alone: a product and a sum for each channel."""
+        """A batch norm that is not folded: a product and a sum for each channel."""
         shape = (-1,) if op.options["flat"] else (-1, 1, 1)
         factor, offset = (
             self.array(op, n, op.arrays[n].reshape(shape)) for n in ("factor", "offset")
@@ -150,7 +136,7 @@ class _Writer(Writer):
         return self.node("Add", [at, offset], op.name)
 
     def rectified(self, op: GraphOp, inputs: list[str]) -> str:
-        """A ReLU, or one that is cut off above."""
+        """A ReLU, perhaps with a largest value, as ReLU6."""
         most = op.options.get("most")
         if most is None:
             return self.node("Relu", inputs, op.name)
@@ -161,7 +147,7 @@ class _Writer(Writer):
         return self.node("Clip", [*inputs, *bounds], op.name)
 
     def pooled(self, kind: str, op: GraphOp, inputs: list[str]) -> str:
-        """The largest value, or the mean, of a window; pads do not count."""
+        """The largest value, or the mean, of a window; padding is not counted."""
         return self.node(
             kind,
             inputs,
@@ -172,7 +158,7 @@ class _Writer(Writer):
         )
 
     def padded(self, op: GraphOp, inputs: list[str]) -> str:
-        """Zeros around."""
+        """Padding with zeros."""
         top, left, bottom, right = _onnx_pads(op)
         pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         name = self.constant(f"{op.name}.pads", pads)
@@ -191,7 +177,7 @@ class _Writer(Writer):
         return self.node("Flatten", [at], op.name)
 
     def normalized(self, op: GraphOp, inputs: list[str]) -> str:
-        """Local response normalisation; ONNX divides alpha by the channels, as Caffe."""
+        """Local response normalisation; ONNX divides alpha by the size, as Caffe."""
         options = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0, "size": NEIGHBOURS}
         return self.node("LRN", inputs, op.name, **options)
 

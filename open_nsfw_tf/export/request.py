@@ -3,7 +3,7 @@
 - TF Serving takes ``{"signature_name": ..., "instances": [...]}``, posted to
   ``http://HOST:8501/v1/models/NAME:predict``.
 - ML Engine's prediction command takes files with one ``{"inputs": ...}`` a line, for
-  the model's default signature or the one named to the command.
+  the model's default signature or the one that is given to the command.
 """
 
 import base64
@@ -28,9 +28,9 @@ from open_nsfw_tf.tf_image.loader import MAX_SIDE
 TARGETS = ("tf-serving", "ml-engine")
 INPUT_TYPES = ("tensor", "bytes", "base64_jpeg")
 LOADERS = ("yahoo", "tensorflow")
-# What exported networks decode, and the modes of Pillow's in which they surely do.
+# The formats that exported networks decode, and Pillow's modes that are always decoded.
 SERVED = {
-    "JPEG": {"L", "RGB"},  # but for progressive ones, which may lack scans
+    "JPEG": {"L", "RGB"},  # except for progressive ones, which may lack scans
     "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"},
     "WEBP": {"RGB", "RGBA"},
     "GIF": set[str](),
@@ -56,27 +56,27 @@ def predict_request(
             file as urlsafe base64 text; "bytes", the file as ``{"b64": ...}``.
         image_loader: what prepares a "tensor": "yahoo", or "tensorflow" for the same
             pixels by TensorFlow ops.
-        signature_name: for "tf-serving". None names the one for the input type, which
-            every export of ours has, whatever its default is. "serving_default" suits
-            models of the first port, which have no other.
+        signature_name: for "tf-serving". None: the signature for the input type, which
+            every export of this package has. Models of the first port have only
+            "serving_default".
 
     Returns:
         One line of JSON.
 
     Raises:
-        ValueError: an unknown target, input type or loader, or a signature for a
-            target whose requests name none.
-        ImageError: the picture cannot be read; or its file is sent, and is of a kind
-            that the exported networks refuse, such as TIFF.
-        ImportError: a file of an unusual kind, and no TensorFlow to try it with.
+        ValueError: an unknown target, input type or loader, or a signature for
+            "ml-engine", whose requests have none.
+        ImageError: the picture cannot be read; or its file is to be sent, but the
+            exported networks refuse its kind, such as TIFF.
+        ImportError: TensorFlow is needed to check an unusual file, and is missing.
     """
     _check("target", target, TARGETS)
     _check("input type", input_type, INPUT_TYPES)
     _check("image loader", image_loader, LOADERS)
     if target == "ml-engine" and signature_name is not None:
         raise ValueError(
-            "a request for ml-engine names no signature: name it to the command that "
-            "sends it, by --signature-name"
+            "a request for ml-engine has no signature: give it to the command that "
+            "sends the request, by --signature-name"
         )
     instance = _instance(picture, input_type, image_loader)
     if target == "ml-engine":
@@ -95,11 +95,11 @@ def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
     if input_type == "tensor":
-        # Python's floats hold float32 exactly, and JSON gets their shortest exact text.
+        # Python's floats represent float32 exactly, and JSON their shortest exact text.
         return _loader(image_loader)(picture).tolist()
     data = read_file(picture)
     try:
-        load_rgb(data)  # what is no picture is not sent
+        load_rgb(data)  # raises if it is not a picture
         _check_served(data)
     except ImageError as error:
         raise ImageError(
@@ -113,11 +113,11 @@ def _instance(picture: Picture, input_type: str, image_loader: str) -> Any:
 def _check_served(data: bytes) -> None:
     """Refuse a picture file that the exported networks do not decode.
 
-    Most files need no TensorFlow for that; of the others their own loader decides.
+    Most files are checked without TensorFlow; the others by the networks' own loader.
 
     Raises:
-        ImageError: they would answer with an error.
-        ImportError: TensorFlow, which is needed for this file, is missing.
+        ImageError: the networks would refuse it.
+        ImportError: TensorFlow is needed to check this file, and is missing.
     """
     with decoding(), BytesIO(data) as file, identify(file, MAX_PIXELS) as image:
         kind, mode = image.format, image.mode
@@ -125,7 +125,7 @@ def _check_served(data: bytes) -> None:
     advice = "send it prepared, as input type tensor (-i tensor)"
     if kind not in SERVED:
         raise ImageError(
-            f"{describe(data)}: a {kind} file, of which a server decodes none, only "
+            f"{describe(data)}: a server cannot decode a {kind} file, only "
             f"{', '.join(SERVED)}: {advice}"
         )
     if plain and mode in SERVED[kind]:

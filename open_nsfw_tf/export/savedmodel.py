@@ -1,15 +1,15 @@
 """SavedModel for TF Serving: floats, picture files or base64, the weights stored once.
 
-Signatures take ``inputs`` and answer ``outputs``, float32 (N, 2), columns SFW, NSFW (of a
-trained model its classes; its preprocessing is what takes the place of Yahoo's):
+Signatures take ``inputs`` and return ``outputs``, float32 (N, 2), columns SFW, NSFW. A
+trained model has one column for each of its classes, and its own preprocessing.
 
 - ``predict_images``: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123)
 - ``predict_bytes``: strings (N,), picture files: what ``{"b64": ...}`` delivers
 - ``predict_base64``: strings (N,), base64 of picture files
-- ``serving_default``: the one for the export's input type
+- ``serving_default``: one of these, by the export's input type
 
-What is no picture, or has NaN or infinity in it, is refused (TF Serving: 400, with the
-number of each such element); no signature answers with scores that are NaN.
+Elements that are not pictures, or contain NaN or infinity, are refused (TF Serving:
+400, with their numbers); no signature returns scores that are NaN.
 """
 
 import base64
@@ -34,7 +34,7 @@ DEFAULTS = {
     "bytes": "predict_bytes",
     "base64_jpeg": "predict_base64",
 }
-MODEL_NAME = "open_nsfw"  # in the warm-up requests; TF Serving does not read it there
+MODEL_NAME = "open_nsfw"  # in the warm-up requests, where TF Serving ignores it
 WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
@@ -56,8 +56,8 @@ def write(path: Path, job: Job) -> None:
 def _signatures(module: Any, job: Job) -> dict[str, Any]:
     tf = import_tensorflow()
     network = keras_network(job.model)
-    # The variables alone: a Keras model as an attribute would load in Python, and fail
-    # in the C++ loader of TF Serving.
+    # Only the variables: with a Keras model as an attribute, the SavedModel would load
+    # in Python, but not in the C++ loader of TF Serving.
     module.tf_variables = [variable.value for variable in network.variables]
     images = tf.TensorSpec((None, *job.shape), tf.float32, "inputs")
     strings = tf.TensorSpec((None,), tf.string, "inputs")
@@ -85,7 +85,7 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
-    """What every signature answers, one after the other."""
+    """The scores of every signature, one after the other."""
     tf = import_tensorflow()
     loaded = tf.saved_model.load(str(path))
     found = []
@@ -101,7 +101,7 @@ def _signature_inputs(job: Job) -> Iterator[tuple[str, str]]:
 
 
 def as_inputs(job: Job, input_type: str) -> Any:
-    """The job's pictures as an input type takes them; files are PNG, which is exact."""
+    """The job's pictures in the form of an input type; files are PNG: exact."""
     if input_type == "tensor":
         return job.batch
     files = []
@@ -113,9 +113,9 @@ def as_inputs(job: Job, input_type: str) -> Any:
     return files
 
 
-# -- warm-up: a TFRecord of PredictionLog, as TF Serving replays it after loading.
-# Its messages are a few nested fields, which are written here by hand because their
-# Python package (tensorflow-serving-api) is no part of the core. Field numbers:
+# -- warm-up: a TFRecord of PredictionLog, which TF Serving replays after loading.
+# Its messages are a few nested fields, which are written here, because their Python
+# package (tensorflow-serving-api) is not a dependency. Field numbers:
 # tensorflow_serving/apis/prediction_log.proto, predict.proto and model.proto.
 
 
@@ -127,7 +127,7 @@ def write_warm_ups(path: Path, job: Job) -> None:
     shape = (1, *job.shape)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, input_type in _signature_inputs(job):
-            if input_type == "tensor":  # one number stands for all of its zeros
+            if input_type == "tensor":  # zeros, which the proto stores as one number
                 inputs = tf.make_tensor_proto(0.0, tf.float32, shape)
             else:
                 files = as_inputs(replace(job, pictures=small), input_type)

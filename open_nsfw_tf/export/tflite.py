@@ -1,10 +1,11 @@
 """TensorFlow Lite: float32, float16 or int8, with a named signature.
 
-The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR, 0..255
-minus (104, 117, 123), and answers ``outputs``, float32 (1, 2), columns SFW, NSFW. What a
-caller must know stands in a JSON file beside the network. int8 is approximate: weights
-and activations in 8 bits, calibrated as `open_nsfw_tf.quantize` says. No operation of
-TensorFlow Lite refuses a value: NaN in the input gives NaN, as in ONNX and Core ML.
+The signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR,
+0..255 minus (104, 117, 123), and returns ``outputs``, float32 (1, 2), columns SFW,
+NSFW. A JSON file beside the network describes its input and output. int8 is
+approximate: weights and activations in 8 bits, calibrated by `open_nsfw_tf.quantize`.
+TensorFlow Lite has no operation that refuses a value: NaN in the input gives NaN, as in
+ONNX and Core ML.
 """
 
 import tempfile
@@ -24,8 +25,9 @@ from open_nsfw_tf.export import Job
 from open_nsfw_tf.libraries import without_noise
 from open_nsfw_tf.quantize import Quantized, quantize, tf_graph
 
-# What int8 leaves alone, by the tensors' names and the operation: callers feed and get
-# floats, the mean is added to the picture exactly, and the last layer decides.
+# Operations that stay in float with int8, by the tensors' names and the operation: the
+# input and the output are floats, the mean is added to the picture exactly, and the
+# last layer matters most for the scores.
 FLOAT_OPS = (
     (".*", "INPUT"),
     (".*", "OUTPUT"),
@@ -41,7 +43,7 @@ YAHOO_LICENCE = {"licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc."}
 
 
 def write(path: Path, job: Job) -> None:
-    """Write the network; `description` is what stands beside it."""
+    """Write the network, without the JSON file beside it."""
     if job.precision == "int8":
         path.write_bytes(quantized(quantize(job.weights, job.calibration)))
     else:
@@ -49,7 +51,7 @@ def write(path: Path, job: Job) -> None:
 
 
 def description(job: Job) -> dict[str, Any]:
-    """What a caller must know of the network, for the JSON file beside it."""
+    """The input and output of the network, for the JSON file beside it."""
     preprocessing = job.preprocessing
     return {
         "labels": list(job.labels),
@@ -74,11 +76,11 @@ def description(job: Job) -> dict[str, Any]:
 
 
 def quantized(network: Quantized) -> bytes:
-    """The flatbuffer in 8 bits: our weights and ranges, the quantizer's operations."""
+    """The flatbuffer in 8 bits, by ai_edge_quantizer with our weights and ranges."""
     with (
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),
-        # Its progress bars would mix with ours.
+        # The quantizer prints progress bars.
         redirect_stderr(StringIO()),
         redirect_stdout(StringIO()),
     ):
@@ -86,7 +88,7 @@ def quantized(network: Quantized) -> bytes:
         source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
         source.write_bytes(flatbuffer(lambda images: tf_graph.answer(network, images)))
         quantizer = _quantizer(source)
-        # It names the tensors; the ranges that it finds on a gray picture are replaced.
+        # This gives the tensors' names; the ranges on a gray picture are replaced.
         gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)
         calibrated = quantizer.calibrate({SIGNATURE: list(_inputs(gray))})
         ranges = _our_ranges(calibrated, network)
@@ -107,7 +109,7 @@ def _quantizer(source: Path) -> Any:
 
 
 def _our_ranges(calibrated: dict[str, Any], network: Quantized) -> dict[str, Any]:
-    """Our range of every tensor, in the form of that library's calibration."""
+    """Our range of every tensor, in the form of the quantizer's calibration."""
     ours, found = tf_graph.ranges(network), {}
     for tensor, extremes in calibrated.items():
         scope = tensor.partition("/")[0]
@@ -127,7 +129,7 @@ def _inputs(batch: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def scores(path: Path, job: Job) -> np.ndarray:
-    """What LiteRT's interpreter answers through the signature."""
+    """The scores by LiteRT's interpreter, through the signature."""
     from ai_edge_litert.interpreter import Interpreter
 
     with without_noise():

@@ -1,9 +1,9 @@
-"""The files these weights live in. One module a format, each with `read` and `write`.
+"""The file formats of weights: one module each, with the functions `read` and `write`.
 
-All of them meet in one canonical dict, `Weights`: ``{layer: {field: float32 array}}``
-with the names and shapes of `open_nsfw_tf.architecture.LAYERS` (kernels HWIO, dense
-(in, out)). A reader returns what the file holds; `open_nsfw_tf.weights.load_weights`
-checks it against the network.
+All use one canonical dict, `Weights`: ``{layer: {field: float32 array}}`` with the
+names and shapes of `open_nsfw_tf.architecture.LAYERS` (kernels HWIO, dense (in, out)).
+A reader returns the contents of the file; `open_nsfw_tf.weights.load_weights` checks
+them against the network.
 """
 
 import hashlib
@@ -27,18 +27,18 @@ from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 
 
 class FormatModule(Protocol):
-    """What a module of this package offers."""
+    """The functions of a module of this package."""
 
     def read(self, path: Path) -> Weights:
-        """Read a file; WeightsError when it is not whole or not what it should be."""
+        """Read a file; WeightsError if it is incomplete or of another kind."""
 
     def write(self, path: Path, weights: Weights) -> None:
-        """Write a file beside its name and rename it when it is whole."""
+        """Write a file under a temporary name, and rename it when it is complete."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of keeping the weights in a file.
+    """A file format of weights.
 
     Attributes:
         title: for people.
@@ -49,7 +49,7 @@ class Format:
     suffixes: tuple[str, ...]
 
 
-FORMATS = {  # a name goes to the first whose suffix fits: the longer ones stand first
+FORMATS = {  # the first with a matching suffix is used, so longer ones come first
     "mmdnn": Format("MMdnn's .npy", (".mmdnn.npy",)),
     "npy": Format("caffe-tensorflow's .npy", (".npy",)),
     "safetensors": Format("safetensors", (".safetensors",)),
@@ -60,8 +60,8 @@ FORMATS = {  # a name goes to the first whose suffix fits: the longer ones stand
     "keras": Format("Keras archive", (".keras",)),
 }
 
-# Checksums of the published copies, which hold no surprises: git's name for the content
-# (SHA-1 of ``blob <size>\0`` and it), of the ONNX graph SHA-256.
+# Checksums of the published copies, which can be trusted: git's name of the content
+# (SHA-1 of ``blob <size>\0`` and the content); of the ONNX graph SHA-256.
 PUBLISHED = {
     "npy": "fd83911bd7a2e5ab7f691485de90885827ad6431",
     "caffemodel": "c4f31059fcc1433112eefd3d100e4410a704d6a7",
@@ -69,11 +69,11 @@ PUBLISHED = {
 }
 
 CHUNK = 1 << 16  # bytes
-RECENT = 2_000_000_000  # nanoseconds; times of files are that coarse on FAT
-LONGEST = 1000  # characters of an error about what is in a file
-HEAD = 512  # bytes that `detect` looks at
+RECENT = 2_000_000_000  # nanoseconds; the resolution of file times on FAT
+LONGEST = 1000  # characters of an error about the contents of a file
+HEAD = 512  # bytes that `detect` reads
 MAX_BYTES = 1 << 29  # of a file; the real ones have 24 MB
-# What a cut or broken file makes of well-meant code.
+# The errors that cut or broken files cause in a reader.
 BROKEN = (
     ValueError,
     TypeError,
@@ -84,11 +84,11 @@ BROKEN = (
     SyntaxError,
     RecursionError,
     MemoryError,
-    Warning,  # a library's; an application may make it an error
+    Warning,  # of a library, if the application turns warnings into errors
     struct.error,
 )
 PROTOTXT = "a prototxt, the network's definition (pass the .caffemodel)"
-IMPOSTORS = {  # what stands under the name of a weights file, and is none
+IMPOSTORS = {  # other contents that are often found under the name of a weights file
     b"version https://git-lfs": "a git-lfs pointer (run `git lfs pull`)",
     b"<!doctype html": "an HTML page (the download failed)",
     b"<html": "an HTML page (the download failed)",
@@ -103,7 +103,7 @@ IMPOSTORS = {  # what stands under the name of a weights file, and is none
 
 
 def module(name: str) -> FormatModule:
-    """The module that reads and writes a format, imported when first asked for.
+    """The module that reads and writes a format, imported when it is first used.
 
     Raises:
         WeightsError: no format has this name.
@@ -116,19 +116,19 @@ def module(name: str) -> FormatModule:
 
 
 def detect(path: Path) -> str:
-    """Tell a file's format: by its content, by its suffix where that is silent.
+    """Recognise a file's format by its content, or else by its suffix.
 
     Raises:
         OSError: the file cannot be read.
-        WeightsError: it is empty, or no format that is known.
+        WeightsError: it is empty, or of no known format.
     """
     if path.suffix.lower() in (".json", ".pb"):
-        return "mmdnn"  # its reader says what these are, and that they are no weights
+        return "mmdnn"  # its reader refuses them, and explains what they are
     with path.open("rb") as file, reading(path, "file"):
         head = file.read(HEAD)
         _refuse_impostor(head)
     if head.startswith(b"\x93NUMPY"):
-        # MMdnn calls a field `bias` where caffe-tensorflow says `biases` and `offset`.
+        # MMdnn has the field `bias` where caffe-tensorflow has `biases` and `offset`.
         mmdnn = _holds(path, b"bias") and not _holds(path, b"biases")
         return "mmdnn" if mmdnn else "npy"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -184,14 +184,14 @@ def _holds(path: Path, text: bytes) -> bool:
 
 
 def _starts_as_net(head: bytes) -> bool:
-    """Whether Caffe's NetParameter begins here: its name, if any, and then a layer."""
+    """Whether Caffe's NetParameter begins so: with its name, if any, and a layer."""
     after = head[2 + head[1] :] if head[:1] == b"\x0a" and len(head) > 1 else head
     today, v1 = after.startswith(b"\xa2\x06"), after.startswith(b"\x12")
     return today or (v1 and after is not head)
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that no weights would fill, before anything reads it.
+    """Refuse a file that is too large for weights, before anything reads it.
 
     Raises:
         OSError: there is no such file.
@@ -202,7 +202,7 @@ def check_size(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that evidently holds no weights; for use under `reading`.
+    """Refuse a file that clearly contains no weights; for use under `reading`.
 
     Raises:
         OSError: the file cannot be read.
@@ -222,8 +222,8 @@ def read_bytes(path: Path) -> bytes:
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, hexadecimal.
 
-    A start asks for it several times: it is remembered while the file looks unchanged,
-    unless the file is so new that another change may not show in its time.
+    It is needed several times at start-up, so it is remembered while the file seems
+    unchanged, unless the file is so new that a change may not show in its time.
     """
     status = path.stat()
     if time.time_ns() - status.st_mtime_ns < RECENT:
@@ -238,10 +238,10 @@ def _sha256(path: Path, *_version: int) -> str:
 
 
 def git_blob(path: Path) -> str:
-    """The name git gives to a file's content: SHA-1 of ``blob <size>\\0`` and it."""
+    """Git's name of a file's content: SHA-1 of ``blob <size>\\0`` and the content."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        # git's name for a file, not a safeguard of ours: SHA-1 is what upstream offers.
+        # SHA-1 is weak, but upstream publishes no other checksum.
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         while chunk := file.read(CHUNK):
             digest.update(chunk)
@@ -250,17 +250,17 @@ def git_blob(path: Path) -> str:
 
 @contextmanager
 def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
-    """Make what goes wrong while a file is read a WeightsError that names the file.
+    """Turn errors while a file is read into a WeightsError that names the file.
 
     Args:
         path: of the file.
         title: of the format, for people.
-        broken: the errors, besides WeightsError, that tell of a broken file.
+        broken: the errors, besides WeightsError, that mean that the file is broken.
     """
     try:
         yield
     except WeightsError as error:
-        # Names in a file may be long, and hold newlines and worse.
+        # Names in a file may be long, and contain newlines or control characters.
         raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
@@ -273,30 +273,30 @@ _notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 @contextmanager
 def collect_notes() -> Iterator[list[str]]:
-    """Collect the notes of readers and writers about what they had to change."""
-    found: list[str] = []
-    token = _notes.set(found)
+    """Collect the notes of readers and writers about what they changed."""
+    notes: list[str] = []
+    token = _notes.set(notes)
     try:
-        yield found
+        yield notes
     finally:
         _notes.reset(token)
 
 
 def note(text: str) -> None:
-    """Add a note, once, to the list of whoever calls `collect_notes`."""
-    found = _notes.get()
-    if found is not None and text not in found:
-        found.append(text)
+    """Add a note, once, to the list of the enclosing `collect_notes`, if any."""
+    notes = _notes.get()
+    if notes is not None and text not in notes:
+        notes.append(text)
 
 
 def from_file(array: np.ndarray) -> np.ndarray:
-    """A file's array as float32, with a note where it was of another dtype."""
+    """A file's array as float32, with a note if it had another dtype."""
     if array.dtype.itemsize != np.dtype(np.float32).itemsize:
         note(f"{array.dtype.newbyteorder('=')} arrays were converted to float32")
     return float32(array)
 
 
 def float32(array: np.ndarray) -> np.ndarray:
-    """The array as contiguous, native float32; what does not fit becomes infinite."""
-    with np.errstate(all="ignore"):  # `check_weights` finds what is not finite
+    """The array as contiguous, native float32; too large values become infinite."""
+    with np.errstate(all="ignore"):  # `check_weights` finds values that are not finite
         return np.asarray(array, dtype=np.float32, order="C")

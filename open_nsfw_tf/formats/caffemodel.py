@@ -4,8 +4,8 @@ The messages are a small part of Caffe's ``caffe.proto`` (BVLC), declared here a
 time. Repeated messages and packed numbers are declared as ``bytes``, which is the same
 on the wire: numpy then takes the numbers without a Python object for each.
 
-A caffemodel keeps a batch norm as two layers: ``bn_X`` (mean and variance, both still to
-be divided by a third blob, the scale factor) and ``scale_X`` (scale and offset).
+A caffemodel stores a batch norm as two layers: ``bn_X`` (mean and variance, both to be
+divided by a third blob, the scale factor) and ``scale_X`` (scale and offset).
 """
 
 import math
@@ -49,7 +49,7 @@ from open_nsfw_tf.formats import (
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
 
 NETWORK = "ResNet_50_1by2_nsfw"
-MAX_LAYERS = 4096  # a ResNet-152 with everything apart has 700
+MAX_LAYERS = 4096  # a ResNet-152 without merged layers has 700
 MAX_SHAPE = 64  # bytes; four sides need less than 20
 MAX_COMPLAINTS = 4  # layers that do not fit, in one error
 
@@ -76,7 +76,7 @@ _MESSAGES = {
         "double_data": (8, "bytes"),  # packed doubles
     },
     "Shape": {"dim": (1, "int64*")},  # packed
-    # The same blob as a writer without packing, or with several packs, leaves it.
+    # The same blob from a writer that does not pack numbers, or packs them in parts.
     "UnpackedBlob": {"data": (5, "float*"), "double_data": (8, "double*")},
 }
 
@@ -92,32 +92,34 @@ def _message(name: str) -> Any:
     for message, fields in _MESSAGES.items():
         declared = file.message_type.add(name=message)
         for field, (number, kind) in fields.items():
-            made = declared.field.add(name=field, number=number)
-            made.type = getattr(made, f"TYPE_{kind.rstrip('*').upper()}")
+            descriptor = declared.field.add(name=field, number=number)
+            descriptor.type = getattr(descriptor, f"TYPE_{kind.rstrip('*').upper()}")
             repeated = kind.endswith("*")
-            made.label = made.LABEL_REPEATED if repeated else made.LABEL_OPTIONAL
+            descriptor.label = (
+                descriptor.LABEL_REPEATED if repeated else descriptor.LABEL_OPTIONAL
+            )
             if message == "Shape":
-                made.options.packed = True
+                descriptor.options.packed = True
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    found = pool.FindMessageTypeByName(f"open_nsfw_tf.{name}")
-    return message_factory.GetMessageClass(found)
+    class_descriptor = pool.FindMessageTypeByName(f"open_nsfw_tf.{name}")
+    return message_factory.GetMessageClass(class_descriptor)
 
 
-# -- the network as Caffe sees it
+# -- the network in Caffe's layers
 
 
 @dataclass(frozen=True)
 class CaffeLayer:
-    """One layer as the prototxt has it.
+    """One layer of the prototxt.
 
     Attributes:
         name: of the layer.
         kind: Caffe's type.
-        bottoms: what goes in.
-        top: what comes out; the only bottom, where it works in place.
+        bottoms: its inputs.
+        top: its output; the name of the input, if it works in place.
         conv: the convolution that it is or follows; `STEM` for other kinds.
-        options: its parameters as the prototxt writes them.
+        options: its parameters in the prototxt's syntax.
         classes: outputs of the last layer.
     """
 
@@ -131,7 +133,7 @@ class CaffeLayer:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of its blobs, in their order; empty where it has none."""
+        """The shapes of its blobs, in order; empty if it has none."""
         return _SHAPES[self.kind](self) if self.kind in _SHAPES else []
 
 
@@ -148,7 +150,7 @@ _SHAPES: dict[str, Callable[[CaffeLayer], list[tuple[int, ...]]]] = {
 
 
 def caffe_layers(classes: int = CLASSES) -> list[CaffeLayer]:
-    """Every layer in the order of Yahoo's deploy.prototxt, with so many outputs."""
+    """Every layer in the order of Yahoo's deploy.prototxt, with `classes` outputs."""
     sides = f"dim: 1 dim: {CHANNELS} dim: {INPUT_SIZE} dim: {INPUT_SIZE}"
     options = f"input_param {{ shape {{ {sides} }} }}"
     layers = [CaffeLayer("data", "Input", (), "data", options=options)]
@@ -210,11 +212,11 @@ def _pooling(name: str, bottom: str, options: str) -> CaffeLayer:
 
 
 def prototxt(classes: int = CLASSES) -> str:
-    """The deploy.prototxt of our caffemodels, for whatever runs Caffe networks.
+    """The deploy.prototxt of our caffemodels, for software that runs Caffe networks.
 
-    It has what Yahoo's has - input ``data`` (1, 3, 224, 224), BGR, 0..255 minus
-    (104, 117, 123); output ``prob``, SFW and NSFW, or other classes - without what only
-    training needs.
+    As in Yahoo's, the input is ``data`` (1, 3, 224, 224), BGR, 0..255 minus
+    (104, 117, 123), and the output ``prob``, SFW and NSFW, or other classes. Parameters
+    that only training needs are left out.
     """
     lines = [f'name: "{NETWORK}"']
     for layer in caffe_layers(classes):
@@ -230,15 +232,15 @@ def prototxt(classes: int = CLASSES) -> str:
 
 
 def read(path: Path) -> Weights:
-    """Read a caffemodel of this network, of today's layers or Caffe's older V1.
+    """Read a caffemodel of this network, with current layers or Caffe's older V1.
 
     Args:
         path: of the binary `.caffemodel`.
 
     Returns:
-        The canonical dict, the scale factors of the batch norms divided out. A network
-        whose batch norms were merged into its convolutions gets the identity ones.
-        Doubles are converted to float32.
+        The canonical dict, with mean and variance divided by the scale factors. A
+        network whose batch norms were merged into its convolutions gets identity batch
+        norms. Doubles are converted to float32.
 
     Raises:
         OSError: the file cannot be read.
@@ -258,7 +260,7 @@ def tensors_in_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def _weights_in(path: Path) -> Weights:
-    # No name for the file's bytes: they are dropped when they are parsed.
+    # Without a variable for the file's bytes, which would keep them in memory.
     return _canonical(_layers(_message("Net").FromString(path.read_bytes())))
 
 
@@ -307,7 +309,7 @@ def _array(encoded: bytes, name: str) -> np.ndarray:
 
 
 def _shape(blob: Any, name: str) -> tuple[int, ...]:
-    """A blob's shape; four sides, most of them 1, in files older than BlobShape."""
+    """A blob's shape; files older than BlobShape have four sides, most of them 1."""
     shape: tuple[int, ...]
     if not blob.HasField("shape"):
         shape = (blob.num, blob.channels, blob.height, blob.width)
@@ -346,14 +348,14 @@ def _canonical(layers: dict[str, Blobs]) -> Weights:
 
 
 def _divided(values: np.ndarray, factor: np.float32) -> np.ndarray:
-    """A running statistic; Caffe takes a scale factor of 0 for no statistic at all."""
+    """A running statistic; a scale factor of 0 means for Caffe that there is none."""
     with np.errstate(all="ignore"):
         quotient = values.astype(np.float64) / factor if factor else values * 0
     return float32(quotient)
 
 
 def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
-    """The file's layers with today's shapes, once all of them are the network's."""
+    """The file's layers in the network's shapes, after a check that all of them fit."""
     merged = not any(name.startswith(("bn_", "scale_")) for name in layers)
     norms = ("BatchNorm", "Scale")
     fitted: dict[str, Blobs] = {}
@@ -388,20 +390,20 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
 
 
 def _classes(layers: dict[str, Blobs]) -> int:
-    """The outputs of the last layer, where it has two or more; or those it should."""
+    """The outputs of the last layer if it has a kernel, or else Yahoo's two."""
     blobs = layers.get(DENSE, [])
     core = _core(blobs[0].shape) if blobs else ()
     return core[0] if len(core) == 2 else CLASSES
 
 
 def _partner(name: str) -> str:
-    """The other half of a batch norm; one half alone is a batch norm too."""
+    """The other layer of a batch norm; a file may have only one of the two."""
     kind, _, key = name.partition("_")
     return {"bn": f"scale_{key}", "scale": f"bn_{key}"}.get(kind, "")
 
 
 def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the ones in front, which older files fill four sides with."""
+    """A shape without leading ones, which older files add to have four sides."""
     while shape[:1] == (1,):
         shape = shape[1:]
     return shape
@@ -442,7 +444,7 @@ def _encoded(layer: CaffeLayer, weights: Weights) -> bytes:
         kernel = weights[conv]["weights"].transpose(3, 2, 0, 1)  # HWIO to OIHW
         blobs = [kernel, weights[conv]["biases"]]
     elif layer.kind == "BatchNorm":
-        factor = np.ones(1, np.float32)  # which Caffe divides both by
+        factor = np.ones(1, np.float32)  # Caffe divides mean and variance by it
         blobs = [weights[bn]["mean"], weights[bn]["variance"], factor]
     elif layer.kind == "Scale":
         blobs = [weights[bn]["scale"], weights[bn]["offset"]]

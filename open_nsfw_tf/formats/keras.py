@@ -1,12 +1,12 @@
 """Keras archives (`.keras`): a zip of a model's config and its weights.
 
-Reading takes the weights alone: the config, which can name any class, is not opened.
-Writing makes the config of the network that `open_nsfw_tf.model` builds, of Keras' own
-layers, so that ``keras.models.load_model`` needs nothing of this package.
+Only the weights are read: the config, which can name any class, is not opened. The
+config that is written has the network of `open_nsfw_tf.model` in Keras' own layers, so
+that ``keras.models.load_model`` works without this package.
 
-The config is made here and not by Keras. That would take TensorFlow, which slim
-installations have not (writing took 17 s and 855 MB in all, here 0.8 s and 130 MB). And
-Keras puts the date into the archive, so that no two are the same, and its newest options
+The config is made here and not by Keras, which would need TensorFlow, which slim
+installations lack (writing took 17 s and 855 MB in all, here 0.8 s and 130 MB). Keras
+also puts the date into the archive, so that no two are the same, and its newest options
 into the config (3.15: ``quantization_config``), which an older Keras does not know.
 """
 
@@ -58,7 +58,7 @@ def arrays_in_archive(path: Path) -> Arrays:
     """Every float array of an archive's weights; for a child process.
 
     Raises:
-        WeightsError: it holds no weights, or is a zip bomb.
+        WeightsError: it contains no weights, or is a zip bomb.
         BadZipFile, OSError and others: it is cut or broken.
     """
     size = path.stat().st_size
@@ -92,12 +92,12 @@ def write(path: Path, weights: Weights) -> None:
     }
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in members.items():
-            # A date of its own: the same weights give the same archive.
+            # ZipInfo's fixed date, so that the same weights give the same archive.
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def _config(classes: int) -> dict[str, Any]:
-    """The network as Keras' Functional serializes one; what is default is left out."""
+    """The network as Keras serializes a Functional model, without default options."""
     layers = _Layers()
     at = layers.convolution("input", STEM)
     at = layers.add("ReLU", f"relu_{STEM.key}", at)
@@ -125,7 +125,7 @@ def _config(classes: int) -> dict[str, Any]:
 
 
 class _Layers:
-    """Collects the entries of layers; they are called by their names."""
+    """Collects the config entries of layers, which refer to each other by name."""
 
     def __init__(self) -> None:
         self.made: list[dict[str, Any]] = []
@@ -136,7 +136,7 @@ class _Layers:
         tensors = [
             {
                 "class_name": "__keras_tensor__",
-                # Keras looks at where a tensor comes from, and finds its shape itself.
+                # Keras uses the history of a tensor, and computes its shape itself.
                 "config": {
                     "shape": [None],
                     "dtype": "float32",

@@ -1,4 +1,4 @@
-"""Keras weights in HDF5, read array by array: no model's config is ever looked at.
+"""Keras weights in HDF5, read array by array; a model's config in the file is ignored.
 
 Two layouts are read. Keras 3 (``.weights.h5``) numbers the layers of each class in the
 order of ``model.layers`` and the arrays of each layer:
@@ -42,7 +42,7 @@ MAX_DEPTH = 16  # of groups in groups
 MAX_GROWTH = 4  # of all arrays over the file; compression hardly shrinks weights
 _CLASSES = {"conv2d": KERNEL, "batch_normalization": NORM, "dense": KERNEL}
 _NUMBERED = re.compile(r"(?:^|/)(\w+?)(?:_(\d+))?/vars/(\d+)$", re.ASCII)
-_OTHERS = ("optimizer", "top_level_model_weights")  # what training leaves beside them
+_OTHERS = ("optimizer", "top_level_model_weights")  # other groups of a trained model
 
 Arrays = dict[str, np.ndarray]  # by their paths in the file
 
@@ -51,7 +51,7 @@ def read(path: Path) -> Weights:
     """Read Keras weights of this network: `.weights.h5`, or `.h5` with named layers.
 
     Args:
-        path: of the file; the model of an `.h5` with one is not looked at.
+        path: of the file; a model's config in an `.h5` is ignored.
 
     Returns:
         ``{layer: {field: float32 array}}``; float16 and float64 are converted.
@@ -84,8 +84,8 @@ def arrays_in(data: bytes) -> Arrays:
         float32 arrays by their paths, such as ``layers/conv2d/vars/0``.
 
     Raises:
-        WeightsError: it refers to other files, or has arrays that are no floats or
-            larger than the file can hold.
+        WeightsError: it refers to other files, or has arrays that are not floats or
+            are larger than the file.
         OSError, RuntimeError, KeyError, ValueError: it is cut or broken.
     """
     import h5py
@@ -117,7 +117,7 @@ def arrays_in(data: bytes) -> Arrays:
 
 
 def _item(group: "h5py.Group", name: str, path: str) -> "h5py.Group | h5py.Dataset":
-    """What a group has under a name, if that is in this file."""
+    """The group or array with a name in a group; links to other files are refused."""
     import h5py
 
     if path.count("/") > MAX_DEPTH:
@@ -131,7 +131,7 @@ def _item(group: "h5py.Group", name: str, path: str) -> "h5py.Group | h5py.Datas
 
 
 def _size(array: "h5py.Dataset", path: str) -> int:
-    """The bytes of an array of floats that lies in this file."""
+    """The bytes of an array, which must be of floats and stored in this file."""
     if array.external:
         raise WeightsError(f"refused: {path:.80} keeps its numbers in another file")
     if array.is_virtual:
@@ -145,7 +145,7 @@ def _size(array: "h5py.Dataset", path: str) -> int:
 
 
 def layers_of(arrays: Arrays) -> Weights:
-    """The network's layers, of arrays by their paths.
+    """The network's layers from arrays by their paths.
 
     Raises:
         WeightsError: they are another network's.
@@ -155,7 +155,7 @@ def layers_of(arrays: Arrays) -> Weights:
 
 
 def _by_name(arrays: Arrays) -> Weights:
-    """Layers called as ours, such as ``conv_1/conv_1/kernel:0``."""
+    """Layers with the names of `LAYERS`, such as ``conv_1/conv_1/kernel:0``."""
     weights: Weights = {}
     fields = {**KERNEL, **NORM}
     for path, array in arrays.items():
@@ -175,7 +175,7 @@ def _by_name(arrays: Arrays) -> Weights:
 
 
 def _by_number(arrays: Arrays) -> Weights:
-    """Layers numbered in the order of ``model.layers``, one count a class."""
+    """Layers numbered in the order of ``model.layers``, each class from 0."""
     layers: dict[str, dict[int, Layer]] = {kind: {} for kind in _CLASSES}
     for path, array in arrays.items():
         match = _NUMBERED.search(path)
@@ -204,10 +204,10 @@ def _by_number(arrays: Arrays) -> Weights:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write what ``model.load_weights`` of Keras 3 reads, for `OpenNsfwModel`'s.
+    """Write a file for ``model.load_weights`` of Keras 3, for `OpenNsfwModel`'s model.
 
     Args:
-        path: of the file; Keras demands that it ends in `.weights.h5`.
+        path: of the file; Keras requires that it ends in `.weights.h5`.
         weights: the canonical dict.
     """
     with replacing(path) as temporary:
@@ -242,7 +242,7 @@ def layer_names(shortcut_first: bool = True) -> list[str]:
     names = []
     for convolutions in convolution_groups():
         *path, last = [conv.key for conv in convolutions]
-        # Of one depth: the last of the main path and the projection.
+        # The last convolution of the main path and the projection have the same depth.
         beside = [path.pop(), last] if len(convolutions) == 4 else [last]
         for key in path:
             names += [f"conv_{key}", f"bn_{key}"]
@@ -253,8 +253,8 @@ def layer_names(shortcut_first: bool = True) -> list[str]:
 
 
 def _write_layer(file: "h5py.File", group: str, name: str, weights: Weights) -> None:
-    made = file.create_group(f"layers/{group}/vars")
-    made.attrs["name"] = name  # as Keras does; for people, nothing reads it
+    arrays = file.create_group(f"layers/{group}/vars")
+    arrays.attrs["name"] = name  # as Keras does, for people: no code reads it
     fields = NORM if "mean" in weights[name] else KERNEL
     for number, field in enumerate(fields.values()):
-        made[str(number)] = np.asarray(weights[name][field], np.float32)
+        arrays[str(number)] = np.asarray(weights[name][field], np.float32)

@@ -1,7 +1,7 @@
 """MMdnn's `.npy` (0.3.1): the weights that ``mmtoir`` writes beside its graph.
 
-The file is a pickled dict like caffe-tensorflow's, read by the same machine that runs
-no pickle. Fields are called ``weights bias`` (conv and dense) and ``mean var scale
+The file is a pickled dict like caffe-tensorflow's, and is read by the same restricted
+interpreter. Fields are called ``weights bias`` (conv and dense) and ``mean var scale
 bias`` (batch norm, with Caffe's scale factor and Scale layer merged in); the bias of a
 convolution and the scale of a batch norm have the shape (1, 1, 1, C). The last layer is
 called ``fc_nsfw_1``, because MMdnn puts a Flatten of its own before it.
@@ -15,9 +15,9 @@ from open_nsfw_tf.architecture import DENSE, Layer, Weights
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats import npy, reading
 
-GRAPHS = (".json", ".pb")  # what MMdnn writes beside the .npy
-HEAD = 1 << 20  # bytes that are looked at
-INPUT = b"DataInput"  # the first operation of MMdnn's graphs, of no other's
+GRAPHS = (".json", ".pb")  # the files that MMdnn writes beside the .npy
+HEAD = 1 << 20  # bytes that are searched
+INPUT = b"DataInput"  # the first operation of MMdnn's graphs, and of no other graphs
 LAST = f"{DENSE}_1"
 _CONV = {"weights": "weights", "bias": "biases"}
 _NORM = {"mean": "mean", "var": "variance", "scale": "scale", "bias": "offset"}
@@ -48,7 +48,7 @@ def read(path: Path) -> Weights:
 
 
 def _graph(path: Path) -> str:
-    """What a graph that holds no weights we can read is, and what to pass instead."""
+    """The error for a graph without readable weights: what to pass instead."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     if INPUT in head:
@@ -58,10 +58,10 @@ def _graph(path: Path) -> str:
         )
     if path.suffix.lower() == ".pb" and head:
         return (
-            "expected a file of weights, got a graph of TensorFlow's, of which none are "
-            "read: pass the weights that it was made from"
+            "expected a file of weights, got a TensorFlow graph, which cannot be read: "
+            "pass the weights that it was made from"
         )
-    return f"expected a file of weights, got a {path.suffix} file, which holds none"
+    return f"expected a file of weights, got a {path.suffix} file, which contains none"
 
 
 def _canonical(name: str, layer: Layer) -> Layer:

@@ -1,7 +1,8 @@
-"""caffe-tensorflow's `.npy`: one pickled dict of dicts of arrays. No pickle is ever run.
+"""caffe-tensorflow's `.npy`: one pickled dict of dicts of arrays, never unpickled.
 
-The layout is that of mdietrichstein/tensorflow-open_nsfw (``data/open_nsfw-weights.npy``):
-conv and dense layers hold ``weights biases``, batch norms ``mean variance scale offset``.
+The layout is that of mdietrichstein/tensorflow-open_nsfw
+(``data/open_nsfw-weights.npy``): conv and dense layers hold ``weights biases``, batch
+norms ``mean variance scale offset``.
 """
 
 import ast
@@ -32,13 +33,13 @@ def read(path: Path) -> Weights:
 
     Raises:
         OSError: the file cannot be read.
-        WeightsError: it is cut, broken, too large, or asks for anything but arrays.
+        WeightsError: it is cut, broken, too large, or contains anything but arrays.
     """
     return read_dict(path)
 
 
 def read_dict(path: Path) -> Weights:
-    """Read any `.npy` of one pickled dict of dicts of arrays, of whatever names.
+    """Read any `.npy` of one pickled dict of dicts of arrays, with any names.
 
     Returns:
         ``{layer: {field: float32 array}}``.
@@ -54,8 +55,8 @@ def read_dict(path: Path) -> Weights:
 def write(path: Path, weights: Weights) -> None:
     """Write a file that ``np.load(path, allow_pickle=True).item()`` reads.
 
-    Every numpy since 1.5 on Python 3 can (protocol 3, the old module names), with any
-    ``encoding``.
+    Every numpy since 1.5 on Python 3 can read it (protocol 3, the old module names),
+    with any ``encoding``.
     """
     header = np.lib.format.header_data_from_array_1_0(np.empty((), dtype=object))
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -88,20 +89,20 @@ def _pickle_of(data: bytes) -> bytes:
     return data[end:]
 
 
-def _weights(found: object, limit: int) -> Weights:
-    if isinstance(found, PickledArray) and isinstance(found.data, list):
-        found = found.data[0]
-    if not isinstance(found, dict):
-        raise WeightsError(f"expected a dict of layers, got {type(found).__name__}")
+def _weights(content: object, limit: int) -> Weights:
+    if isinstance(content, PickledArray) and isinstance(content.data, list):
+        content = content.data[0]
+    if not isinstance(content, dict):
+        raise WeightsError(f"expected a dict of layers, got {type(content).__name__}")
     weights: Weights = {}
-    for name, layer in found.items():
+    for name, layer in content.items():
         if not isinstance(layer, dict):
             raise WeightsError(f"expected a dict of arrays in layer {sanitize(name)}")
         weights[name] = fields = {}
         for field, array in layer.items():
             fields[field] = _float32(array, f"{name}.{field}")
             limit -= fields[field].nbytes
-            if limit < 0:  # one array named many times
+            if limit < 0:  # the same array under many names
                 raise WeightsError("refused: its arrays are larger than the file")
     return weights
 
@@ -114,8 +115,8 @@ def _float32(array: object, name: str) -> np.ndarray:
     return from_file(array.numpy())
 
 
-# -- writing: the same opcodes, by hand, because today's pickle names `numpy._core`,
-# which the numpy of the original project does not know.
+# -- writing: the opcodes are written here, because today's pickle refers to
+# `numpy._core`, which does not exist in the numpy of the original project.
 
 
 def _pickled(weights: Weights) -> bytes:

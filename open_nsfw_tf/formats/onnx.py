@@ -1,9 +1,9 @@
-"""ONNX: read the weights out of somebody's graph, or write a graph of our own.
+"""ONNX: read the weights of any graph of this network, or write a graph.
 
-`read` takes the convolutions and the dense layer in the order in which data flow through
-them, so that it reads what tf2onnx, Keras or we ourselves write, with batch norm folded
-or not. That the graph does with these weights what this network does is then proved:
-ONNX Runtime runs both on the same inputs, and the scores must agree.
+`read` takes the convolutions and the dense layer in topological order, so it reads
+graphs from tf2onnx, Keras or this package, with batch norms folded or not. To prove
+that the graph computes the same as this network, ONNX Runtime runs both on the same
+inputs, and the scores must agree.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,21 +41,20 @@ from open_nsfw_tf.formats import (
 )
 from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
-from open_nsfw_tf.libraries import import_onnxruntime
+from open_nsfw_tf.libraries import open_session
 
 # Of onnx.TensorProto.DataType: float32, float16, float64.
 FLOATS = FLOAT32, FLOAT16, FLOAT64 = (1, 10, 11)
-FIRST_OPSET = 7  # before it, broadcasting and batch norms were other things
-MAX_BATCH = 64  # of a graph that takes batches of one size only
+FIRST_OPSET = 7  # earlier ones define broadcasting and batch norms differently
+MAX_BATCH = 64  # of a graph that accepts only one batch size
 LAYOUTS = {
     "nhwc": (INPUT_SIZE, INPUT_SIZE, CHANNELS),
     "nchw": (CHANNELS, INPUT_SIZE, INPUT_SIZE),
 }
 SCORES = 1e-5  # the largest difference of a score in the proof
-LAYER_OUTPUTS = (
-    1e-4  # of the logits or a convolution's output, over their largest value
-)
-# What a convolution or dense layer goes through before anything else happens.
+# The largest difference of logits or a convolution's output, over their largest value.
+LAYER_OUTPUTS = 1e-4
+# Operators that may belong to the convolution or dense layer before them.
 _PASSED = ("Add", "BatchNormalization", "Cast", "Identity", "Mul", "Transpose")
 
 
@@ -66,10 +65,10 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def read(path: Path) -> Weights:
-    """Read the weights out of an ONNX graph of this network.
+    """Read the weights from an ONNX graph of this network.
 
     Batch norms may be folded (they come back as the identity) or not; the input may be
-    NHWC or NCHW. The graph runs in a child process only; no other file is opened.
+    NHWC or NCHW. The graph runs only in a child process; no other file is opened.
 
     Returns:
         The canonical dict; float16 and float64 weights are converted.
@@ -87,10 +86,12 @@ def read(path: Path) -> Weights:
 
 
 def scores(path: Path, batch: np.ndarray) -> np.ndarray:
-    """What a graph itself answers, in a child process unless it is the published one.
+    """The scores that a graph itself computes, for a file that `read` accepts.
+
+    It runs in a child process, unless it is the published file.
 
     Args:
-        path: of a file that `read` reads.
+        path: of the file.
         batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
 
     Returns:
@@ -131,7 +132,7 @@ def weights_of(graph: "_Graph") -> Weights:
 
 
 class _Graph:
-    """The nodes that a model's output needs, in their order, and its constants."""
+    """The nodes that a model's output depends on, in order, and its constants."""
 
     def __init__(self, model: Any) -> None:
         _check_plain(model)
@@ -162,7 +163,7 @@ class _Graph:
         return [node for node in self.nodes if kind(node) in kinds]
 
     def after(self, node: Any) -> Iterator[Any]:
-        """The nodes that a node's output goes through, alone with constants."""
+        """The chain of nodes after a node whose other inputs are all constants."""
         while len(users := self.users.get(node.output[0], [])) == 1:
             free = [name for name in users[0].input if name not in self.constants]
             if kind(users[0]) not in _PASSED or free != [node.output[0]]:
@@ -171,7 +172,7 @@ class _Graph:
             yield node
 
     def end_of(self, node: Any) -> str:
-        """The tensor with what a convolution and its batch norm make."""
+        """The output of a convolution and its batch norm."""
         names = [
             one.output[0]
             for one in self.after(node)
@@ -180,23 +181,23 @@ class _Graph:
         return str(names[-1] if names else node.output[0])
 
     def array(self, name: str, node: Any) -> np.ndarray:
-        """A constant that a node takes, as float32.
+        """A constant input of a node, as float32.
 
         Raises:
-            WeightsError: there is none of floats.
+            WeightsError: it is not a constant of floats.
         """
         from onnx import numpy_helper
 
         tensor = self.constants.get(name)
         if tensor is None or tensor.data_type not in FLOATS:
             raise WeightsError(
-                f"another network: expected constant floats in {name!r:.80}, which the "
-                f"{kind(node):.40} {node.name!r:.80} takes"
+                f"another network: expected constant floats in {name!r:.80}, an input "
+                f"of the {kind(node):.40} {node.name!r:.80}"
             )
         return from_file(numpy_helper.to_array(tensor))
 
     def vector(self, node: Any, size: int) -> np.ndarray:
-        """The constant of a sum or product, one value for each channel."""
+        """The constant input of a sum or product, one value for each channel."""
         name = next(name for name in node.input if name in self.constants)
         array = self.array(name, node)
         if array.size not in (1, size):
@@ -208,13 +209,13 @@ class _Graph:
 
 
 def kind(node: Any) -> str:
-    """A node's operator; one of another domain is never ONNX's own."""
+    """A node's operator, with its domain if that is not ONNX's own."""
     standard = node.domain in ("", "ai.onnx")
     return str(node.op_type if standard else f"{node.domain}.{node.op_type}")
 
 
 def _check_plain(model: Any) -> None:
-    """Refuse what this network does not need, before anything is run."""
+    """Refuse features that this network does not need, before the graph is run."""
     standard = ("", "ai.onnx")
     opsets = [one.version for one in model.opset_import if one.domain in standard]
     if len(opsets) != 1 or opsets[0] < FIRST_OPSET:
@@ -235,8 +236,7 @@ def _check_plain(model: Any) -> None:
 def _convolution(graph: _Graph, node: Any) -> tuple[Layer, Layer]:
     """A convolution, and the batch norm that follows it: the identity if there is none.
 
-    A batch norm may be in parts, sums and products with constants: Keras 3 has no such
-    layer of one piece.
+    A batch norm may be written as sums and products with constants, as by Keras 3.
     """
     kernel = graph.array(node.input[1], node)
     if kernel.ndim != 4:
@@ -266,15 +266,15 @@ def _convolution(graph: _Graph, node: Any) -> tuple[Layer, Layer]:
 
 
 def _batch_norm(graph: _Graph, node: Any) -> Layer:
-    """A BatchNormalization's arrays, its epsilon moved to the network's."""
+    """A BatchNormalization's arrays, converted to this network's epsilon."""
     names = ("scale", "offset", "mean", "variance")
     arrays = [graph.array(name, node) for name in node.input[1:5]]
     norm = dict(zip(names, arrays, strict=True))
     given = [a.f for a in node.attribute if a.name == "epsilon"]
-    # The attribute is a float32, and the usual one should change no bit.
+    # The attribute is a float32: with this network's epsilon no bit should change.
     usual = float(np.float32(BATCH_NORM_EPSILON))
-    spare = float(np.float32(given[0])) - usual if given else 0.0
-    return {**norm, "variance": norm["variance"].astype(np.float64) + spare}
+    difference = float(np.float32(given[0])) - usual if given else 0.0
+    return {**norm, "variance": norm["variance"].astype(np.float64) + difference}
 
 
 def _dense(graph: _Graph, node: Any) -> Layer:
@@ -304,7 +304,7 @@ def _as_float32(layer: Layer) -> Layer:
 
 
 def proved_weights(path: Path) -> dict[str, np.ndarray]:
-    """The weights in a file, once its graph has given the scores that they give here."""
+    """The weights in a file, after the proof that its graph computes this network."""
     graph = _Graph(_model_in(path))
     weights = weights_of(graph)
     check_weights(weights)
@@ -313,8 +313,8 @@ def proved_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def scores_of_file(path: Path, batch: Path) -> dict[str, np.ndarray]:
-    """What a file's graph answers for the batch in an `.npy` file."""
-    # ONNX Runtime has no convolutions of float64.
+    """The scores of a file's graph for the batch in an `.npy` file."""
+    # ONNX Runtime has no convolutions for float64.
     run = _Run(in_float32(_model_in(path), (FLOAT64,)))
     return {"scores": run.outputs(np.load(batch))[0].astype(np.float32)}
 
@@ -328,46 +328,46 @@ def prove(theirs: _Graph, weights: Weights) -> None:
     batch = sample_batch()
     model = in_float32(theirs.model)
     dense = theirs.end_of(theirs.of_kind("Gemm", "MatMul")[0])
-    came = _Run(model, [dense]).outputs(batch)
+    actual = _Run(model, [dense]).outputs(batch)
     expected = _Run(graph(weights), [DENSE]).outputs(batch)
-    if _alike(came[:1], expected[:1], SCORES) and _alike(came[1:], expected[1:]):
+    if _alike(actual[:1], expected[:1], SCORES) and _alike(actual[1:], expected[1:]):
         return
     nodes = theirs.of_kind("Conv")
     kernels = [theirs.array(node.input[1], node).shape for node in nodes]
     names = names_in_order([(h, w, i, o) for o, i, h, w in kernels])
     layers = {f"conv_{name}": theirs.end_of(node) for name, node in zip(names, nodes)}
     layers[DENSE] = dense
-    one = batch[:1]
-    came = _Run(model, list(layers.values())).outputs(one)[1:]
-    expected = _Run(graph(weights), list(layers)).outputs(one)[1:]
-    for name, array, should in zip(layers, came, expected, strict=True):
-        if not _alike([array], [should]):
+    picture = batch[:1]
+    actual = _Run(model, list(layers.values())).outputs(picture)[1:]
+    expected = _Run(graph(weights), list(layers)).outputs(picture)[1:]
+    for name, array, wanted in zip(layers, actual, expected, strict=True):
+        if not _alike([array], [wanted]):
             raise WeightsError(
                 f"another network: {name} gives other values than here with the same "
-                "weights: its padding, stride or options differ, or what goes into it"
+                "weights: its padding, stride, options or inputs differ"
             )
     raise WeightsError(
-        f"another network: what it makes of the values of {DENSE} is not a softmax"
+        f"another network: expected a softmax of the values of {DENSE} as the output"
     )
 
 
 def _alike(
-    came: Iterable[np.ndarray], expected: Iterable[np.ndarray], bound: float = 0.0
+    actual: Iterable[np.ndarray], expected: Iterable[np.ndarray], bound: float = 0.0
 ) -> bool:
     """Whether arrays agree within a bound; 0: `LAYER_OUTPUTS` of the largest value."""
     return all(
         one.shape == other.shape
         and float(np.abs(one - other).max())
         <= (bound or LAYER_OUTPUTS * float(np.abs(other).max()))
-        for one, other in zip(came, expected, strict=True)
+        for one, other in zip(actual, expected, strict=True)
     )
 
 
 def sample_batch() -> np.ndarray:
-    """Inputs on which small faults show: two soft colour fields, and noise.
+    """Inputs on which small differences show: two smooth colour fields, and noise.
 
     Returns:
-        float32 (3, 224, 224, 3), as preprocessed pictures.
+        float32 (3, 224, 224, 3), in the range of preprocessed pictures.
     """
     random = np.random.default_rng(0)
     side = np.linspace(0, np.pi, INPUT_SIZE)
@@ -384,39 +384,33 @@ class _Run:
     """A model in ONNX Runtime.
 
     Args:
-        model: of one input and one output.
-        more: tensors that are given out besides.
+        model: with one input and one output.
+        more: tensors that become outputs too.
     """
 
     def __init__(self, model: Any, more: Iterable[str] = ()) -> None:
         import onnx
 
-        runtime = import_onnxruntime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4  # fatal: what is refused is reported by us
-        options.intra_op_num_threads = 1
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
-        there = {output.name for output in model.graph.output}
+        outputs = {output.name for output in model.graph.output}
         for name in more:
-            if name not in there:
+            if name not in outputs:
                 changed.graph.output.append(onnx.ValueInfoProto(name=name))
         self.names = [model.graph.output[0].name, *more]
         try:
-            self.session = runtime.InferenceSession(
-                changed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = open_session(changed.SerializeToString(), threads=1)
         except Exception as error:
             raise _refused(error) from error
 
     def outputs(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The outputs for a batch, which is run in the size that the graph takes.
+        """The outputs for a batch, which is run in the batch size of the graph.
 
         Args:
             batch: float32 (N, 224, 224, 3).
 
         Raises:
-            WeightsError: it takes no such batch, or cannot be run.
+            WeightsError: the graph has another input, or cannot be run.
         """
         inputs = self.session.get_inputs()
         if len(inputs) != 1:
@@ -429,8 +423,8 @@ class _Run:
         batch = np.resize(batch, (-(-count // size) * size, *batch.shape[1:]))
         refused = _input_mismatch(f"{inputs[0].type} {sides}")
         for layout in _layouts(sides):
-            turned = batch if layout == "nhwc" else batch.transpose(0, 3, 1, 2)
-            typed = np.ascontiguousarray(turned, _DTYPES[inputs[0].type])
+            images = batch if layout == "nhwc" else batch.transpose(0, 3, 1, 2)
+            typed = np.ascontiguousarray(images, _DTYPES[inputs[0].type])
             parts = typed.reshape(-1, size, *typed.shape[1:])
             try:
                 rows = [
@@ -449,14 +443,14 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 def _layouts(sides: list[Any]) -> list[str]:
-    """The layouts that an input may have, where a side may be open."""
+    """The layouts that fit an input's shape, in which sides may be unknown."""
     return [
         layout
         for layout, known in LAYOUTS.items()
         if not sides
         or all(
-            not isinstance(side, int) or side == should
-            for side, should in zip_longest(sides[1:], known)
+            not isinstance(side, int) or side == expected
+            for side, expected in zip_longest(sides[1:], known)
         )
     ]
 
@@ -465,13 +459,15 @@ def _refused(error: Exception) -> WeightsError:
     return WeightsError(f"another network, or broken: {one_line(error)}")
 
 
-def _input_mismatch(came: object) -> WeightsError:
-    should = f"floats (n, {', '.join(map(str, LAYOUTS['nhwc']))}), or channels first"
-    return WeightsError(f"another network: the input should be {should}; got {came}")
+def _input_mismatch(actual: object) -> WeightsError:
+    expected = f"floats (n, {', '.join(map(str, LAYOUTS['nhwc']))}), or channels first"
+    return WeightsError(
+        f"another network: the input should be {expected}; got {actual}"
+    )
 
 
 def in_float32(model: Any, types: tuple[int, ...] = FLOATS) -> Any:
-    """A copy of a model that computes in float32 what it does in other floats.
+    """A copy of a model that computes in float32 instead of other floats.
 
     Args:
         model: with plain nodes only, see `_check_plain`.
@@ -480,18 +476,22 @@ def in_float32(model: Any, types: tuple[int, ...] = FLOATS) -> Any:
     import onnx
     from onnx import numpy_helper
 
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    attributes = [(node, a) for node in made.graph.node for a in node.attribute]
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    attributes = [(node, a) for node in converted.graph.node for a in node.attribute]
     of_nodes = [a.t for _, a in attributes if a.HasField("t")]
-    for tensor in (*made.graph.initializer, *of_nodes):
+    for tensor in (*converted.graph.initializer, *of_nodes):
         if tensor.data_type in types and tensor.data_type != tensor.FLOAT:
             array = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     for node, attribute in attributes:
         if kind(node) == "Cast" and attribute.name == "to" and attribute.i in types:
             attribute.i = onnx.TensorProto.FLOAT
-    for value in (*made.graph.input, *made.graph.output, *made.graph.value_info):
+    for value in (
+        *converted.graph.input,
+        *converted.graph.output,
+        *converted.graph.value_info,
+    ):
         if value.type.tensor_type.elem_type in types:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    return made
+    return converted

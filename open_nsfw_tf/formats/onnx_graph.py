@@ -1,7 +1,7 @@
 """The network as an ONNX graph, built from the weights with onnx.helper.
 
-Nothing is traced: the nodes are those of the table, named as Caffe's layers, with the
-batch norms folded into the convolutions.
+The nodes come from the table of the architecture and not from tracing; they have the
+names of Caffe's layers, and the batch norms are folded into the convolutions.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 17
-IR_VERSION = 8  # the one that came with opset 17; older runtimes refuse newer ones
+IR_VERSION = 8  # that of opset 17; older runtimes refuse newer ones
 INPUT = "input"
 OUTPUT = "predictions"
 
 
-METADATA = {  # for whoever finds the file without this project
+METADATA = {  # for users of the file without this package
     "labels": ",".join(LABELS),
     "channel_order": "BGR",
     "mean": ",".join(str(value) for value in MEAN_BGR),
@@ -48,7 +48,7 @@ METADATA = {  # for whoever finds the file without this project
 
 
 def metadata(classes: int, labels: Sequence[str] | None) -> dict[str, str]:
-    """The metadata of a network; without labels where classes beyond two have no names."""
+    """The metadata of a network, with labels if the classes have names."""
     rest = {name: text for name, text in METADATA.items() if name != "labels"}
     if labels is None and classes == len(LABELS):
         labels = LABELS
@@ -67,11 +67,11 @@ def graph(
     Args:
         weights: the canonical dict; batch norms are folded here.
         layout: "nhwc" or "nchw", of the input.
-        dtype: np.float32, which is exact, or np.float16: of the weights and of what is
-            computed. Input and scores are float32 all the same.
-        labels: of the classes, for the metadata; None: SFW and NSFW, of two.
-        lean: whether to walk `lean_blocks`: the same scores, sooner, from another graph
-            than the prototxt's.
+        dtype: of the weights and the computation: np.float32, which is exact, or
+            np.float16. Input and scores are float32 with both.
+        labels: of the classes, for the metadata; None: SFW and NSFW, if there are two.
+        lean: whether to use `lean_blocks`: the same scores, faster, from a graph that
+            differs from the prototxt's.
 
     Returns:
         A model with the input ``input``, float32 (N, 224, 224, 3) or (N, 3, 224, 224),
@@ -94,12 +94,12 @@ def packed(
     metadata: dict[str, str],
     size: int = INPUT_SIZE,
 ) -> "onnx.ModelProto":
-    """What a writer collected, as a model.
+    """The model of the nodes that a writer has collected.
 
     Args:
         writer: that has written the network from `INPUT` to `OUTPUT`.
         layout: "nhwc" or "nchw", of the input.
-        classes: that are scored.
+        classes: the number of scores.
         metadata: for ``metadata_props``.
         size: of the input, pixels a side.
     """
@@ -127,14 +127,28 @@ def packed(
 
 
 class Writer:
-    """Collects nodes and constants along the network; every tensor has a name."""
+    """Collects the nodes and constants of a network; every tensor has a name.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: of the computation, float32 or float16.
+    """
+
+    def __init__(self, dtype: Any = np.float32) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.dtype = np.dtype(dtype)
+
+    def cast(self, source: str, dtype: Any, output: str) -> str:
+        """The source in another dtype; itself if everything is float32 anyway."""
+        from onnx import helper
+
+        if self.dtype == np.float32:
+            return source
+        to = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.node("Cast", [source], output, to=to)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node of one output, whose name it returns."""
+        """Add a node with one output, whose name it returns."""
         from onnx import helper
 
         made = helper.make_node(kind, inputs, [output], name=output, **attributes)
@@ -161,13 +175,13 @@ class Writer:
         )
 
     def nchw(self, source: str, layout: str) -> str:
-        """The source in the order in which everything is computed."""
+        """The source in the order NCHW, in which everything is computed."""
         if layout == "nchw":
             return source
         return self.node("Transpose", [source], "nchw", perm=[0, 3, 1, 2])
 
     def every(self, stride: int, source: str, key: str) -> str:
-        """Every second pixel, for a stride of 2; a pooling, which runtimes do fast."""
+        """Every second pixel, for a stride of 2: by pooling, which runtimes do fast."""
         if stride == 1:
             return source
         sides = {"kernel_shape": [1, 1], "strides": [stride] * 2}
@@ -178,7 +192,7 @@ class Writer:
         return self.node("Relu", [source], f"relu_{key}")
 
     def pool(self, source: str) -> str:
-        """Caffe's `pool1`, which rounds its size up: one more row and column."""
+        """Caffe's `pool1`, padded by a row and a column as it rounds its size up."""
         size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
         pads = [0, 0, 1, 1]
         return self.node(
@@ -204,9 +218,8 @@ class _Float(Writer):
     """Writes the network in float32 or float16."""
 
     def __init__(self, weights: Weights, dtype: np.dtype, lean: bool) -> None:
-        super().__init__()
+        super().__init__(dtype)
         self.weights = weights
-        self.dtype = dtype
         self.lean = lean
 
     def layer(self, conv: Convolution, source: str) -> str:
@@ -221,14 +234,6 @@ class _Float(Writer):
                 self.constant(f"{name}.biases", fields["biases"].astype(self.dtype)),
             ],
         )
-
-    def cast(self, source: str, dtype: np.dtype, output: str) -> str:
-        from onnx import helper
-
-        if self.dtype == np.float32:
-            return source
-        to = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return self.node("Cast", [source], output, to=to)
 
     def network(self, layout: str) -> None:
         at = self.cast(self.nchw(INPUT, layout), self.dtype, "cast")

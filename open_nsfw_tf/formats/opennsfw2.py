@@ -1,8 +1,9 @@
-"""opennsfw2's ``open_nsfw_weights.h5``: Keras 2's layout, layers and arrays by name.
+"""opennsfw2's ``open_nsfw_weights.h5``: Keras 2's layout, arrays by name.
 
-Keras reads such a file in the order of its attribute ``layer_names``, whatever the names
-are, and opennsfw2's sums take the shortcut as their second input. In other networks with
-our names it is read by ``model.load_weights(path, by_name=True)``.
+Keras reads such a file in the order of its attribute ``layer_names``, whatever the
+names are; in opennsfw2 the shortcut is the second input of a block's sum. Other
+networks with the names of our layers read it by ``model.load_weights(path,
+by_name=True)``.
 """
 
 import io
@@ -18,10 +19,10 @@ __all__ = ["read", "write"]
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write what ``opennsfw2.make_open_nsfw_model(weights_path=path)`` reads.
+    """Write a file for ``opennsfw2.make_open_nsfw_model(weights_path=path)``.
 
     Args:
-        path: of the file; Keras demands that it ends in `.h5`, and not `.weights.h5`.
+        path: of the file; Keras requires that it ends in `.h5`, and not `.weights.h5`.
         weights: the canonical dict.
     """
     import h5py
@@ -31,7 +32,9 @@ def write(path: Path, weights: Weights) -> None:
     with h5py.File(content, "w") as file:
         file.attrs["layer_names"] = np.array(names, "S")
         file.attrs["backend"] = np.bytes_("tensorflow")
-        file.attrs["keras_version"] = np.bytes_("2.0.0")  # 1 would have kernels turned
+        file.attrs["keras_version"] = np.bytes_(
+            "2.0.0"
+        )  # for 1 Keras would flip kernels
         for name in names:
             fields = NORM if "mean" in weights[name] else KERNEL
             group = file.create_group(name)

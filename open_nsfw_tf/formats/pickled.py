@@ -1,8 +1,8 @@
-"""Pickled arrays, without pickle: a machine that knows data and nothing to call.
+"""Reading pickled arrays without pickle, by an interpreter that calls no functions.
 
-`unpickle` interprets the few opcodes that numpy's arrays in dicts need. Names of
-functions stay names, every array's bytes must lie in the stream, and anything else is
-refused.
+`unpickle` interprets the few opcodes that dicts of numpy's arrays need. The functions
+that a pickle names are not called, every array's bytes must be in the stream, and
+anything else is refused.
 """
 
 import pickletools
@@ -17,13 +17,13 @@ from open_nsfw_tf.errors import WeightsError
 FLOATS = ("f2", "f4", "f8")
 MAX_SIDE = 1 << 29  # of an array; more bytes than any weights have
 MAX_OPCODES = 200_000  # the 107 layers take about 10,000
-MAX_TUPLE = 9  # items; a dtype's state has the most
+MAX_TUPLE = 9  # items; the longest tuple is the state of a dtype
 MAX_TEXT = 1024  # characters of a name
 
 
 @dataclass
 class _Name:
-    """A global that the stream names; it stays a name."""
+    """A function or class that the stream names; it is never imported."""
 
     module: str
     name: str
@@ -37,7 +37,7 @@ class _Dtype:
 
 @dataclass
 class PickledArray:
-    """What a stream says of an array; not believed before `numpy` checks it."""
+    """The description of an array in a stream; `numpy` checks it."""
 
     shape: tuple[int, ...] = ()
     dtype: _Dtype | None = None
@@ -72,13 +72,13 @@ def _raw(data: object) -> bytes:
 
 
 class _Machine:
-    """The part of pickle's machine that builds data: a stack, marks and a memo."""
+    """The part of pickle's virtual machine that builds data: stack, marks and memo."""
 
     def __init__(self, limit: int) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.budget = limit  # bytes that decoding may still make
+        self.budget = limit  # bytes that `encode` may still produce
 
     def since_mark(self) -> list[Any]:
         at = self.marks.pop()
@@ -138,7 +138,7 @@ class _Machine:
             raise WeightsError("refused: it sets the state of something not an array")
 
     def encode(self, text: str, encoding: str = "") -> bytes:
-        """What Python 3 writes for bytes under protocol 2."""
+        """The call by which Python 3 pickles bytes in protocol 2."""
         if not isinstance(text, str):
             raise WeightsError(f"refused: it encodes a {type(text).__name__}")
         self.budget -= len(text)
@@ -151,7 +151,7 @@ def text(value: object) -> str:
     """A name in the stream; Python 2's byte strings are latin-1.
 
     Raises:
-        WeightsError: it is no string, or far too long.
+        WeightsError: it is not a string, or is far too long.
     """
     if not isinstance(value, str | bytes) or len(value) > MAX_TEXT:
         raise WeightsError(f"expected a name, got {type(value).__name__}")
@@ -159,8 +159,8 @@ def text(value: object) -> str:
 
 
 def _shape(shape: object) -> tuple[int, ...]:
-    # Nothing is put into words before it is known to be small: the repr of a tuple
-    # of a few bytes may have gigabytes.
+    # The value is not part of the message: the repr of a tuple that takes a few bytes
+    # in the stream may have gigabytes.
     if not isinstance(shape, tuple) or len(shape) > 4:
         raise WeightsError("expected the shape of an array, of at most 4 sides")
     if not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape):
@@ -235,8 +235,8 @@ def unpickle(data: bytes) -> object:
         The value; arrays are `PickledArray`, strings of Python 2 are latin-1 text.
 
     Raises:
-        WeightsError: the stream asks for anything else.
-        ValueError: and the other errors of broken data, when it is broken.
+        WeightsError: the stream contains anything else.
+        ValueError: and other errors, if it is broken.
     """
     machine = _Machine(limit=len(data))
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):

@@ -1,4 +1,4 @@
-"""safetensors: the format we write for ourselves. Tensors are called ``layer.field``."""
+"""safetensors: this package's own format. Tensors are called ``layer.field``."""
 
 from pathlib import Path
 
@@ -35,10 +35,10 @@ def read(path: Path) -> Weights:
 
 
 def from_tensors(tensors: dict[str, np.ndarray]) -> Weights:
-    """``layer.field`` tensors as layers.
+    """Convert ``layer.field`` tensors to layers.
 
     Raises:
-        WeightsError: one is not of floats.
+        WeightsError: a tensor does not have floats.
     """
     weights: Weights = {}
     for name, array in sorted(tensors.items()):  # safetensors gives them in any order
@@ -50,7 +50,7 @@ def from_tensors(tensors: dict[str, np.ndarray]) -> Weights:
 
 
 def to_tensors(weights: Weights) -> dict[str, np.ndarray]:
-    """Layers as ``layer.field`` tensors, float32."""
+    """Convert layers to ``layer.field`` tensors, float32."""
     return {
         f"{layer}.{field}": np.ascontiguousarray(array, dtype=np.float32)
         for layer, fields in weights.items()

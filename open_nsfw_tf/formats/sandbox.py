@@ -1,12 +1,12 @@
-"""Parsers of files from strangers, in a child process with limits of time and memory.
+"""Parsing untrusted files in a child process with limits of time and memory.
 
-The libraries for HDF5, protobuf and ONNX were not made for hostile files: HDF5 1.14.6
-runs for ever or claims all memory there is on some damaged ones, and a protobuf message
-of two bytes costs a hundred. A child process may: it is stopped, and its caller gets an
-error. What comes back are arrays in safetensors' form, never a pickle.
+The libraries for HDF5, protobuf and ONNX were not made for hostile files: on some
+damaged ones HDF5 1.14.6 runs for ever or allocates all memory, and a protobuf message
+of two bytes takes a hundred in memory. A child process that does so is stopped, and its
+caller gets an error. The child returns arrays in safetensors' form, never a pickle.
 
-On Linux the child's memory is limited. Elsewhere, where the system keeps no such limit,
-only its time is.
+On Linux the child's memory is limited. Other systems do not enforce such a limit, so
+there only its time is limited.
 """
 
 import json
@@ -24,8 +24,8 @@ from open_nsfw_tf.formats import LONGEST, collect_notes, note
 
 TIMEOUT = 60.0  # seconds; the real files take one
 MEMORY = 1 << 30  # bytes that a parser and its libraries may take
-MEMORY_PER_BYTE = 4  # and so many for each of the file's
-# More threads gain nothing here, and each reserves memory.
+MEMORY_PER_BYTE = 4  # additional bytes for each byte of the file
+# More threads are not faster here, and each reserves memory.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Arrays = dict[str, np.ndarray]
@@ -37,11 +37,11 @@ def run(parser: Parser, path: Path, *more: Path) -> Arrays:
 
     Args:
         parser: a function of a module of this package, called with the paths.
-        path: the file from a stranger.
-        more: other arguments, files of ours.
+        path: the untrusted file.
+        more: further arguments, trusted files.
 
     Returns:
-        The arrays that the parser returned. What it noted is noted here too.
+        The arrays that the parser returned. Its notes are added to this process's.
 
     Raises:
         WeightsError: as the parser; or it took too long.
@@ -76,8 +76,8 @@ def _answer_of_child(parser: Parser, paths: tuple[Path, ...]) -> bytes:
 
 
 def main(module: str, parser: str, *paths: str) -> None:
-    """The child process: write to standard output what `_unpacked` reads."""
-    # What libraries print must not get among the answer.
+    """The child process: write the parser's result to standard output."""
+    # Libraries may print to standard output, which must not get into the result.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     function = getattr(import_module(module), parser)
@@ -86,20 +86,20 @@ def main(module: str, parser: str, *paths: str) -> None:
 
 
 def packed_answer(parser: Parser, paths: tuple[Path, ...]) -> bytes:
-    """What a parser returns or raises, in bytes; it limits the process that it runs in.
+    """A parser's result or error as bytes; limits the process that it runs in.
 
     Args:
         parser: called with the paths.
-        paths: the first one is the file from a stranger.
+        paths: the first one is the untrusted file.
     """
     from safetensors.numpy import save
 
     _limit_memory(MEMORY + MEMORY_PER_BYTE * paths[0].stat().st_size)
     metadata, arrays = {}, {}
     try:
-        with collect_notes() as found:
+        with collect_notes() as notes:
             arrays = parser(*paths)
-        metadata = {"notes": json.dumps(found)}
+        metadata = {"notes": json.dumps(notes)}
         return save({n: np.asarray(a, order="C") for n, a in arrays.items()}, metadata)
     except WeightsError as error:
         metadata = {"refused": str(error)[:LONGEST]}
@@ -109,7 +109,7 @@ def packed_answer(parser: Parser, paths: tuple[Path, ...]) -> bytes:
 
 
 def _limit_memory(size: int) -> None:
-    """Let this process take so many bytes more, and leave no core file."""
+    """Let this process allocate at most `size` bytes more, and write no core file."""
     try:
         import resource
 
@@ -117,10 +117,10 @@ def _limit_memory(size: int) -> None:
         limit = pages * resource.getpagesize() + size
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        seconds = int(TIMEOUT)  # should the parent be gone
+        seconds = int(TIMEOUT)  # in case the parent has ended
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     except (ImportError, OSError, ValueError):
-        return  # not Linux: time is limited all the same
+        return  # not Linux: only the time is limited, by the parent
 
 
 def _unpacked(answer: bytes) -> Arrays:

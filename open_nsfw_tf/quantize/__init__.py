@@ -1,13 +1,13 @@
-"""The network in 8 bits: unsigned activations, signed weights, and what that costs.
+"""The network in 8 bits: unsigned activations and signed weights.
 
 - `calibrate` finds ranges on some pictures, and rounds the weights;
 - branch2c and the projection are one convolution over a concatenation, which saves two
   roundings a stage;
-- the picture goes in exactly: as its 256 levels, not minus the mean;
+- the picture goes in exactly: as its 256 levels, without subtracting the mean;
 - the last layer and the softmax stay in float.
 
-What each step is worth on photographs that took no part in the calibration:
-`python -m benchmarks.int8`.
+`python -m benchmarks.int8` measures what each step gains, on photographs that were not
+used for the calibration.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ from open_nsfw_tf.quantize.samples import generated_pictures, installed_pictures
 
 @dataclass(frozen=True)
 class Range:
-    """How a tensor is written in unsigned 8 bits: ``value = scale * (code - zero)``."""
+    """The codes of a tensor in unsigned 8 bits: ``value = scale * (code - zero)``."""
 
     scale: float
     zero: int = 0
 
     def round(self, values: np.ndarray) -> np.ndarray:
-        """The values as uint8 codes; those out of range become the nearest one."""
+        """The values as uint8 codes; values out of range get the nearest code."""
         codes = np.round(values / np.float32(self.scale)) + np.float32(self.zero)
         rounded: np.ndarray = np.clip(codes, 0, 255).astype(np.uint8)
         return rounded
@@ -44,9 +44,9 @@ class QuantizedConv:
 
     Attributes:
         codes: int8 kernel (height, width, in, out).
-        scales: float32 (out,): what a step of each output channel's weights is.
+        scales: float32 (out,), the step of each output channel's weights.
         biases: float32 (out,).
-        output: of the tensor that comes out, after the ReLU where there is one.
+        output: the range of the output, after the ReLU if there is one.
     """
 
     codes: np.ndarray
@@ -56,12 +56,12 @@ class QuantizedConv:
 
     @property
     def kernel(self) -> np.ndarray:
-        """What the codes stand for, float32 (height, width, in, out)."""
+        """The values of the codes, float32 (height, width, in, out)."""
         scaled: np.ndarray = self.codes.astype(np.float32) * self.scales
         return scaled
 
     def steps(self, source: Range) -> np.ndarray:
-        """One unit of a sum of products, float32 (out,), `source` being the input's range."""
+        """The unit of sums of products, float32 (out,); `source` is the input's range."""
         steps: np.ndarray = np.float32(source.scale) * self.scales
         return steps
 
@@ -78,9 +78,9 @@ class Quantized:
     """The whole network in 8 bits.
 
     Attributes:
-        convolutions: by place; of a block with a projection, branch2c holds both: its
-            inputs are those of branch2c, then those of the projection.
-        streams: the range after each block without a projection, by the block's place.
+        convolutions: by `Convolution.key`; in a block with a projection, branch2c holds
+            both: its inputs are those of branch2c, then those of the projection.
+        streams: the range after each block without a projection, by `Block.key`.
         dense: kernel float32 (1024, 2) and biases float32 (2,), not rounded.
     """
 
@@ -93,11 +93,11 @@ GENERATED = 24  # pictures among the samples
 
 
 def sample_batch() -> np.ndarray:
-    """What is calibrated with where the user names no pictures.
+    """The pictures to calibrate with if the user names none.
 
     Returns:
-        float32 (N, 224, 224, 3), BGR minus the mean: the photographs that other packages
-        install (`installed_pictures`), and generated pictures.
+        float32 (N, 224, 224, 3), BGR minus the mean: the photographs that other
+        packages install (`installed_pictures`), and generated pictures.
     """
     pictures: list[Picture] = [*installed_pictures(), *generated_pictures(GENERATED)]
     return np.stack([yahoo_tensor(picture) for picture in pictures])
@@ -109,7 +109,8 @@ def quantize(weights: Weights, batch: np.ndarray) -> Quantized:
     Args:
         weights: the canonical dict.
         batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123): photographs
-            of the kind that will be scored; some tens do. Memory is about 10 MB each.
+            of the kind that will be scored; a few dozen are enough. Each takes about
+            10 MB of memory.
 
     Returns:
         The quantized network.

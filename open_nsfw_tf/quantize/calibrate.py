@@ -1,15 +1,14 @@
 """Calibration: the network's ranges on some pictures, and its weights in 8 bits.
 
-The float network runs over the pictures in ONNX Runtime; two things lower the error of
-what is then rounded:
+ONNX Runtime runs the float network on the pictures. Two steps lower the rounding error:
 
-- Channels are brought to similar ranges, which changes nothing in float. A channel before
-  a ReLU may be divided by any positive number if what reads it multiplies by the same:
-  M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through
-  Weight Equalization and Bias Correction", ICCV 2019, arXiv 1906.04721. Here the number
-  is a power of the channel's largest value over the pictures.
-- Weights are rounded one input after the other, and those not yet rounded make up for the
-  error, as the inputs' second moments tell: E. Frantar, S. Ashkboos, T. Hoefler,
+- Channels are scaled to similar ranges, which changes nothing in float. A channel
+  before a ReLU may be divided by any positive number if the next layer multiplies by
+  the same: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization
+  Through Weight Equalization and Bias Correction", ICCV 2019, arXiv 1906.04721. Here
+  the number is a power of the channel's largest value over the pictures.
+- Weights are rounded one input after the other, and those not yet rounded compensate
+  for the error, by the inputs' second moments: E. Frantar, S. Ashkboos, T. Hoefler,
   D. Alistarh, "GPTQ", arXiv 2210.17323, which goes back to B. Hassibi and D. Stork,
   "Second order derivatives for network pruning: Optimal brain surgeon", 1992.
 """
@@ -34,22 +33,23 @@ from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import Quantized, QuantizedConv, Range
 
 DAMPING = 0.01  # of the mean second moment, added to each; GPTQ's own value
-BLOCK = 64  # inputs after which the rest is brought up to date at once; no result
-LEVELS = 127  # of weights, -127..127: -128 would make their range lopsided
+BLOCK = 64  # inputs after which all later ones are updated; only for speed
+LEVELS = 127  # of weights, -127..127: with -128 the range would not be symmetric
 EVENNESS = 0.7  # the power of a channel's largest value that it is divided by
-FAINTEST = 1e-3  # of the strongest channel: weaker ones are raised no further
-# The picture goes in as its own levels, 0..255, so nothing is rounded; the mean is part of
-# the biases. Caffe's padding of zeros comes before: it is a border of the mean's colour.
+FAINTEST = 1e-3  # of the strongest channel: weaker ones are scaled as if they had this
+# The picture goes in as its own levels, 0..255, so nothing is rounded; the mean is part
+# of the biases. Caffe pads with zeros after subtracting the mean, so the border gets
+# the mean.
 MEAN = np.array(MEAN_BGR, np.float32)
 PIXELS = Range(1.0)
 
 
 class Unpadded(Convolution):
-    """A convolution of pictures that have their border already."""
+    """A convolution without padding, for pictures that have a border already."""
 
     @property
     def padding(self) -> int:
-        """None."""
+        """0 pixels."""
         return 0
 
 
@@ -72,15 +72,15 @@ class Edge:
 
 
 def edges() -> list[Edge]:
-    """Every tensor whose channels can be scaled; a stage's blocks share one stream."""
-    found = [Edge(("pool1",), (name(STEM),), _entry(BLOCKS[0][0]))]
+    """Every tensor whose channels can be scaled; a stage's blocks have one in common."""
+    result = [Edge(("pool1",), (name(STEM),), _entry(BLOCKS[0][0]))]
     for number, stage in enumerate(BLOCKS):
         writers: list[str] = []
         readers: list[str] = []
         for block in stage:
             a, b, c = block.main
-            found.append(Edge((f"relu_{a.key}",), (name(a),), (name(b),)))
-            found.append(Edge((f"relu_{b.key}",), (name(b),), (name(c),)))
+            result.append(Edge((f"relu_{a.key}",), (name(a),), (name(b),)))
+            result.append(Edge((f"relu_{b.key}",), (name(b),), (name(c),)))
             writers.append(name(c))
             if block.projection:
                 writers.append(name(block.projection))
@@ -89,12 +89,12 @@ def edges() -> list[Edge]:
         last = number + 1 == len(BLOCKS)
         readers += [DENSE] if last else _entry(BLOCKS[number + 1][0])
         streams = tuple(f"relu_{block.key}" for block in stage)
-        found.append(Edge(streams, tuple(writers), tuple(readers)))
-    return found
+        result.append(Edge(streams, tuple(writers), tuple(readers)))
+    return result
 
 
 def name(conv: Convolution) -> str:
-    """Of the layer in the canonical dict."""
+    """The name of the layer in the canonical dict."""
     return f"conv_{conv.key}"
 
 
@@ -111,19 +111,19 @@ class Extremes:
     high: np.ndarray
 
 
-def equalize(weights: Weights, found: dict[str, Extremes]) -> Weights:
+def equalize(weights: Weights, extremes: dict[str, Extremes]) -> Weights:
     """Scale the channels of every tensor towards one range.
 
     Args:
         weights: the canonical dict, batch norms folded.
-        found: what `observe` found with these weights, by tensor.
+        found: the result of `observe` for these weights.
 
     Returns:
         A new canonical dict that computes the same up to float32 rounding.
     """
     scaled = {layer: dict(fields) for layer, fields in weights.items()}
     for edge in edges():
-        peaks = np.max([found[tensor].high for tensor in edge.tensors], axis=0)
+        peaks = np.max([extremes[tensor].high for tensor in edge.tensors], axis=0)
         strength = np.maximum(peaks, max(peaks.max() * FAINTEST, 1e-30)) ** EVENNESS
         factor = (strength / np.exp(np.log(strength).mean())).astype(np.float32)
         for layer in edge.writers:
@@ -139,13 +139,13 @@ def equalize(weights: Weights, found: dict[str, Extremes]) -> Weights:
 def observe(
     weights: Weights, batch: np.ndarray, moments: dict[str, np.ndarray] | None = None
 ) -> dict[str, Extremes]:
-    """Run the float network, and note what its tensors hold.
+    """Run the float network, and record the extremes of its tensors.
 
     Args:
         weights: the canonical dict.
         batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
-        moments: if given, gets by convolution the sums of products of all pairs of its
-            inputs, float64 (K, K).
+        moments: if given, the sums of products of all pairs of a convolution's inputs,
+            float64 (K, K), are added to it by `Convolution.key`.
 
     Returns:
         The smallest and the largest value of each channel of every tensor after a ReLU,
@@ -202,13 +202,13 @@ def _add_moments(
 
 
 def bordered(batch: np.ndarray) -> np.ndarray:
-    """A batch with the zeros around it that the first convolution sees."""
+    """A batch with the zeros around it that pad the first convolution."""
     border = (STEM.padding, STEM.padding)
     return np.pad(batch, ((0, 0), border, border, (0, 0)))
 
 
 def patches(images: np.ndarray, conv: Convolution) -> np.ndarray:
-    """What each output pixel of a convolution sees.
+    """The inputs of each output pixel of a convolution.
 
     Args:
         images: float32 (N, height, width, in).
@@ -247,7 +247,7 @@ def calibrate(weights: Weights, batch: np.ndarray) -> Quantized:
 
 
 def _range(seen: Extremes) -> Range:
-    """From the smallest value, or 0, to the largest."""
+    """The range from the smallest value, at most 0, to the largest."""
     least, most = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 1e-30)
     scale = (most - least) / 255
     return Range(scale, round(-least / scale))
@@ -282,9 +282,10 @@ def _quantized(
         kernel, biases = fields(b)
         last, more = fields(c)
         if block.projection:
-            # branch2c and the projection are one convolution, of whose sum only one
-            # rounding is left. Both inputs need one range for that: branch2b's output
-            # is stretched to the stream's, and branch2c shrunk by the same.
+            # branch2c and the projection become one convolution, whose sum is rounded
+            # only once. Both inputs must have the same range for that: branch2b's
+            # output is scaled to the range of the block's input, and branch2c by the
+            # inverse.
             stretch = np.float32(at.scale / inner.scale)
             add(b, kernel * stretch, biases * stretch, at)
             beside, biases = fields(block.projection)
@@ -306,7 +307,7 @@ def _quantized(
 def round_kernel(
     kernel: np.ndarray, moments: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Round a kernel, one scale an output channel.
+    """Round a kernel, with one scale for each output channel.
 
     Args:
         kernel: float (K, out), K inputs.

@@ -1,4 +1,4 @@
-"""The rounded network as an ONNX graph of quantise-dequantise pairs."""
+"""The quantized network as an ONNX graph with pairs of QuantizeLinear and its inverse."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,27 +39,27 @@ def graph(
     writer = _Writer(network)
     writer.network(layout)
     classes = network.dense[1].size
-    said = {**metadata(classes, labels), "quantization": "int8, QDQ"}
-    return packed(writer, layout, classes, said)
+    properties = {**metadata(classes, labels), "quantization": "int8, QDQ"}
+    return packed(writer, layout, classes, properties)
 
 
 BORDERED = INPUT_SIZE + 2 * STEM.padding  # pixels a side
-# The first convolution on squares of 2 x 2 pixels, each with 12 channels: the same sums,
-# which runtimes compute sooner than those of 3 channels.
+# The first convolution on squares of 2 x 2 pixels, each with 12 channels: the same
+# sums, which runtimes compute faster than over 3 channels.
 SQUARED = Unpadded(STEM.key, STEM.kernel // 2 + 1, 1, 4 * CHANNELS, STEM.outputs)
 
 
 class _Writer(Writer):
     def __init__(self, network: Quantized) -> None:
         super().__init__()
-        self.made = network
+        self.quantized = network
 
     def network(self, layout: str) -> None:
         at, source = self._stem(layout)
         for stage in lean_blocks():
             for block in stage:
                 at, source = self._block(block, at, source)
-        self.softmax(self.logits(at, *self.made.dense))
+        self.softmax(self.logits(at, *self.quantized.dense))
 
     def _stem(self, layout: str) -> tuple[str, Range]:
         nhwc = layout == "nhwc"
@@ -68,20 +68,20 @@ class _Writer(Writer):
         at = self.node(
             "Pad", [INPUT, self.constant("border", border.reshape(-1))], "bordered"
         )
-        # A whole row of means: adding three at a time takes ten times as long.
+        # A whole row of means: adding a constant of 3 values takes ten times as long.
         mean = np.tile(MEAN, (BORDERED, 1)) if nhwc else MEAN.reshape(-1, 1, 1)
         at = self.node("Add", [at, self.constant("mean", mean)], "pixels")
         coded = self._coded(at, PIXELS)
-        conv, codes = STEM_INSIDE, self.made.convolutions[STEM.key].codes
+        conv, codes = STEM_INSIDE, self.quantized.convolutions[STEM.key].codes
         if nhwc:
             coded, conv, codes = self._squares(coded), SQUARED, squared(codes)
         at = self._decoded(self.nchw(coded, layout), PIXELS)
         at = self.relu(self._conv(conv, at, PIXELS, codes), STEM.key)
-        output = self.made.convolutions[STEM.key].output
+        output = self.quantized.convolutions[STEM.key].output
         return self._rounded(self.pool(self._rounded(at, output)), output), output
 
     def _squares(self, at: str) -> str:
-        """Each 2 x 2 pixels as one of 12 channels: (N, 2H, 2W, 3) to (N, H, W, 12)."""
+        """Squares of 2 x 2 pixels as 12 channels: (N, 2H, 2W, 3) to (N, H, W, 12)."""
         from onnx import helper
 
         half = BORDERED // 2
@@ -104,15 +104,15 @@ class _Writer(Writer):
             both = self.node("Concat", [hidden, at], f"concat_{block.key}", axis=1)
             return self._layer(c, self._rounded(both, source), source)
         change = self._conv(c, hidden, inner)
-        change = self._rounded(change, self.made.convolutions[c.key].output)
-        stream = self.made.streams[block.key]
+        change = self._rounded(change, self.quantized.convolutions[c.key].output)
+        stream = self.quantized.streams[block.key]
         if b.stride > 1:
             at = self._rounded(self.every(b.stride, at, block.key), source)
         summed = self.node("Add", [at, change], f"eltwise_{block.key}")
         return self._rounded(self.relu(summed, block.key), stream), stream
 
     def _layer(self, conv: Convolution, at: str, source: Range) -> tuple[str, Range]:
-        output = self.made.convolutions[conv.key].output
+        output = self.quantized.convolutions[conv.key].output
         at = self.relu(self._conv(conv, at, source), conv.key)
         return self._rounded(at, output), output
 
@@ -120,7 +120,7 @@ class _Writer(Writer):
         self, conv: Convolution, at: str, source: Range, codes: np.ndarray | None = None
     ) -> str:
         name = f"conv_{conv.key}"
-        made = self.made.convolutions[conv.key]
+        made = self.quantized.convolutions[conv.key]
         codes = (made.codes if codes is None else codes).transpose(3, 2, 0, 1)  # OIHW
         inputs = [
             self._stepped(f"{name}.weights", codes, made.scales),
@@ -131,7 +131,7 @@ class _Writer(Writer):
         return self.conv(conv, [at, *inputs])
 
     def _stepped(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
-        """Constant codes with a scale each along the first axis."""
+        """Dequantized constants, with one scale for each index of the first axis."""
         inputs = [
             self.constant(f"{name}.codes", codes),
             self.constant(f"{name}.scales", scales),
@@ -163,7 +163,7 @@ def squared(kernel: np.ndarray) -> np.ndarray:
         kernel: (7, 7, 3, 64), HWIO, that moves by 2 pixels.
 
     Returns:
-        (4, 4, 12, 64), HWIO, that moves by 1 square; an eighth row and column are 0.
+        (4, 4, 12, 64), HWIO, that moves by 1 square; the added row and column are 0.
     """
     rows, columns, channels, outputs = kernel.shape
     even = np.zeros((rows + 1, columns + 1, channels, outputs), kernel.dtype)

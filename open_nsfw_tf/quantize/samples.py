@@ -1,4 +1,4 @@
-"""Pictures to compare and to calibrate with, where the user names none."""
+"""Pictures to compare and to calibrate with: the user's, or sample pictures."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -13,8 +13,8 @@ from open_nsfw_tf.image import Picture, load_rgb
 MAX_NAMED = 64  # pictures, in memory at the same time; large ones have 40 MB each
 SIZES = ((640, 480), (333, 500), (1200, 800), (224, 224), (90, 1000))  # width, height
 
-# Photographs that other packages install, by package and its folder of them; no drawings,
-# logos or plots.
+# Photographs that other packages install, by package and its folder of them; no
+# drawings, logos or plots.
 _INSTALLED = {
     ("skimage", "data"): (
         "astronaut.png",
@@ -43,13 +43,13 @@ _INSTALLED = {
 
 
 def installed_pictures() -> list[Path]:
-    """The photographs that scikit-image, scikit-learn and matplotlib bring, if any."""
-    found = []
+    """The photographs in scikit-image, scikit-learn and matplotlib, if installed."""
+    paths = []
     for (package, folder), names in _INSTALLED.items():
         spec = find_spec(package)
         if spec is not None and spec.origin is not None:
-            found += [Path(spec.origin).parent / folder / name for name in names]
-    return [path for path in found if path.is_file()]
+            paths += [Path(spec.origin).parent / folder / name for name in names]
+    return [path for path in paths if path.is_file()]
 
 
 def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
@@ -64,7 +64,7 @@ def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
         square of the frequency, as that of natural scenes does (Field, 1987), tinted.
     """
     random = np.random.default_rng(seed)
-    made = []
+    images = []
     for index in range(count):
         width, height = SIZES[index % len(SIZES)]
         y = np.fft.fftfreq(height)[:, np.newaxis]
@@ -76,21 +76,21 @@ def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
         )
         tint = random.uniform(60, 200, 3)
         pixels = tint + 45 * (0.7 * waves[..., :1] + 0.3 * waves) / waves.std()
-        made.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
-    return made
+        images.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return images
 
 
 def readable_pictures(
     pictures: Iterable[Picture], most: int = MAX_NAMED
 ) -> tuple[list[Image.Image], list[str]]:
-    """Decode the pictures that a user names; what cannot be read is left out.
+    """Decode the pictures that a user names; unreadable ones are left out.
 
     Args:
         pictures: as for `open_nsfw_tf.image.load_rgb`.
-        most: how many are taken; of more, so many, spread over all of them.
+        most: the largest number to use; of more, some are chosen, evenly spread.
 
     Returns:
-        PIL images of mode RGB, and what the user should know, a line each.
+        PIL images of mode RGB, and notes for the user, one line each.
 
     Raises:
         ImageError: some are named, and none can be read.

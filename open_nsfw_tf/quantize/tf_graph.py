@@ -1,7 +1,7 @@
-"""The rounded network as TensorFlow ops, for converters that round anew.
+"""The quantized network as TensorFlow ops, for converters that quantize it again.
 
-Its weights lie on the steps of 8 bits already, so rounding them again changes nothing;
-what goes over to floats and back is left to the converter.
+Its weights are multiples of their 8-bit steps already, so rounding them again changes
+nothing; where to quantize and dequantize is left to the converter.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from open_nsfw_tf.quantize import Quantized, Range
 from open_nsfw_tf.quantize.calibrate import MEAN
 from open_nsfw_tf.quantize.calibrate import PIXELS as LEVELS
 
-PIXELS = "pixels"  # the scope of what comes before the first rounding
+PIXELS = "pixels"  # the scope of the ops before the first rounding
 POOL = "pool1"
 STRIDED = "strided"
 CONCAT = "concat"
@@ -74,13 +74,13 @@ def _conv(
     network: Quantized, key: str, at: Any, stride: int = 1, padding: str = "SAME"
 ) -> Any:
     tf = import_tensorflow()
-    made = network.convolutions[key]
-    return tf.nn.conv2d(at, made.kernel, stride, padding) + made.biases
+    conv = network.convolutions[key]
+    return tf.nn.conv2d(at, conv.kernel, stride, padding) + conv.biases
 
 
 def ranges(network: Quantized) -> dict[str, Range]:
     """The range of every tensor that `answer` makes, by the scope that names it."""
-    found = {key: made.output for key, made in network.convolutions.items()}
+    found = {key: conv.output for key, conv in network.convolutions.items()}
     found |= network.streams | {PIXELS: LEVELS, POOL: found[STEM.key]}
     for stage in BLOCKS:
         # Both inputs of a concatenation have the range of branch2b: see `calibrate`.

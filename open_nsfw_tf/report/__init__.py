@@ -1,8 +1,7 @@
 """The report of an evaluation: one HTML file that needs nothing else, or JSON.
 
-The page has no network and no script. It can be mailed, archived and printed, follows
-the reader's dark or light setting, and shows pictures blurred until they are pointed at,
-for the eyes of those who must look.
+The page uses no network and no script. It can be mailed, archived and printed, follows
+the reader's dark or light setting, and blurs pictures until the pointer is over them.
 """
 
 import json
@@ -33,12 +32,12 @@ def check_outputs(
     """Refuse, before any work, outputs that destroy something or cannot be written.
 
     Args:
-        outputs: files to be written, by what they are called in messages; None ones are
-            passed over.
+        outputs: files to be written, by their names in messages; None is ignored.
         inputs: files that are read.
 
     Raises:
-        ValueError: an output would overwrite an input, a picture or another output.
+        ValueError: an output would overwrite an input, a picture or another output, or
+            has the suffix of a picture.
         OSError: it is a folder, or its folder does not exist.
     """
     taken = {os.path.realpath(os.fsdecode(name)): "an input" for name in inputs}
@@ -47,8 +46,8 @@ def check_outputs(
             continue
         name = os.fsdecode(output)
         real = os.path.realpath(name)
-        if os.path.isfile(real) and is_picture(real):
-            taken.setdefault(real, "a picture")
+        if is_picture(real):
+            taken.setdefault(real, "a picture, or have the name of one")
         if real in taken:
             raise ValueError(
                 f"{sanitize(name)}: the {title} would overwrite {taken[real]}: "
@@ -75,7 +74,7 @@ def write_report(
     """Write the report as a page.
 
     Args:
-        path: of the HTML file, which is replaced when the new one is whole.
+        path: of the HTML file, which is replaced when the new one is complete.
         report: what to report.
         thumbnails: how many pictures each list shows at most, 0 to
             `open_nsfw_tf.report.page.MAX_THUMBNAILS`.

@@ -1,4 +1,4 @@
-"""The report as a page of HTML: what the template page.html is given."""
+"""The report as a page of HTML: the values for the template page.html."""
 
 import base64
 import os
@@ -17,15 +17,15 @@ from open_nsfw_tf.image import load_rgb
 from open_nsfw_tf.report import plots
 from open_nsfw_tf.report.text import FIGURES, RATES
 
-THUMBNAILS = 12  # pictures in each list, where nothing else is asked for
+THUMBNAILS = 12  # pictures in each list, by default
 MAX_THUMBNAILS = 100
 LISTED = 2000  # mistakes of a kind that are listed by path
 SIDE = 176  # pixels, of a thumbnail's longer side
 QUALITY = 60  # of its JPEG: about 5 kB
 MAX_PIXELS = 50_000_000  # larger pictures get no thumbnail
-PATH_END = 45  # characters of a path that are always seen
+PATH_END = 45  # characters at the end of a path that are always shown
 UNDEFINED = "–"
-COLUMNS = {  # heads of columns, which have little room
+COLUMNS = {  # short headings
     "fpr": "FPR",
     "fnr": "FNR",
     "flagged": "flagged",
@@ -111,7 +111,7 @@ def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in per cent, with as many digits as tell it apart from 0 and 100."""
+    """A share in per cent, with one more digit near 0 and 100."""
     if share is None:
         return UNDEFINED
     value = 100 * share
@@ -125,32 +125,33 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def exact(threshold: float) -> str:
-    """A threshold with all its digits: fewer might decide otherwise."""
+    """A threshold with all its digits: rounding it could change decisions."""
     return f"{threshold!r}".removesuffix(".0") if threshold else "0"
 
 
 def path_end(path: str) -> str:
-    """The last characters of a long path, which tell most."""
+    """The last characters of a long path, which are the most useful ones."""
     return path if len(path) <= PATH_END else f"…{path[-PATH_END:]}"
 
 
 def thumbnail(path: str, root: str) -> dict[str, Any]:
-    """A small copy of a picture, within the page itself.
+    """A small copy of a picture, embedded in the page.
 
     Args:
-        path: of the picture, trusted in nothing: it may be missing, or anything else.
-        root: the folder where it may start, if it does not from the working directory.
+        path: of the picture; the file may be missing, or not a picture.
+        root: the folder that a relative path may start from, beside the working
+            directory.
 
     Returns:
-        `url`, a data URL, with `width` and `height` in pixels, or `error`: why there is
-        none.
+        `url`, a data URL, with `width` and `height` in pixels, or `error`, the reason
+        why there is none.
     """
     below = os.path.join(root, path)
-    found = path if os.path.isabs(path) or os.path.exists(path) else below
+    source = path if os.path.isabs(path) or os.path.exists(path) else below
     try:
-        picture = load_rgb(found, MAX_PIXELS)
+        picture = load_rgb(source, MAX_PIXELS)
     except ImageError as error:
-        return {"error": str(error).removeprefix(f"{sanitize(found)}: ")}
+        return {"error": str(error).removeprefix(f"{sanitize(source)}: ")}
     picture.thumbnail((SIDE, SIDE))
     file = BytesIO()
     picture.save(file, format="JPEG", quality=QUALITY)
@@ -173,7 +174,7 @@ def _curves(report: EvaluationReport) -> Iterator[tuple[str, str]]:
 
 
 def _wanted_points(one: Evaluation) -> Iterator[tuple[str, OperatingPoint | None]]:
-    """The operating points that people ask for, by their titles."""
+    """The operating points of the evaluation, with titles."""
     for name, point in one.operating_points.items():
         kind, _, wanted = name.rpartition("_")
         if kind in WANTED:

@@ -1,8 +1,8 @@
-"""The figures of an evaluation, as SVG that takes its colours from the page around it.
+"""The plots of an evaluation, as SVG that takes its colours from the page around it.
 
-matplotlib draws with stand-in colours, which become CSS variables: one figure serves a
-dark page, a light one and paper. Text stays text. Curves are thinned to what an eye can
-tell apart, so a figure of a million pictures is as small as one of a thousand.
+matplotlib draws with stand-in colours, which are replaced by CSS variables, so that a
+plot fits a dark page, a light one and paper. Text stays text. Invisible detail of
+curves is removed, so a plot of a million pictures is as small as one of a thousand.
 """
 
 import re
@@ -33,7 +33,7 @@ COLOURS = {
     "#070707": "var(--review)",
     **{f"#1{n}1{n}1{n}": f"var(--series-{n})" for n in range(6)},
 }
-THEMES = {  # light and dark, as in the report's style.css, for figures without a page
+THEMES = {  # light and dark, as in the report's style.css, for plots without a page
     "--ink": ("#1d2129", "#e8ebf0"),
     "--faint": ("#667080", "#9aa4b2"),
     "--line": ("#d8dde5", "#353c47"),
@@ -49,10 +49,10 @@ THEMES = {  # light and dark, as in the report's style.css, for figures without 
     "--series-5": ("#5a6270", "#aab3c0"),
 }
 INK, FAINT, LINE, PAPER, POSITIVE, NEGATIVE, REVIEW, *SERIES = COLOURS
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for who sees no colours
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))  # for readers without colours
 GIGA = 1e9
 LONGEST = 28  # characters of a name in a legend
-SIZE = (4.6, 3.6)  # inches, of which CSS makes what fits
+SIZE = (4.6, 3.6)  # inches; CSS scales the plot
 RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)  # DET's ticks
 ENDS = np.array([0.0005, 0.995])  # and its axes
 SETTINGS = {
@@ -74,7 +74,7 @@ SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "open_nsfw_tf",
     "text.color": INK,
-    "text.parse_math": False,  # names are names, whatever is in them
+    "text.parse_math": False,  # a name may contain dollar signs
     "xtick.color": FAINT,
     "xtick.labelcolor": INK,
     "ytick.color": FAINT,
@@ -133,7 +133,7 @@ def det(evaluations: Sequence[Evaluation]) -> str:
 
 
 def calibration(evaluations: Sequence[Evaluation]) -> str:
-    """How often pictures of about one score are positive, as SVG."""
+    """Calibration: the share of positives over the mean score of each bin, as SVG."""
     with figure("calibration", "Calibration curve") as (axes, done):
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
         for style, one in _styles(evaluations):
@@ -212,7 +212,7 @@ CURVES: dict[str, Callable[[Sequence[Evaluation]], str]] = {
 
 
 def import_matplotlib() -> tuple[Any, Any]:
-    """matplotlib and its Figure, loaded when they are first needed.
+    """Import matplotlib and its Figure, when they are first needed.
 
     Raises:
         ImportError: it is not installed; the message says how to.
@@ -231,11 +231,11 @@ def _ticker() -> Any:
 
 @contextmanager
 def figure(prefix: str, title: str) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on, and a list that holds the SVG afterwards, a part of a page.
+    """Axes to draw on, and a list that contains the SVG after the block.
 
     Args:
-        prefix: of the SVG's ids, different in each figure of a page.
-        title: for whom does not see it.
+        prefix: of the SVG's ids, different in each plot of a page.
+        title: for screen readers.
     """
     matplotlib, figure_of = import_matplotlib()
     done: list[str] = []
@@ -252,7 +252,7 @@ def figure(prefix: str, title: str) -> Iterator[tuple[Any, list[str]]]:
 
 
 def _for_page(svg: str, prefix: str, title: str) -> str:
-    """Make matplotlib's file a part of a page, which may hold others like it."""
+    """Make matplotlib's file a part of a page, which may contain several of them."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
@@ -275,7 +275,7 @@ def _for_page(svg: str, prefix: str, title: str) -> str:
 
 
 def as_file(svg: str) -> str:
-    """A figure of this module as an SVG file of its own, with the colours in it."""
+    """A plot of this module as a complete SVG file, with its colours."""
     light = ";".join(f"{name}:{colour}" for name, (colour, _) in THEMES.items())
     dark = ";".join(f"{name}:{colour}" for name, (_, colour) in THEMES.items())
     style = (
@@ -312,14 +312,14 @@ def _named(one: Evaluation, figure: str, short: str) -> str:
 
 
 def _legend(axes: Any, columns: int = 1) -> None:
-    """Names above the axes, where no curve can run into them."""
+    """A legend above the axes, where no curve crosses it."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> None:
-    """The chosen threshold on a curve."""
+    """Mark the chosen threshold on a curve."""
     if one.chosen is None:
         return
     point = getattr(one.chosen, x), getattr(one.chosen, y)
@@ -376,7 +376,7 @@ def _point(axes: Any, row: ModelStats) -> None:
 
 
 def _tick(axes: Any, row: ModelStats, left: bool) -> None:
-    """A network of unknown accuracy; its name left of its tick, or right."""
+    """Draw a network of unknown accuracy; its name is left or right of its tick."""
     x = row.madds / GIGA
     axes.axvline(x, ymax=0.04, color=FAINT, linewidth=1.4)
     axes.annotate(

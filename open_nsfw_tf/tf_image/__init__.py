@@ -1,7 +1,8 @@
-"""Yahoo's preprocessing as TensorFlow ops: the same numbers, without Python.
+"""Yahoo's preprocessing as TensorFlow ops, with the same results as Pillow.
 
-`loader` holds the loaders, `decode` gives Pillow's pixels of a file, `resize` Pillow's
-bilinear filter. TensorFlow is imported when a loader runs, not with this package.
+`loader` has the loaders, `decode` decodes files to Pillow's pixels, and `resize` is
+Pillow's bilinear filter. TensorFlow is imported when a loader runs, not with this
+package.
 """
 
 from open_nsfw_tf.tf_image.loader import (

@@ -1,10 +1,10 @@
-"""Decoding inside a TensorFlow graph with Pillow's pixels, or a reason why not.
+"""Decoding inside a TensorFlow graph, to exactly the pixels that Pillow gives.
 
 Each header is read with ops before anything large is allocated. A picture that
 TensorFlow would read differently from Pillow is refused, never read approximately.
-Nothing raises: `decode` hands on `(picture, reason)`, where an empty reason means
-"good", because only so can a batch say which of its elements is bad. The facts behind
-each rule were measured with TensorFlow 2.21 against Pillow 13.
+No error is raised: `decode` returns `(picture, reason)`, where an empty reason means
+"good". Only in this way can the error of a batch name its bad elements. The rules were
+found by comparing TensorFlow 2.21 with Pillow 13.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import tensorflow as tf
 
 from open_nsfw_tf.image import MAX_PIXELS
 
-MAX_BLOCKS = 16_384  # JPEG segments or GIF blocks walked, about 40 us each
-PADDING = 1024  # zero bytes behind the file: no header reads beyond them
-SMOOTHED = 10  # coefficients libjpeg guesses when their scans are missing
-# JPEG bytes after FF that are no segment: stuffing, TEM, RST0..7 and fill bytes.
+MAX_BLOCKS = 16_384  # JPEG segments or GIF blocks that are read, about 40 us each
+PADDING = 1024  # zero bytes appended to the file, so that no header is cut
+SMOOTHED = 10  # coefficients that libjpeg guesses when their scans are missing
+# JPEG bytes after FF that begin no segment: stuffing, RST0..7 and fill bytes.
 JPEG_NO_SEGMENT = (0x00, *range(0xD0, 0xD8), 0xFF)
 JPEG_TEM = 0x01  # a marker without a segment, which Pillow refuses before a scan
-# What Pillow reads in metadata of a JPEG, and fails at where it is cut short: the code,
-# how the segment begins, and the bytes that it must have. TensorFlow skips all of it.
+# Segments of metadata that Pillow reads, and fails at if they are too short: the code,
+# how the segment begins, and the bytes that it must have. TensorFlow skips all of them.
 JPEG_SEGMENTS = (
     (0xE0, b"JFIF", 7),
     (0xE2, b"ICC_PROFILE\0", 14),
@@ -47,18 +47,18 @@ PNG_CHUNKS = {
 PNG_TRANSPARENCY = {0: 2, 2: 6}  # bytes of tRNS, by the kind of colour
 PNG_KEYWORD = 80  # bytes of the longest keyword and the zero behind it
 PNG_TEXT = 1 << 26  # bytes of text that Pillow reads at most
-WEBP_FLAGS = 0x3E  # of VP8X: those that have a meaning
-GZIP = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # how a file of gzip begins
-STORED = 65_535  # bytes of a block that deflate only stores
+WEBP_FLAGS = 0x3E  # of VP8X: the bits that are defined
+GZIP = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # the header of a gzip file
+STORED = 65_535  # bytes at most in a block that deflate stores without compression
 BYTES = [bytes([byte]) for byte in range(256)]
 JPEG_NO_FRAME = (0xC4, 0xC8, 0xCC)  # within C0..CF, but DHT, JPG and DAC
 JPEG_PROGRESSIVE = (0xC2, 0xCA)
-BMP_HEADERS = (40, 52, 56, 64, 108, 124)  # bytes; those that Pillow knows
-BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)  # of the bit fields TensorFlow assumes
+BMP_HEADERS = (40, 52, 56, 64, 108, 124)  # bytes; the sizes that Pillow knows
+BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)  # of the bit fields that TensorFlow assumes
 
 
 class _Header(NamedTuple):
-    """What the first bytes say: sizes are int64 scalars, `refusal` is "" when good."""
+    """A picture's header: sizes are int64 scalars, `refusal` is "" for a good one."""
 
     width: tf.Tensor
     height: tf.Tensor
@@ -129,7 +129,7 @@ def _attempt(
 ) -> tf.Tensor:
     """Return function(data), or `otherwise` where its op fails.
 
-    A graph has no `try`; ignoring the errors of a data set with one element is one.
+    A graph has no `try`; a dataset of one element that ignores errors takes its place.
     """
     attempt = tf.data.Dataset.from_tensors(data).map(function).ignore_errors()
     fallback = tf.data.Dataset.from_tensors(otherwise)
@@ -165,7 +165,7 @@ def _numbers(digits: tf.Tensor, order: str = "little") -> tf.Tensor:
 def _walk_chunks(
     end: tf.Tensor, start: int, after: Callable[[Any], tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Walk over the chunks of a PNG or WebP, as long as there is a whole header.
+    """Go through the chunks of a PNG or WebP, as long as there is a whole header.
 
     Args:
         end: of the file, int64.
@@ -173,7 +173,7 @@ def _walk_chunks(
         after: gives the offset behind the chunk at an offset.
 
     Returns:
-        The chunks' offsets, int64 (n,), and where the walk ended.
+        The chunks' offsets, int64 (n,), and the offset behind the last one.
     """
     walked = tf.TensorArray(tf.int64, 16, dynamic_size=True, element_shape=())
     at, walked, count = tf.while_loop(
@@ -219,13 +219,13 @@ def _jpeg_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
 
 
 def _walk_jpeg(raw: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Walk from segment to segment.
+    """Go from segment to segment.
 
     Returns:
         The offset of the frame header (0 if none); int32 (4, 64), how many low bits of
         each coefficient of each component the scans left unknown (-1: all); how many
-        segments were walked; and the offsets, int32 (n,), of those before the first
-        scan. Only progressive files are walked to their end.
+        segments were read; and the offsets, int32 (n,), of those before the first
+        scan. Only progressive files are read to their end.
     """
     offsets = tf.cast(tf.where(tf.equal(raw[:-1], 0xFF))[:, 0], tf.int32)
     segment = ~_is_one_of(tf.gather(raw, offsets + 1), JPEG_NO_SEGMENT)
@@ -263,7 +263,7 @@ def _walk_jpeg(raw: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 def _until(found: tf.Tensor) -> tf.Tensor:
-    """Which of a row stand before the first that was found."""
+    """Which elements come before the first true one."""
     return tf.equal(tf.cumsum(tf.cast(found, tf.int32)), 0)
 
 
@@ -279,7 +279,7 @@ def _is_broken(raw: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
     broken = tf.equal(codes, JPEG_TEM)
     for code, name, least in JPEG_SEGMENTS:
         broken |= begins(code, name) & (sizes < least)
-    # A block of Photoshop's that ends with its number, before its name.
+    # A block of Photoshop that ends after its number, before its name.
     last = tf.cast(segments, tf.int64) + 4 + sizes
     tails = tf.gather(
         raw, tf.maximum(last - 6, 0)[:, None] + tf.range(4, dtype="int64")
@@ -295,9 +295,9 @@ def _is_broken(raw: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
 
 
 def _has_broken_exif(raw: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """Whether Pillow takes the second item of a resolution that has only one.
+    """Whether Pillow fails at a resolution of one item, of which it reads the second.
 
-    It joins the segments; a directory that is not whole in the first is refused.
+    Pillow joins the segments; a directory that continues in the second is refused.
 
     Args:
         raw: the file.
@@ -351,7 +351,7 @@ def decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _png_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
-    """Refuse broken chunks of metadata, which TensorFlow passes over."""
+    """Refuse broken chunks of metadata, which TensorFlow skips and Pillow does not."""
     width, height = (_number(raw, at, 4, "big") for at in (16, 20))
     end = tf.cast(tf.size(raw) - PADDING, tf.int64)
 
@@ -394,9 +394,9 @@ def _code(name: bytes) -> int:
 def _is_broken_text(
     names: tf.Tensor, sizes: tf.Tensor, contents: tf.Tensor
 ) -> tf.Tensor:
-    """Which chunks name a compression that is none; or all, if there is too much text.
+    """Which chunks have an unknown compression method; all, if there is too much text.
 
-    A keyword, a zero, the compression's number, which is 0, and what is compressed.
+    Such a chunk has a keyword, a zero byte, the method, which must be 0, and the data.
     """
     inside = np.arange(PNG_KEYWORD) < sizes[:, None]
     zeros = tf.equal(contents[:, :PNG_KEYWORD], 0) & inside
@@ -418,9 +418,10 @@ def _has_broken_frames(
     width: tf.Tensor,
     height: tf.Tensor,
 ) -> tf.Tensor:
-    """Whether the frames of an animation are out of order, or leave the picture.
+    """Whether frames of an animation are out of order, or not within the picture.
 
-    A frame whose place is told before the picture's data is the picture: it fills it.
+    The frame that is declared before the picture's data is the picture itself, so it
+    must have its size.
     """
     control = tf.equal(names, _code(b"fcTL"))
     frames = control | tf.equal(names, _code(b"fdAT"))
@@ -444,10 +445,10 @@ def _has_checksums(
     sizes: tf.Tensor,
     header: tf.Tensor,
 ) -> tf.Tensor:
-    """Whether the chunks before the picture's data have the checksums that they say.
+    """Whether the checksums of the chunks before the picture's data are right.
 
-    TensorFlow has no operation for it, but gzip has the same checksum: each chunk
-    becomes a file of gzip that is stored, not compressed.
+    TensorFlow has no op for this checksum, but gzip uses the same one: each chunk is
+    made into a gzip file without compression, which TensorFlow can check.
     """
     end = tf.cast(tf.size(raw) - PADDING, tf.int64)
     whole = header & (chunks + 12 + sizes <= end)
@@ -461,7 +462,7 @@ def _has_checksums(
     )
     low, high = lengths % 256, lengths // 256
     starts = tf.gather(chunks, rows) + 4 + numbers * STORED
-    # One by one, as the operation would copy the whole file for each of many.
+    # One by one: with many offsets, the op would copy the whole file for each.
     texts = tf.map_fn(
         lambda block: tf.strings.substr(data, block[0], block[1]),
         tf.stack([starts, lengths], axis=1),
@@ -484,7 +485,7 @@ def _has_checksums(
 
 
 def _decode_png(data: tf.Tensor) -> tf.Tensor:
-    """Decode; Pillow clips 16-bit gray, where TensorFlow would take the high byte."""
+    """Decode; clip 16-bit gray as Pillow does, where TensorFlow takes the high byte."""
 
     def clipped() -> tf.Tensor:
         gray = tf.io.decode_png(data, channels=1, dtype=tf.uint16)
@@ -499,7 +500,7 @@ def _decode_png(data: tf.Tensor) -> tf.Tensor:
 
 
 def _webp_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
-    """Read the size from whichever of the three first chunks the file has."""
+    """Read the size from the first chunk, which is one of three kinds."""
     packed = _number(raw, 21, 4)  # lossless: 14 bits each, less one
     sizes = {
         b"VP8X": (_number(raw, 24, 3) + 1, _number(raw, 27, 3) + 1),
@@ -531,8 +532,8 @@ def _still_webp(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Check a WebP without animation, chunk by chunk, as Pillow's decoder does.
 
-    TensorFlow reads animations with that same decoder, but of a still picture the first
-    chunks alone, and where they are damaged goes on into those behind.
+    TensorFlow reads animations with the same decoder as Pillow; but of a still picture
+    only the first chunks, and if they are damaged, it continues with those behind.
 
     Args:
         data: the file.
@@ -541,7 +542,7 @@ def _still_webp(
         height: of its canvas.
 
     Returns:
-        A reason to refuse it, or "", and a WebP with the picture's chunks alone.
+        A reason to refuse it, or "", and a WebP with only the picture's chunks.
     """
     size = tf.cast(tf.size(raw) - PADDING, tf.int64)
     end = 8 + _number(raw, 4, 4)
@@ -575,12 +576,12 @@ def _still_webp(
         | (length(tf.constant(12, tf.int64)) < 10)
         | tf.reduce_any(_webp_sides(heads, picture) != tf.stack([width, height]))
     )
-    kept = tf.boolean_mask(
+    used = tf.boolean_mask(
         tf.stack([chunks, sizes + 8], axis=1), extended | alpha | picture
     )
     parts = tf.map_fn(
         lambda part: tf.strings.substr(data, part[0], part[1]),
-        kept,
+        used,
         fn_output_signature=tf.string,
     )
     body = tf.strings.join([b"WEBP", tf.strings.reduce_join(parts)])
@@ -630,17 +631,17 @@ def _gif_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
         (transparent, "a GIF with transparency, which TensorFlow cannot compose"),
         (~whole, "a GIF whose first frame does not fill it"),
     )
-    # TensorFlow decompresses every frame there is, and a GIF may have thousands.
+    # TensorFlow decompresses every frame, and a GIF may have thousands.
     data = tf.strings.join([tf.strings.substr(data, 0, end), b";"])
     return _Header(width, height, refusal, data)
 
 
 def _walk_gif(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Walk to the end of the first frame.
+    """Go through the blocks to the end of the first frame.
 
     Returns:
         The offset of its descriptor (0 if none), the offset behind its data, whether
-        it has a transparent colour, and how many blocks were walked.
+        it has a transparent colour, and how many blocks were read.
     """
     end = tf.size(raw) - PADDING
 
@@ -671,7 +672,7 @@ def _walk_gif(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tenso
 
 
 def _bmp_header(data: tf.Tensor, raw: tf.Tensor) -> _Header:
-    """Refuse all but plain 24 and 32 bits: Pillow knows more BMPs than TensorFlow."""
+    """Refuse all but plain 24 and 32 bits: TensorFlow reads fewer BMPs than Pillow."""
     width, height = (_number(raw, at, 4) for at in (18, 22))
     height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: top down
     bits, packing = _number(raw, 28, 2), _number(raw, 30, 4)

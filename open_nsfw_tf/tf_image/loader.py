@@ -1,10 +1,10 @@
 """Yahoo's preprocessing as TensorFlow ops, bit for bit equal to the Pillow loader.
 
-Only ops: no Python runs in the graph, so the same code serves a `tf.function`, a
+No Python code runs in the graph, so the same code works in a `tf.function`, a
 SavedModel, a frozen graph and TensorFlow Serving. A picture that TensorFlow would read
-differently from Pillow is refused with a reason, never read approximately. Nothing
-raises on the way: every step hands on `(result, reason)`, where an empty reason means
-"good", because only so can a batch say which of its elements is bad.
+differently from Pillow is refused with a reason, never read approximately. No step
+raises an error: each returns `(result, reason)`, where an empty reason means "good".
+Only in this way can the error of a batch name its bad elements.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from open_nsfw_tf.tf_image.resize import max_side, resize
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MAX_SIDE = max_side(YAHOO.resize)  # pixels, of the loader that takes pixels
-LONGEST = 1000  # characters of a complaint about a batch
+MAX_SIDE = max_side(YAHOO.resize)  # pixels, of a picture that is given as pixels
+LONGEST = 1000  # characters of an error about a batch
 PARALLEL_PICTURES = 4  # pictures of a batch in memory at the same time
 JPEG_QUALITY = 75  # Pillow's default for save(format="JPEG"), with 4:2:0
 
@@ -48,19 +48,18 @@ def load_bytes_tensor(
     Args:
         strings: string [None], each a JPEG, PNG, WebP, GIF (first frame) or BMP file;
             may be empty.
-        preprocessing: another network's, whose input `open_nsfw_tf.image.tensor` gives
-            alike; None: Yahoo's.
+        preprocessing: of another network; the result equals that of
+            `open_nsfw_tf.image.tensor`. None: Yahoo's.
 
     Returns:
         float32 (None, 224, 224, 3), BGR, 0..255 minus (104, 117, 123).
 
     Raises:
         tf.errors.InvalidArgumentError: When run with a bad element; the message names
-            the index of every bad element and what is wrong with it. Bad is what is
+            the index of every bad element and the reason. A picture is bad if it is
             damaged, larger than MAX_PIXELS, or of a kind that TensorFlow reads
             differently from Pillow (CMYK JPEG, palette BMP, GIF with transparency, HEIC
-            ...). No checksum guards the pixels of GIF: one damaged there may be
-            accepted.
+            ...). The pixels of a GIF have no checksum, so damage there may be accepted.
 
     Source: Yahoo's classify_nsfw.py and the Resample.c of Pillow.
     """
@@ -89,11 +88,11 @@ def load_base64_tensor(
 
 
 def require_finite(values: tf.Tensor, of: str) -> tf.Tensor:
-    """Refuse NaN and infinity inside a graph: a batch's, or scores that came of one.
+    """Refuse NaN and infinity inside a graph, in a batch or in its scores.
 
     Args:
         values: float32 (None, ...), one element a picture; may be empty.
-        of: what the values are, for the message.
+        of: the name of the values, for the message.
 
     Returns:
         The values.
@@ -118,10 +117,11 @@ def create_tensorflow_image_loader(
 
     Returns:
         `load(picture)`; a path (str or PathLike), bytes, a binary file, a PIL image or
-        a uint8 RGB array (H, W, 3). HEIC and HEIF are decoded by pillow-heif, as
-        TensorFlow cannot, and so are no strings in a graph. It gives float32 (1, 224, 224, 3), or
-        (224, 224, 3) without expand_dims; BGR, 0..255 minus (104, 117, 123). It raises
-        ImageError, one line that names the picture and the reason.
+        a uint8 RGB array (H, W, 3). HEIC and HEIF are decoded by pillow-heif:
+        TensorFlow cannot do it, so the loaders inside a graph refuse them. It returns
+        float32 (1, 224, 224, 3), or (224, 224, 3) without expand_dims; BGR, 0..255
+        minus (104, 117, 123). It raises ImageError, whose one-line message names the
+        picture and the reason.
     """
 
     def load(picture: Picture) -> np.ndarray:
@@ -155,10 +155,10 @@ def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _value(picture: Picture) -> bytes | np.ndarray:
-    """The bytes of a picture file; or the pixels, uint8 (H, W, 3).
+    """The bytes of a picture file, or the pixels of a picture, uint8 (H, W, 3).
 
-    Pixels of a picture in memory, and of a file that TensorFlow cannot decode and
-    pillow-heif can.
+    Pixels for a picture in memory, and for HEIC and HEIF, which TensorFlow cannot
+    decode.
     """
     if isinstance(picture, Image.Image | np.ndarray):
         pixels = np.asarray(load_rgb(picture))
@@ -178,13 +178,13 @@ def _value(picture: Picture) -> bytes | np.ndarray:
 
 
 def error_reason(error: Any) -> str:
-    """What `load_bytes_tensor` or `load_base64_tensor` complain of, in one line.
+    """The reason in an error of the two loaders for graphs, in one line.
 
     Args:
-        error: the `tf.errors.OpError` that came.
+        error: the `tf.errors.OpError` that was raised.
     """
     message = " ".join(error.message.split())
-    # What the check says in a graph, and what it says when ops run one by one.
+    # TensorFlow's message of a failed check in a graph, and in eager execution.
     in_graph = re.search(r"assertion failed: \[(.*?)\]", message)
     eagerly = re.search(r"Summarized data: b'(.*)'", message)
     found = in_graph or eagerly
@@ -194,7 +194,7 @@ def error_reason(error: Any) -> str:
 def _load(
     data: tf.Tensor, preprocessing: Preprocessing = YAHOO
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the blob and the reason why it is only zeros ("" for a good picture)."""
+    """Return the blob and a reason, "" for a good picture; a bad one's blob is zero."""
     tf = import_tensorflow()
 
     from open_nsfw_tf.tf_image.decode import decode
@@ -222,7 +222,7 @@ def _load_base64(
         good = tf.strings.regex_full_match(text, "[A-Za-z0-9+/_-]*={0,2}")
         for old, new in ((r"\+", "-"), ("/", "_"), ("=+", "")):
             text = tf.strings.regex_replace(text, old, new)
-        # TensorFlow cannot decode a last group of a single character; nor can anyone.
+        # A last group of a single character is not valid base64.
         good = good & tf.not_equal(tf.strings.length(text) % 4, 1)
         reason = "not base64: expected A-Z a-z 0-9 with +/ or -_, = only at the end"
         blob, why = tf.cond(
@@ -262,7 +262,7 @@ def _require(reasons: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     check = tf.debugging.Assert(
         tf.equal(tf.size(bad), 0), [tf.strings.reduce_join(lines, separator="; ")]
     )
-    # Without the dependency a frozen graph would lose the check.
+    # Without the dependency, freezing the graph would drop the check.
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(values)
 

@@ -15,25 +15,27 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 PRECISION_BITS = 22  # of a resampling weight: Pillow's 32 - 8 - 2
-LOW_BITS = 7  # of a weight that go to the second matmul
-COLUMNS = 8  # neighbouring outputs that share one slice of the input
+LOW_BITS = 7  # the low bits of a weight, which go into the second matmul
+COLUMNS = 8  # adjacent outputs that share one slice of the input
 
 
 def max_side(side: int) -> int:
-    """Pixels of the longest input side; up to here the sums of `resize` are exact."""
+    """The longest input side, in pixels, up to which the sums of `resize` are exact."""
     return 512 * side
 
 
 def resize(picture: tf.Tensor, side: int) -> tf.Tensor:
     """Resize to (side, side, 3), first the width, then the height, as Pillow does.
 
-    Pillow sums in integers. Here two float32 matmuls do it, of the high and the low
-    bits of the weights; no partial sum needs more than 24 bits, so each is exact in any
-    order. Neighbours share a slice of the input, because an output needs few taps.
+    Pillow sums integers. Here two float32 matmuls do that, with the high and the low
+    bits of the weights; no partial sum needs more than 24 bits, so the sums are exact
+    in any order. Adjacent outputs share a slice of the input, because each needs few
+    taps.
 
     Args:
         picture: uint8 (H, W, 3).
-        side: of the result, pixels; `picture` has sides of at most `max_side` of it.
+        side: of the result, pixels; the sides of `picture` are at most
+            `max_side(side)`.
 
     Returns:
         uint8 (side, side, 3).
@@ -87,8 +89,8 @@ def _weights(size: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         int32 (groups,), the first input pixel of each group of outputs; and float32
         (groups, 2 * COLUMNS, taps), for each group the high parts of its outputs'
-        weights, then the low ones, both in units of the lowest high bit. The last
-        output fills up the last group.
+        weights, then the low ones, both in units of the lowest high bit. The last group
+        is filled by repeating the last output.
     """
     tf = import_tensorflow()
 
