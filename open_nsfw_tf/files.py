@@ -288,6 +288,9 @@ def read_head(path: str) -> bytes:
 Stamp = tuple[int, int]
 
 
+_LATEST = (1 << 63) - 1  # ns since 1970, in 2262: tables keep times in 64 bits
+
+
 def stamp_of(path: str) -> Stamp | None:
     """The size and time of a regular file, by which a change is noticed.
 
@@ -308,7 +311,8 @@ def stamp_of(path: str) -> Stamp | None:
             return None
         else:
             regular = stat.S_ISREG(status.st_mode)
-            return (status.st_size, status.st_mtime_ns) if regular else None
+            time = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
+            return (status.st_size, time) if regular else None
 
 
 # -- text, which editors and spreadsheets write in several encodings
@@ -335,7 +339,10 @@ def encoding_of(start: bytes) -> tuple[str, int]:
     pairs = len(start) // 2
     odd, even = start[1::2].count(0), start[0 : 2 * pairs : 2].count(0)
     if pairs > 1 and max(odd, even) > 0.6 * pairs and min(odd, even) < 0.1 * pairs:
-        return ("utf-16-le" if odd > even else "utf-16-be"), 0
+        name = "utf-16-le" if odd > even else "utf-16-be"
+        # Names of one character that null bytes separate look alike, but have no lines.
+        if any(end.encode(name) in start for end in "\r\n"):
+            return name, 0
     return "utf-8", 0
 
 
@@ -490,10 +497,12 @@ def replacing(path: Path) -> Iterator[Path]:
             None,
             str(temporary),
         ):  # a name that the user did not give
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be printed
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 # -- names that some disks do not tell apart, and locks

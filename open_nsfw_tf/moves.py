@@ -107,7 +107,7 @@ def plan(wanted: Iterable[Move], action: str = "move") -> Plan:
         The moves. A name that is taken, on the disk or in this plan, gets a number:
         ``photo-2.jpg``. Links come after files, and links to links after these.
     """
-    result, names, links = Plan(), Names(), _LinksIn()
+    result, names, links = Plan(), Names(), LinksIn()
     for move in wanted:
         if not os.path.lexists(move.source):
             result.missing.append(move.source)
@@ -127,7 +127,7 @@ def _stays(move: Move) -> bool:
     return _canonical(move.source) == _canonical(move.target)
 
 
-class _LinksIn:
+class LinksIn:
     """The texts of the links in folders; each folder is read once."""
 
     def __init__(self) -> None:

@@ -612,6 +612,41 @@ def test_links_are_made_once(
     assert names("out/nsfw") == ["x-2.png", "x-3.png", "x.png"]
 
 
+def test_links_of_earlier_scores_are_reported(
+    classifier: Classifier, data: dict[str, bytes], threshold: float
+) -> None:
+    put("in/a.png", data[LOW])
+    assert moved(classifier, "in", threshold=threshold, link=True)[0] == {"sfw": 1}
+    put("in/a.png", data[HIGH])
+    counts, _ = moved(classifier, "in", threshold=threshold, link=True)
+    assert counts == {"nsfw": 1, "linked twice": 1}
+
+
+@SUFFIXES
+def test_dates_that_64_bits_cannot_hold(
+    classifier: Classifier, data: dict[str, bytes], suffix: str
+) -> None:
+    put("in/a.png", data[LOW])
+    os.utime("in/a.png", (2**34, 2**34))  # in the year 2514
+    first = resumed(classifier, "in", output=f"t{suffix}")
+    again = resumed(classifier, "in", output=f"t{suffix}")
+    assert (first.rows, again.rows, again.skipped) == (1, 0, 1)
+    assert moved(classifier, "in", output=f"t{suffix}")[0] == {"nsfw": 1}
+
+
+def test_files_are_moved_where_nobody_reads_the_summary(data: dict[str, bytes]) -> None:
+    put("in/a.png", data[LOW])
+    options = ("-o", "t.csv", "--move-to", "out", "--threshold", "0")
+    done = subprocess.run(
+        ["sh", "-c", '"$@" | true', "sh", OPEN_NSFW, "batch", "in", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert names("out/nsfw") == ["a.png"]
+
+
 def test_a_file_that_cannot_be_moved_does_not_keep_the_others(
     classifier: Classifier, data: dict[str, bytes], nobodys: Path
 ) -> None:

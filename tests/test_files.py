@@ -19,6 +19,7 @@ from open_nsfw_tf.files import (
     is_picture,
     read_paths,
     refuse_existing,
+    replacing,
     type_by_content,
     walk,
 )
@@ -161,6 +162,22 @@ def test_lists_in_every_encoding(encoding: str, end: str, last: str) -> None:
     text = "\n\n".join(PATHS) + last
     data = text.replace("\n", end).encode(encoding)
     assert list(read_paths(io.BufferedReader(io.BytesIO(data)))) == PATHS  # type: ignore[arg-type]
+
+
+def test_names_of_one_character_are_not_utf_16() -> None:
+    names = io.BufferedReader(io.BytesIO(b"1\0002\0003\0"))  # type: ignore[arg-type]
+    assert list(read_paths(names)) == ["1", "2", "3"]
+
+
+def test_no_error_names_the_file_beside(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "none" / "a", tmp_path / "file" / "a"):
+        with (
+            pytest.raises(OSError, match="directory") as caught,
+            replacing(path) as new,
+        ):
+            new.write_bytes(b"x")
+        assert str(caught.value).endswith(f"directory: '{path}'")
 
 
 def test_lists_between_null_bytes() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.moves import Journal, Move, plan
+from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
 from open_nsfw_tf.tables import Table, digest
 
 SCORE = "nsfw"  # the column that is compared with the threshold
@@ -74,15 +74,17 @@ def sort_files(
 
     Returns:
         How many files are in "nsfw" and "sfw" now; how many are "absent": members of
-        archives, and what was moved before; and how many have "changed" since they were
-        scored. And the journal that undoes it; None where there was nothing to do.
+        archives, and what was moved before; how many have "changed" since they were
+        scored; and how many are "linked twice", as an earlier run put a link into the
+        other folder. And the journal that undoes it; None where there was nothing to do.
 
     Raises:
         MoveError: files cannot be moved; others were.
         OSError: the manifest cannot be written; nothing was moved.
     """
     action = "link" if link else "move"
-    planned = plan(_moves(table, named, folder, threshold), action)
+    wanted = list(_moves(table, named, folder, threshold))
+    planned = plan(wanted, action)
     sorted_moves, journal = planned.already, None
     missing, changed = planned.missing, planned.changed
     if planned.moves:
@@ -92,7 +94,20 @@ def sort_files(
         missing, changed = missing + journal.missing, changed + journal.changed
     counts = Counter(os.path.basename(os.path.dirname(m.target)) for m in sorted_moves)
     counts.update(absent=len(missing), changed=len(changed))
+    counts["linked twice"] = _linked_twice(wanted) if link else 0
     return {name: count for name, count in counts.items() if count}, journal
+
+
+def _linked_twice(wanted: list[Move]) -> int:
+    """How many files have a link of an earlier score in the other class's folder, too."""
+    links = LinksIn()
+    count = 0
+    for move in wanted:
+        folder, name = os.path.split(move.target)
+        top, own = os.path.split(folder)
+        others = [os.path.join(top, other, name) for other in FOLDERS if other != own]
+        count += any(links.has(Move(move.source, other)) for other in others)
+    return count
 
 
 def _moves(

@@ -121,6 +121,10 @@ class Sorting:
             print(
                 "changed since they were scored, and left: --resume scores them again"
             )
+        if counts.get("linked twice"):
+            print(
+                "linked twice: links of earlier scores are in the other folder as well"
+            )
         if journal is not None:
             print(f"undo with: {journal.undo_command}")
 
@@ -236,8 +240,11 @@ def batch(
         score = cluster.scorer(scoring, trained)
     with _silence() if cluster.ray else nullcontext():
         summary = run(score, sources, output, select, mode=mode, hashes=reading.hashes)
-    print_summary(summary, output)
-    sorting.sort(output, summary.named)
+    try:
+        print_summary(summary, output)
+    finally:  # also where nobody reads the summary any more
+        if summary.finished:
+            sorting.sort(output, summary.named)
 
 
 def score_here(

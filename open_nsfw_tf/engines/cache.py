@@ -82,11 +82,13 @@ def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> byt
     folder = cache_folder()
     if folder is None:
         return build(loaded(weights))
-    path = folder / "graphs" / f"{_digest(weights)}-{name}"
+    digest = _digest(weights)
+    path = folder / "graphs" / f"{digest}-{name}"
     network = _read(path)
     if network is None:
         network = build(loaded(weights))
-        _write(path, network)
+        if _digest(weights) == digest:  # the file was not replaced meanwhile
+            _write(path, network)
     return network
 
 
