@@ -524,14 +524,12 @@ def check_distinct(names: Iterable[str]) -> None:
     for name in names:
         other = by_key.setdefault(name_key(name), name)
         if other != name:
-            how = "how Unicode writes the same letters"
-            if unicodedata.normalize("NFC", name) != unicodedata.normalize(
-                "NFC", other
-            ):
-                how = "upper and lower case"
+            how, words = "upper and lower case", sanitize
+            if len({unicodedata.normalize("NFC", each) for each in (name, other)}) == 1:
+                how, words = "how Unicode writes the same letters", ascii
             raise ValueError(
-                f"two classes differ only in {how}: rename one of "
-                f"{sanitize(other)} and {sanitize(name)}"
+                f"two classes differ only in {how}: rename one of {words(other)} and "
+                f"{words(name)}"
             )
 
 
