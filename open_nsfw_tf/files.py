@@ -524,13 +524,12 @@ def check_distinct(names: Iterable[str]) -> None:
     for name in names:
         other = by_key.setdefault(name_key(name), name)
         if other != name:
-            how, words = "upper and lower case", sanitize
+            how = "upper and lower case"
+            both = f"{sanitize(other)} and {sanitize(name)}"
             if len({unicodedata.normalize("NFC", each) for each in (name, other)}) == 1:
-                how, words = "how Unicode writes the same letters", ascii
-            raise ValueError(
-                f"two classes differ only in {how}: rename one of {words(other)} and "
-                f"{words(name)}"
-            )
+                how = "how Unicode writes the same letters"
+                both = f"{other!a} and {name!a}"
+            raise ValueError(f"two classes differ only in {how}: rename one of {both}")
 
 
 def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
