@@ -199,6 +199,16 @@ def _is_heif(kind: str) -> bool:
 
 # -- walking over folders
 
+SPLITS = {  # names of folders that hold class folders, and what they stand for
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -238,14 +248,26 @@ def walk(
             yield Entry(path, "link" if kind == "link" else "file")
         elif len(stack) == 1 or enter(path):
             try:
-                stack.append(_entries(path))
+                stack.append(entries(path))
             except OSError as error:
                 yield Entry(path, "folder", error)
 
 
-def _entries(folder: str) -> Iterator[tuple[str, str]]:
-    with os.scandir(folder or os.curdir) as entries:
-        names = sorted((entry.name, _kind(entry)) for entry in entries)
+def entries(folder: str) -> Iterator[tuple[str, str]]:
+    """What lies in a folder itself, in the order of names.
+
+    Args:
+        folder: "" for the current one.
+
+    Returns:
+        Paths that begin with the folder's name, and "file", "link" or "folder" for
+        each, as in `Entry`.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder or os.curdir) as found:
+        names = sorted((entry.name, _kind(entry)) for entry in found)
     return ((os.path.join(folder, name), kind) for name, kind in names)
 
 
@@ -256,6 +278,25 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "link" if entry.is_dir() else "file"
     except OSError:  # a link that leads to itself
         return "file"
+
+
+def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Every file of a folder and its folders, in order, by its path below the root.
+
+    Hidden files and folders (`.name`) are left out; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
+        if entry.error is not None:
+            raise entry.error
+        if entry.kind == "file" and not _is_hidden(entry.path):
+            yield os.path.relpath(entry.path, root)
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
 
 
 # -- reading

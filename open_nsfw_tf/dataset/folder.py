@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.evaluate.labels import SPLITS
-from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
+from open_nsfw_tf.files import SPLITS, Entry, PassedOver, is_litter, is_picture, walk
 from open_nsfw_tf.moves import Journal, Move, Plan, is_manifest, plan
 
 LINK = "a link, which is not followed"
