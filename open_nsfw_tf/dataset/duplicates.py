@@ -326,7 +326,7 @@ def _groups(kind: str, pictures: Fingerprints, buckets: HashBuckets) -> Iterator
     order = sorted(range(len(pictures.files)), key=lambda i: _rank(kind, pictures, i))
     for best in order:
         if taken[best] and kind == INSIDE:
-            continue  # it goes; across splits, its own copies are news
+            continue  # already in a group; leaks are still searched for its own copies
         group = Group(kind, pictures.files[best])
         bucket = buckets.bucket_of[best]
         for other in (bucket, *buckets.near_to(bucket)):

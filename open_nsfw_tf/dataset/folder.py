@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import SPLITS, Entry, PassedOver, is_litter, is_picture, walk
+from open_nsfw_tf.files import (
+    SPLITS,
+    Entry,
+    PassedOver,
+    is_picture,
+    is_system_file,
+    walk,
+)
 from open_nsfw_tf.moves import Journal, Move, Plan, is_manifest, plan
 
 LINK = "a link, which is not followed"
@@ -136,7 +143,7 @@ def _is_entered(path: str, left_out: str | None, made: Scan) -> bool:
 def _is_passed_over(entry: Entry, made: Scan) -> bool:
     """Whether something is none of the files, and nobody would ask why."""
     name = os.path.basename(entry.path)
-    if is_litter(name) and (name.startswith(".") or not is_picture(entry.path)):
+    if is_system_file(name) and (name.startswith(".") or not is_picture(entry.path)):
         made.passed_over.note(name)
     elif name.startswith("."):
         made.passed_over.count(HIDDEN)
@@ -146,7 +153,7 @@ def _is_passed_over(entry: Entry, made: Scan) -> bool:
 
 
 def _add(entry: Entry, name: str, made: Scan) -> None:
-    """Add a file, or why it is none."""
+    """Add a regular file, or record why the entry is skipped."""
     try:
         status = os.lstat(entry.path)
     except OSError as error:  # it went while we looked

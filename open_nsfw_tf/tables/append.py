@@ -1,4 +1,4 @@
-"""Tables that are written row by row, and gone on with after whatever ended a run.
+"""Tables that are written row by row and can be continued after a crash.
 
 CSV and JSON lines grow at their end, by one write for some rows; a last row that a
 kill or a full disk tore is cut off. Parquet has no such end: its rows are kept in JSON
@@ -242,7 +242,7 @@ class TableWriter(Writer):
         for number, record in enumerate(found, 1):
             if not record.endswith(b"\n") or record.count(b'"') % 2:
                 break
-            if not record.strip():  # a person's: nobody else leaves a blank line
+            if not record.strip():  # blank lines come from manual edits; keep them
                 end += len(record)
                 continue
             fields = parse_record(record)
