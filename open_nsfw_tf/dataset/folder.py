@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.errors import sanitize
@@ -230,6 +230,17 @@ class ProposedMoves:
         return self.journal
 
 
+def check_kinds(kinds: Iterable[str], known: Collection[str]) -> None:
+    """Refuse kinds that a command does not know.
+
+    Raises:
+        ValueError: there is such a kind.
+    """
+    for kind in kinds:
+        if kind not in known:
+            raise ValueError(f"expected some of {', '.join(known)}, got {kind!r:.80}")
+
+
 def propose(
     pairs: Iterable[tuple[str, str]],
     files: Iterable[File],
@@ -240,12 +251,16 @@ def propose(
     """Plan moves of files that were looked at.
 
     Args:
-        pairs: sources and wanted targets, absolute paths.
+        pairs: sources, absolute, and where each would go below the target.
         files: that were looked at; a source that has changed since is left.
-        target: where the manifest will go.
+        target: a folder, which gets the manifest, too.
         action: a key of `open_nsfw_tf.moves.ACTIONS`.
         command: what proposes it.
     """
     stamps = {file.path: (file.size, file.mtime_ns) for file in files}
-    moves = (Move(*pair, stamps.get(pair[0])) for pair in pairs)
+    root = os.path.abspath(_text(target))
+    moves = (
+        Move(source, os.path.join(root, below), stamps.get(source))
+        for source, below in pairs
+    )
     return ProposedMoves(plan(moves, action), _text(target), action, command)
