@@ -27,7 +27,6 @@ from open_nsfw_tf.formats import (
     sha256,
 )
 from open_nsfw_tf.formats import PUBLISHED as CHECKSUMS
-from open_nsfw_tf.progress import progress_bar
 
 __all__ = [
     "WeightsError",
@@ -367,6 +366,8 @@ def _reason(error: OSError, timeout: float) -> str:
 
 def _download(source: str, path: Path, copy: Published, timeout: float) -> Path:
     import pooch
+
+    from open_nsfw_tf.progress import progress_bar
 
     def fetch_and_verify(url: str, output_file: str, caller: Any) -> None:
         with progress_bar(title=copy.file, in_bytes=True) as update:
