@@ -113,7 +113,7 @@ def type_by_content(head: bytes) -> str | None:
 
 def by_suffix(name: str) -> bool:
     """Whether a file's name is that of a picture that can be decoded here."""
-    return not is_litter(name) and _is_readable(type_by_suffix(name))
+    return not is_system_file(name) and _is_readable(type_by_suffix(name))
 
 
 def by_content(head: bytes) -> bool:
@@ -140,9 +140,9 @@ def is_picture(path: str) -> bool:
 
 # -- files that are passed over
 
-LITTER = "of the operating system"
+SYSTEM_FILES = "of the operating system"
 OTHERS = "of other kinds"
-_LITTER_NAMES = frozenset(
+_SYSTEM_NAMES = frozenset(
     (".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db")
     + ("ehthumbs_vista.db", "desktop.ini", ".directory")
 )
@@ -151,7 +151,7 @@ _NAMED = 8  # kinds that a message lists
 _LONGEST_SUFFIX = 12  # characters
 
 
-def is_litter(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether macOS or Windows gives this name to files of its own.
 
     Beside each file ``photo.jpg`` on a foreign disk or in a zip, macOS puts its
@@ -159,18 +159,20 @@ def is_litter(name: str) -> bool:
     its first bytes are those of one, so that no picture can be hidden by its name.
     """
     base = os.path.basename(name)
-    return base.startswith("._") or base.lower() in _LITTER_NAMES
+    return base.startswith("._") or base.lower() in _SYSTEM_NAMES
 
 
 class PassedOver(Counter[str]):
-    """How many files were not pictures, by kind: a suffix, `LITTER` or `OTHERS`."""
+    """How many files were not pictures, by kind: a suffix, `SYSTEM_FILES` or `OTHERS`."""
 
     def note(self, name: str, head: bytes = b"") -> None:
         """Count a file by its name and, where they were read, its first bytes."""
-        kind = LITTER if is_litter(name) else os.path.splitext(name)[1].lower()
+        kind = os.path.splitext(name)[1].lower()
+        if is_system_file(name):
+            kind = SYSTEM_FILES
         if type_by_content(head) == "HEIF" and type_by_suffix(name) != "HEIF":
             kind = "HEIF"
-        if len(kind) > _LONGEST_SUFFIX and kind != LITTER:
+        if len(kind) > _LONGEST_SUFFIX and kind != SYSTEM_FILES:
             kind = OTHERS
         self.count(kind or "without a suffix")
 
@@ -198,6 +200,16 @@ def _is_heif(kind: str) -> bool:
 
 
 # -- walking over folders
+
+SPLITS = {  # names of folders that hold class folders, and what they stand for
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +250,26 @@ def walk(
             yield Entry(path, "link" if kind == "link" else "file")
         elif len(stack) == 1 or enter(path):
             try:
-                stack.append(_entries(path))
+                stack.append(entries(path))
             except OSError as error:
                 yield Entry(path, "folder", error)
 
 
-def _entries(folder: str) -> Iterator[tuple[str, str]]:
-    with os.scandir(folder or os.curdir) as entries:
-        names = sorted((entry.name, _kind(entry)) for entry in entries)
+def entries(folder: str) -> Iterator[tuple[str, str]]:
+    """What lies in a folder itself, in the order of names.
+
+    Args:
+        folder: "" for the current one.
+
+    Returns:
+        Paths that begin with the folder's name, and "file", "link" or "folder" for
+        each, as in `Entry`.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder or os.curdir) as found:
+        names = sorted((entry.name, _kind(entry)) for entry in found)
     return ((os.path.join(folder, name), kind) for name, kind in names)
 
 
@@ -256,6 +280,25 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "link" if entry.is_dir() else "file"
     except OSError:  # a link that leads to itself
         return "file"
+
+
+def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Every file of a folder and its folders, in order, by its path below the root.
+
+    Hidden files and folders (`.name`) are left out; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
+        if entry.error is not None:
+            raise entry.error
+        if entry.kind == "file" and not _is_hidden(entry.path):
+            yield os.path.relpath(entry.path, root)
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
 
 
 # -- reading

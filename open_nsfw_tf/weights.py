@@ -6,6 +6,7 @@ that order, and downloads Yahoo's trained weights from upstream if it finds noth
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -366,43 +367,33 @@ def _reason(error: OSError, timeout: float) -> str:
 def _download(source: str, path: Path, copy: Published, timeout: float) -> Path:
     import pooch
 
-    progress = _Progress(copy.file)
-    fetch = pooch.HTTPDownloader(
-        progressbar=progress, chunk_size=CHUNK, timeout=timeout
-    )
+    from open_nsfw_tf.progress import progress_bar
 
     def fetch_and_verify(url: str, output_file: str, caller: Any) -> None:
-        fetch(url, output_file, caller)
+        with progress_bar(title=copy.file, in_bytes=True) as update:
+            pooch.HTTPDownloader(
+                progressbar=_Progress(update), chunk_size=CHUNK, timeout=timeout
+            )(url, output_file, caller)
         try:
             verify(Path(output_file), copy)
         except WeightsError as error:
             raise WeightsError(f"{url}: {error}") from error
 
     pooch.get_logger().setLevel("WARNING")
-    try:
-        # Into a temporary file beside its name, which pooch moves when this returns.
-        pooch.retrieve(
-            source, None, fname=path.name, path=path.parent, downloader=fetch_and_verify
-        )
-    finally:
-        progress.close()
+    # Into a temporary file beside its name, which pooch moves when this returns.
+    pooch.retrieve(
+        source, None, fname=path.name, path=path.parent, downloader=fetch_and_verify
+    )
     return path
 
 
 class _Progress:
-    """A progress bar on standard error if that is a terminal; also limits the bytes."""
+    """What pooch tells how far it is: shows it on a bar, and limits the bytes."""
 
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import DownloadColumn, Progress
-
+    def __init__(self, update: Callable[..., None]) -> None:
         self.total = 0
         self.done = 0
-        console = Console(stderr=True)
-        columns = (*Progress.get_default_columns(), DownloadColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task(title)
-        self.bar.start()
+        self._update = update
 
     def update(self, count: int) -> None:
         self.done += count
@@ -410,10 +401,10 @@ class _Progress:
             raise WeightsError(
                 f"expected a weights file of at most {MAX_BYTES >> 20} MiB, got more"
             )
-        self.bar.update(self.task, completed=self.done, total=self.total or None)
+        self._update(completed=self.done, total=self.total or None)
 
     def reset(self) -> None:
         self.done = 0
 
     def close(self) -> None:
-        self.bar.stop()
+        """As pooch asks for it; whoever opened the bar closes it."""

@@ -19,6 +19,7 @@ from open_nsfw_tf.dataset.duplicates import (
     neighbours,
 )
 from open_nsfw_tf.dataset.fingerprints import Fingerprint, fingerprints
+from open_nsfw_tf.dataset.folder import propose
 from open_nsfw_tf.dataset.split import divide
 from open_nsfw_tf.dataset.split import moves_of as split_moves
 
@@ -238,14 +239,14 @@ def test_contradicting_labels_all_go_to_a_person(tmp_path: Path) -> None:
     found = dedupe(tmp_path)
     assert names(found, CLASSES) == [("a/x.png", ["b/x.png", "b/x.jpg"])]
     assert names(found, INSIDE) == [("b/x.png", ["b/x.jpg"])]
-    moves = dict(moves_of(found.groups, [INSIDE, CLASSES], str(tmp_path / "d")))
+    moves = dict(moves_of(found.groups, [INSIDE, CLASSES]))
     assert moves == {
-        str(tmp_path / "b/x.jpg"): str(tmp_path / "d/inside/b/x.jpg"),
-        str(tmp_path / "b/x.png"): str(tmp_path / "d/classes/b/x.png"),
-        str(tmp_path / "a/x.png"): str(tmp_path / "d/classes/a/x.png"),
+        str(tmp_path / "b/x.jpg"): "inside/b/x.jpg",
+        str(tmp_path / "b/x.png"): "classes/b/x.png",
+        str(tmp_path / "a/x.png"): "classes/a/x.png",
     }
     with pytest.raises(ValueError, match="some of inside, leaks, classes, got 'all'"):
-        moves_of(found.groups, ["all"], "d")
+        moves_of(found.groups, ["all"])
     with pytest.raises(ValueError, match="some of inside, leaks, classes, got 'all'"):
         dedupe(tmp_path, kinds=["all"])
 
@@ -318,7 +319,10 @@ def test_copies_get_into_test_as_well(classes: Path) -> None:
 
 
 def test_where_the_split_goes(classes: Path) -> None:
-    moves = dict(split_moves(divide(scan(classes), {"train": 0, "test": 1}), "out"))
+    found = scan(classes)
+    pairs = split_moves(divide(found, {"train": 0, "test": 1}))
+    planned = propose(pairs, found.files, "out", "move", "split").plan.moves
+    moves = {move.source: move.target for move in planned}
     assert moves[str(classes / "sfw/60.png")] == os.path.abspath("out/test/sfw/60.png")
 
 

@@ -273,13 +273,13 @@ def test_quarantine_is_by_worst_kind(tmp_path: Path) -> None:
     files = {"sfw/lie.jpg": encoded("PNG"), "nsfw/x.jpg": b"", "sfw/fine.png": b""}
     files["sfw/fine.png"] = encoded("PNG")
     found = checked(tmp_path / "d", files)
-    assert moves_of(found, str(tmp_path / "q")) == [
-        (str(tmp_path / "d/nsfw/x.jpg"), str(tmp_path / "q/unreadable/nsfw/x.jpg")),
-        (str(tmp_path / "d/sfw/lie.jpg"), str(tmp_path / "q/suffix/sfw/lie.jpg")),
+    assert moves_of(found) == [
+        (str(tmp_path / "d/nsfw/x.jpg"), "unreadable/nsfw/x.jpg"),
+        (str(tmp_path / "d/sfw/lie.jpg"), "suffix/sfw/lie.jpg"),
     ]
-    assert len(moves_of(found, "q", ["suffix"])) == 1
+    assert len(moves_of(found, ["suffix"])) == 1
     with pytest.raises(ValueError, match="expected some of unreadable, "):
-        moves_of(found, "q", ["ugly"])
+        moves_of(found, ["ugly"])
     with pytest.raises(ValueError, match="expected some of unreadable, "):
         check(tmp_path / "d", kinds=["ugly"])
     with pytest.raises(ValueError, match="expected a target"):

@@ -241,12 +241,12 @@ def test_where_mistakes_go() -> None:
         disagreement("sfw/y.jpg", "nsfw", False),
     ]
     likely = [
-        ("/d/train/sfw/x.jpg", "/m/sfw_as_nsfw/x.jpg"),
-        ("/d/test/sfw/x.jpg", "/m/sfw_as_.._up/x.jpg"),
+        ("/d/train/sfw/x.jpg", "sfw_as_nsfw/x.jpg"),
+        ("/d/test/sfw/x.jpg", "sfw_as_.._up/x.jpg"),
     ]
-    assert moves_of(found, "/m") == likely
-    every = [*likely, ("/d/sfw/y.jpg", "/m/sfw_as_nsfw/y.jpg")]
-    assert moves_of(found, "/m", every=True) == every
+    assert moves_of(found) == likely
+    every = [*likely, ("/d/sfw/y.jpg", "sfw_as_nsfw/y.jpg")]
+    assert moves_of(found, every=True) == every
 
 
 # -- sorting
@@ -264,8 +264,8 @@ def test_sorting_by_outcome() -> None:
     ]
     higher = arrange(scored(np.array([0, 0, 1, 1]), FOUR), SortOptions(threshold=0.51))
     assert [one.folder for one in higher] == ["fn", "tn", "tn", "tp"]
-    moves = sort_moves(higher, "/out")
-    assert moves[0] == ("/d/2", "/out/fn/0.2000_nsfw_as_sfw_2.jpg")
+    moves = sort_moves(higher)
+    assert moves[0] == ("/d/2", "fn/0.2000_nsfw_as_sfw_2.jpg")
 
 
 def test_sorting_by_class() -> None:

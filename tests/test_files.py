@@ -15,8 +15,8 @@ from open_nsfw_tf.files import (
     as_utf8,
     by_content,
     by_suffix,
-    is_litter,
     is_picture,
+    is_system_file,
     read_paths,
     refuse_existing,
     replacing,
@@ -93,13 +93,13 @@ def test_files_of_the_operating_system(tmp_path: Path) -> None:
     small = pictures.encoded(Image.new("RGB", (20, 20)), "PNG")
     names = ("._photo.jpg", ".DS_Store", "Thumbs.db", "THUMBS.DB", "desktop.ini")
     for name in names:
-        assert is_litter(f"photos/{name}")
+        assert is_system_file(f"photos/{name}")
         (tmp_path / name).write_bytes(APPLE_DOUBLE)
         assert not is_picture(str(tmp_path / name))
         (tmp_path / name).write_bytes(small)
         assert is_picture(str(tmp_path / name))  # a name hides nothing
-    assert not is_litter("photo.jpg")
-    assert not is_litter("_photo.jpg")
+    assert not is_system_file("photo.jpg")
+    assert not is_system_file("_photo.jpg")
 
 
 def test_passed_over_names_the_kinds(without_heif: None) -> None:

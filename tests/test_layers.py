@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "forks",
     "files",
+    "progress",
     "parallel",
     "libraries",
     "architecture",
@@ -92,7 +93,7 @@ OWNERS = {
     "cleanlab": {"dataset.label_errors"},
     "pyarrow": {"batch.ray_tasks", "batch.remote", "tables.parquet"},
     "ray": {"batch.ray", "batch.ray_tasks"},
-    "rich": {"cli.progress", "weights"},
+    "rich": {"progress"},
     "typer": {
         "cli.app",
         "cli.batch",

@@ -39,7 +39,7 @@ TABLE_ROWS = 16  # pictures of a table that is handed to Ray, which joins some
 DEATHS = 2  # of workers that had one picture alone: then it is the picture
 STARTS = 3  # of workers in a row that may fail, for each worker there is
 FETCHED = 8  # remote pictures that a worker reads at once, each of 64 MiB at most
-QUARANTINED = (
+KILLED_WORKERS = (
     f"this picture ended its worker {DEATHS} times (a crash of the decoder, or no memory "
     "left): it was left out"
 )
@@ -323,7 +323,7 @@ class Scorer:
             if died >= DEATHS:
                 local = not isinstance(item, RemoteItem)
                 stamp = with_stamp(item).stamp if local else item.stamp
-                item = failed(item.path, QUARANTINED, stamp)
+                item = failed(item.path, KILLED_WORKERS, stamp)
             (row,) = self._score([item])
             self._call("end_alone", key, row)
         return dict(row)

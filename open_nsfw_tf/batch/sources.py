@@ -29,7 +29,7 @@ from open_nsfw_tf.files import (
     LISTS,
     PassedOver,
     by_content,
-    is_litter,
+    is_system_file,
     open_regular,
     read_head,
     read_paths,
@@ -265,10 +265,10 @@ def _list(
     try:
         for path in read_paths(file):
             # `find` names the files of macOS and Windows, too.
-            litter = is_litter(path) and not select(
+            system_file = is_system_file(path) and not select(
                 os.path.basename(path), partial(_head, path)
             )
-            if not litter and needs_row(path):
+            if not system_file and needs_row(path):
                 yield Item(path, path)
     except (OSError, ValueError) as error:
         if needs_row(name):

@@ -39,8 +39,8 @@ from open_nsfw_tf.cli.options import (
     grouped,
     standard_input,
 )
-from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
 
 commands = typer.Typer()

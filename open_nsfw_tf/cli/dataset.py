@@ -11,7 +11,6 @@ import typer
 
 from open_nsfw_tf import dataset
 from open_nsfw_tf.cli.options import PixelsOption, choice, grouped, one_of
-from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.dataset import File, ProposedMoves, ReadOptions, Scan
 from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset.check import KINDS, MIN_SIDE, looks_like_picture
@@ -22,6 +21,7 @@ from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import PassedOver, read_head
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.moves import ACTIONS, LONGEST_PATH, Journal
+from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(

@@ -14,9 +14,9 @@ from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.cli.options import Writing, choice, grouped
-from open_nsfw_tf.cli.progress import progress_bar
 from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
+from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
 from open_nsfw_tf.train.config import PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data

@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any
 
 from open_nsfw_tf.dataset.fingerprints import READ_DEFAULTS, ReadOptions, measure_detail
-from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
+from open_nsfw_tf.dataset.folder import (
+    File,
+    ProposedMoves,
+    Scan,
+    check_kinds,
+    propose,
+    scan,
+)
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
@@ -102,11 +109,11 @@ def check(
         raise ValueError(f"expected a min_side of at least 0, got {min_side}")
     if apply and target is None:
         raise ValueError("expected a target, a folder to move the files to, got none")
-    _check_kinds(kinds)
+    check_kinds(kinds, KINDS)
     found = scan(folder, target)
     result = _check_files(found.files, min_side, reading)
     if target is not None:
-        pairs = moves_of(result, target, kinds)
+        pairs = moves_of(result, kinds)
         result.moves = propose(pairs, found.files, target, "move", "check")
         if apply:
             result.moves.apply()
@@ -211,33 +218,23 @@ def _frames(image: Any) -> int:
         return 0
 
 
-def _check_kinds(kinds: Collection[str]) -> None:
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"expected some of {', '.join(KINDS)}, got {kind!r:.80}")
-
-
 def moves_of(
-    result: CheckResult,
-    target: str | os.PathLike[str],
-    kinds: Collection[str] = tuple(KINDS),
+    result: CheckResult, kinds: Collection[str] = tuple(KINDS)
 ) -> list[tuple[str, str]]:
-    """Where the files with problems would go: ``target/KIND/...``.
+    """Where below a target the files with problems would go: ``KIND/...``.
 
     Args:
         result: of a folder.
-        target: a folder, in which each kind gets one.
         kinds: keys of `KINDS`; files that have only others stay.
 
     Raises:
         ValueError: no such kind.
     """
-    _check_kinds(kinds)
-    root = os.path.abspath(os.fsdecode(target))
+    check_kinds(kinds, KINDS)
     moves = []
     for problem in result.problems:
         worst = next((kind for kind in problem.kinds if kind in kinds), None)
         if worst:
-            where = os.path.join(root, worst, problem.file.name)
+            where = os.path.join(worst, problem.file.name)
             moves.append((problem.file.path, where))
     return moves

@@ -24,7 +24,14 @@ from open_nsfw_tf.dataset.fingerprints import (
     ReadOptions,
     fingerprints,
 )
-from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
+from open_nsfw_tf.dataset.folder import (
+    File,
+    ProposedMoves,
+    Scan,
+    check_kinds,
+    propose,
+    scan,
+)
 from open_nsfw_tf.files import name_key
 from open_nsfw_tf.libraries import need
 
@@ -270,11 +277,11 @@ def dedupe(
         ImportError: a package of the extra `dataset` is missing.
     """
     check_distance(distance)
-    _check_kinds(kinds)
+    check_kinds(kinds, KINDS)
     found = scan(folder, target)
     pictures = fingerprints(found.files, reading)
     groups = find_groups(pictures, distance, exact)
-    pairs = moves_of(groups, kinds, target)
+    pairs = moves_of(groups, kinds)
     moves = propose(pairs, found.files, target, "move", "dedupe")
     if apply:
         moves.apply()
@@ -326,7 +333,7 @@ def _groups(kind: str, pictures: Fingerprints, buckets: HashBuckets) -> Iterator
     order = sorted(range(len(pictures.files)), key=lambda i: _rank(kind, pictures, i))
     for best in order:
         if taken[best] and kind == INSIDE:
-            continue  # it goes; across splits, its own copies are news
+            continue  # already in a group; leaks are still searched for its own copies
         group = Group(kind, pictures.files[best])
         bucket = buckets.bucket_of[best]
         for other in (bucket, *buckets.near_to(bucket)):
@@ -381,24 +388,15 @@ def _how(first: Fingerprint, second: Fingerprint) -> str:
     return "pixels" if first.pixel_hash == second.pixel_hash else "near"
 
 
-def _check_kinds(kinds: Iterable[str]) -> None:
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"expected some of {', '.join(KINDS)}, got {kind!r:.80}")
-
-
 def moves_of(
-    groups: dict[str, list[Group]],
-    kinds: Collection[str],
-    target: str | os.PathLike[str],
+    groups: dict[str, list[Group]], kinds: Collection[str]
 ) -> list[tuple[str, str]]:
-    """Where the copies would go: ``target/KIND/...``.
+    """Where below a target the copies would go: ``KIND/...``.
 
     Args:
         groups: of `find_groups`.
         kinds: keys of `KINDS`. Across classes nobody knows which label is right, so
             the best copy goes, too.
-        target: a folder, in which each kind gets one.
 
     Returns:
         Source and target of every move, each source once.
@@ -406,8 +404,7 @@ def moves_of(
     Raises:
         ValueError: no such kind.
     """
-    _check_kinds(kinds)
-    root = os.path.abspath(os.fsdecode(target))
+    check_kinds(kinds, KINDS)
     moves: dict[str, str] = {}
     for kind in kinds:
         for group in groups[kind]:
@@ -415,5 +412,5 @@ def moves_of(
             if kind == CLASSES:
                 files.append(group.best)
             for file in files:
-                moves.setdefault(file.path, os.path.join(root, kind, file.name))
+                moves.setdefault(file.path, os.path.join(kind, file.name))
     return list(moves.items())

@@ -2,12 +2,18 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.evaluate.labels import SPLITS
-from open_nsfw_tf.files import Entry, PassedOver, is_litter, is_picture, walk
+from open_nsfw_tf.files import (
+    SPLITS,
+    Entry,
+    PassedOver,
+    is_picture,
+    is_system_file,
+    walk,
+)
 from open_nsfw_tf.moves import Journal, Move, Plan, is_manifest, plan
 
 LINK = "a link, which is not followed"
@@ -137,7 +143,7 @@ def _is_entered(path: str, left_out: str | None, made: Scan) -> bool:
 def _is_passed_over(entry: Entry, made: Scan) -> bool:
     """Whether something is none of the files, and nobody would ask why."""
     name = os.path.basename(entry.path)
-    if is_litter(name) and (name.startswith(".") or not is_picture(entry.path)):
+    if is_system_file(name) and (name.startswith(".") or not is_picture(entry.path)):
         made.passed_over.note(name)
     elif name.startswith("."):
         made.passed_over.count(HIDDEN)
@@ -147,7 +153,7 @@ def _is_passed_over(entry: Entry, made: Scan) -> bool:
 
 
 def _add(entry: Entry, name: str, made: Scan) -> None:
-    """Add a file, or why it is none."""
+    """Add a regular file, or record why the entry is skipped."""
     try:
         status = os.lstat(entry.path)
     except OSError as error:  # it went while we looked
@@ -224,6 +230,17 @@ class ProposedMoves:
         return self.journal
 
 
+def check_kinds(kinds: Iterable[str], known: Collection[str]) -> None:
+    """Refuse kinds that a command does not know.
+
+    Raises:
+        ValueError: there is such a kind.
+    """
+    for kind in kinds:
+        if kind not in known:
+            raise ValueError(f"expected some of {', '.join(known)}, got {kind!r:.80}")
+
+
 def propose(
     pairs: Iterable[tuple[str, str]],
     files: Iterable[File],
@@ -234,12 +251,16 @@ def propose(
     """Plan moves of files that were looked at.
 
     Args:
-        pairs: sources and wanted targets, absolute paths.
+        pairs: sources, absolute, and where each would go below the target.
         files: that were looked at; a source that has changed since is left.
-        target: where the manifest will go.
+        target: a folder, which gets the manifest, too.
         action: a key of `open_nsfw_tf.moves.ACTIONS`.
         command: what proposes it.
     """
     stamps = {file.path: (file.size, file.mtime_ns) for file in files}
-    moves = (Move(*pair, stamps.get(pair[0])) for pair in pairs)
+    root = os.path.abspath(_text(target))
+    moves = (
+        Move(source, os.path.join(root, below), stamps.get(source))
+        for source, below in pairs
+    )
     return ProposedMoves(plan(moves, action), _text(target), action, command)

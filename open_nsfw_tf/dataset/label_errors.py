@@ -91,7 +91,7 @@ def clean(
     """
     scored = join_scores(scan(folder, target), scores, names, strict)
     found = find_label_errors(scored)
-    pairs = moves_of(found, target, every)
+    pairs = moves_of(found, every)
     moves = propose(pairs, scored.files, target, "move", "clean")
     if apply:
         moves.apply()
@@ -162,21 +162,17 @@ def confusion(scored: ScoredFolder) -> np.ndarray:
     return counts
 
 
-def moves_of(
-    found: list[Disagreement], target: str | os.PathLike[str], every: bool = False
-) -> list[tuple[str, str]]:
-    """Where the pictures would go: ``target/A_as_B/...``.
+def moves_of(found: list[Disagreement], every: bool = False) -> list[tuple[str, str]]:
+    """Where below a target the pictures would go: ``A_as_B/...``.
 
     Args:
         found: in a folder.
-        target: a folder, in which each pair of classes gets one.
         every: also those whose label is likely right and the prediction wrong.
     """
-    root = os.path.abspath(os.fsdecode(target))
     moves = []
     for one in found:
         if every or one.likely_error:
             pair = as_folder(f"{one.label}_as_{one.predicted}")
             name = os.path.basename(one.file.name)
-            moves.append((one.file.path, os.path.join(root, pair, name)))
+            moves.append((one.file.path, os.path.join(pair, name)))
     return moves

@@ -148,7 +148,7 @@ def sort(
     """
     scored = join_scores(scan(folder, target), scores, names, strict)
     pictures = arrange(scored, options)
-    pairs = moves_of(pictures, target)
+    pairs = moves_of(pictures)
     moves = propose(pairs, scored.files, target, options.action, "sort")
     result = SortResult(scored, pictures, moves)
     if apply:
@@ -214,14 +214,9 @@ def _predicted(scored: ScoredFolder, column: int, threshold: float) -> np.ndarra
     return np.where(scored.scores[:, column] >= threshold, column, 1 - column)
 
 
-def moves_of(
-    pictures: list[SortedPicture], target: str | os.PathLike[str]
-) -> list[tuple[str, str]]:
-    """Where the pictures would go: ``target/folder/name``."""
-    root = os.path.abspath(os.fsdecode(target))
-    return [
-        (one.file.path, os.path.join(root, one.folder, one.name)) for one in pictures
-    ]
+def moves_of(pictures: list[SortedPicture]) -> list[tuple[str, str]]:
+    """Where below a target the pictures would go: ``folder/name``."""
+    return [(one.file.path, os.path.join(one.folder, one.name)) for one in pictures]
 
 
 # -- contact sheets: many small pictures on one page

@@ -83,7 +83,7 @@ def split(
     found = scan(folder, target, into_itself=True)
     result = divide(found, shares, seed, distance, reading)
     target = found.root if target is None else target
-    pairs = moves_of(result, target)
+    pairs = moves_of(result)
     result.moves = propose(pairs, found.files, target, action, "split")
     if apply:
         result.moves.apply()
@@ -169,13 +169,10 @@ def _fill(
         files.sort(key=lambda file: file.name)
 
 
-def moves_of(
-    result: SplitResult, target: str | os.PathLike[str]
-) -> list[tuple[str, str]]:
-    """Where the pictures would go: ``target/split/class/...``."""
-    root = os.path.abspath(os.fsdecode(target))
+def moves_of(result: SplitResult) -> list[tuple[str, str]]:
+    """Where below a target the pictures would go: ``split/class/...``."""
     return [
-        (file.path, os.path.join(root, split, file.name))
+        (file.path, os.path.join(split, file.name))
         for split, files in result.splits.items()
         for file in files
     ]

@@ -12,8 +12,8 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.evaluate.labels import SPLITS, Labels
-from open_nsfw_tf.files import check_distinct, name_key
+from open_nsfw_tf.evaluate.labels import Labels
+from open_nsfw_tf.files import SPLITS, check_distinct, name_key
 from open_nsfw_tf.tables import Table
 
 MAX_CLASSES = 200  # the largest confusion matrix that a page can show

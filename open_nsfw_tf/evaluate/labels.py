@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import LISTS, PassedOver, as_utf8, is_picture, walk
+from open_nsfw_tf.files import (
+    LISTS,
+    PassedOver,
+    as_utf8,
+    files_below,
+    is_picture,
+    walk,
+)
 from open_nsfw_tf.tables import csv_jsonl
 from open_nsfw_tf.tables.parquet import import_pyarrow
 
 COLUMNS = ("path", "label")
-SPLITS = {  # names of folders that hold class folders, and what they stand for
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}
 Chunk = tuple[list[str], list[str]]  # paths, and a label each
 
 
@@ -82,25 +80,6 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     if not found.paths:
         raise ValueError(f"{sanitize(path)}: no labels in it: expected rows")
     return found
-
-
-def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
-    """Every file of a folder and its folders, in order, by its path below the root.
-
-    Hidden files and folders (`.name`) are left out; links to folders are not followed.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
-        if entry.error is not None:
-            raise entry.error
-        if entry.kind == "file" and not _is_hidden(entry.path):
-            yield os.path.relpath(entry.path, root)
-
-
-def _is_hidden(path: str) -> bool:
-    return os.path.basename(path).startswith(".")
 
 
 def _in_folder(root: Path) -> Iterator[Chunk]:

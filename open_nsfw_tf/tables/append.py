@@ -1,4 +1,4 @@
-"""Tables that are written row by row, and gone on with after whatever ended a run.
+"""Tables that are written row by row and can be continued after a crash.
 
 CSV and JSON lines grow at their end, by one write for some rows; a last row that a
 kill or a full disk tore is cut off. Parquet has no such end: its rows are kept in JSON
@@ -13,10 +13,10 @@ import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, ClassVar, Literal, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock, replacing
@@ -40,7 +40,57 @@ FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 LOCK = ".lock"  # what the name of the lock file beside a table ends with
 
 
-class TableWriter:
+class Writer:
+    """What all writers of tables share: which paths have a row, the lock, the end.
+
+    Attributes:
+        path: of the table.
+        columns: of every row; the first one is path.
+        done: the digests of the paths that have a row, and of the file that it was
+            made of size and time, by `pack_stamp`.
+    """
+
+    EXISTS: ClassVar[str]  # how a message says that there is a table
+    _free: Callable[[], None]  # frees the lock
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.columns = list(columns)
+        self.done: dict[bytes, bytes] = {}
+        self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._free()
+
+    def _refuse(self, exists: bool) -> None:
+        if exists:
+            raise FileExistsError(
+                f"{sanitize(self.path)} {self.EXISTS}: go on with it with --resume, or "
+                "begin anew with --overwrite"
+            )
+
+    def _note_row(self, row: Row) -> None:
+        self._note(row["path"], *(row.get(name) for name in STAMP))
+
+    def _note(self, path: str, *stamp: Any) -> None:
+        key = digest(path)
+        if key in self.done:
+            self._stale[key] += 1
+        self.done[key] = pack_stamp(read_stamp(*stamp))
+
+
+class TableWriter(Writer):
     """Appends rows to a table. One process at a time may, which a lock sees to.
 
     Args:
@@ -50,10 +100,6 @@ class TableWriter:
         mode: "new" refuses a table that exists; "resume" goes on with one, or begins
             it; "overwrite" begins anew.
 
-    Attributes:
-        done: the digests of the paths that have a row, and of the file that it was
-            made of size and time, by `pack_stamp`.
-
     Raises:
         FileExistsError: the table exists and `mode` is "new".
         OSError: the file cannot be written.
@@ -62,16 +108,15 @@ class TableWriter:
         ImportError: a .parquet needs the extra `parquet`.
     """
 
+    EXISTS = "exists, or a run that was not finished"
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         columns: Sequence[str],
         mode: Mode = "new",
     ) -> None:
-        self.path = Path(path)
-        self.columns = list(columns)
-        self.done: dict[bytes, bytes] = {}
-        self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
+        super().__init__(path, columns)
         self._old_columns = without_stamp(columns)
         self._old = False  # whether there are rows with these columns
         suffix = suffix_of(path, WRITTEN)
@@ -96,20 +141,9 @@ class TableWriter:
             self._close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
     def _close(self) -> None:
         self._file.close()
-        self._free()
+        super()._close()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows: after it returns, no kill can lose them.
@@ -127,7 +161,7 @@ class TableWriter:
             data = b"".join(_json_row(row) for row in rows)
         self._append(data)
         for row in rows:
-            self._note(row["path"], *(row.get(name) for name in STAMP))
+            self._note_row(row)
 
     def finish(self) -> None:
         """Make the table whole: for Parquet, the file itself. Each path has one row.
@@ -164,13 +198,6 @@ class TableWriter:
             file.close()
             raise
         return file
-
-    def _refuse(self, exists: bool) -> None:
-        if exists:
-            raise FileExistsError(
-                f"{sanitize(self.path)} exists, or a run that was not finished: go on with "
-                "it with --resume, or begin anew with --overwrite"
-            )
 
     def _start(self, mode: Mode) -> int:
         """Read what is there, cut a torn end off; where the next row goes."""
@@ -215,7 +242,7 @@ class TableWriter:
         for number, record in enumerate(found, 1):
             if not record.endswith(b"\n") or record.count(b'"') % 2:
                 break
-            if not record.strip():  # a person's: nobody else leaves a blank line
+            if not record.strip():  # blank lines come from manual edits; keep them
                 end += len(record)
                 continue
             fields = parse_record(record)
@@ -224,7 +251,7 @@ class TableWriter:
                     f"row {number}: expected {len(columns)} fields, got {len(fields)}"
                 )
             row = dict(zip(columns, fields, strict=True))
-            self._note(row["path"], *(row.get(name) for name in STAMP))
+            self._note_row(row)
             end += len(record)
         return end
 
@@ -245,15 +272,12 @@ class TableWriter:
                     f"row {number}: expected the columns {', '.join(self.columns)}, got "
                     f"{sanitize(', '.join(row), 80)}"
                 )
-            self._note(row["path"], *(row.get(name) for name in STAMP))
+            self._note_row(row)
             end += len(line)
         return end
 
     def _note(self, path: str, *stamp: Any) -> None:
-        key = digest(path)
-        if key in self.done:
-            self._stale[key] += 1
-        self.done[key] = pack_stamp(read_stamp(*stamp))
+        super()._note(path, *stamp)
         self._raw = self._raw or not parquet.is_text(path)
 
     def _add_columns(self) -> int:

@@ -6,24 +6,21 @@ temporary files that nobody reads.
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock
 from open_nsfw_tf.tables import parquet
-from open_nsfw_tf.tables.append import LOCK, Mode
-from open_nsfw_tf.tables.rows import Chunk, Row, digest, pack_stamp, read_stamp
+from open_nsfw_tf.tables.append import LOCK, Mode, Writer
+from open_nsfw_tf.tables.rows import Chunk, Row
 
 NAME = "part-{:06}.parquet"
 TORN = ".part-*.parquet.*"  # what `files.replacing` leaves of a killed run
 
 
-class PartsWriter:
+class PartsWriter(Writer):
     """Adds parts to a table. One process of a machine at a time may.
 
     Args:
@@ -31,10 +28,6 @@ class PartsWriter:
         columns: of every row; the first one is path.
         mode: "new" refuses a folder with parts; "resume" goes on with it, or begins it;
             "overwrite" removes its parts.
-
-    Attributes:
-        done: the digests of the paths that have a row, and of the file that it was
-            made of size and time, by `pack_stamp`.
 
     Raises:
         FileExistsError: there are parts and `mode` is "new".
@@ -44,6 +37,8 @@ class PartsWriter:
         ImportError: the extra `parquet` is not installed.
     """
 
+    EXISTS = "has a table in it"
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -51,37 +46,21 @@ class PartsWriter:
         mode: Mode = "new",
     ) -> None:
         parquet.check_installed()
-        self.folder = Path(folder)
-        self.columns = list(columns)
-        self.done: dict[bytes, bytes] = {}
-        self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
-        if self.folder.suffix in (".csv", ".jsonl") or self.folder.is_file():
-            raise ValueError(
-                f"{sanitize(self.folder)}: expected a folder for the parts"
-            )
-        self._made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._free = lock(self.folder / LOCK, self.folder)
+        super().__init__(folder, columns)
+        if self.path.suffix in (".csv", ".jsonl") or self.path.is_file():
+            raise ValueError(f"{sanitize(self.path)}: expected a folder for the parts")
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._free = lock(self.path / LOCK, self.path)
         try:
             self._next = self._start(mode)
         except BaseException:
             self._close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
     def _close(self) -> None:
         """Free the lock; a folder that was made for nothing goes."""
-        self._free()
+        super()._close()
         with suppress(OSError):  # it has parts, or others use it
             for folder in self._made:
                 folder.rmdir()
@@ -93,10 +72,10 @@ class PartsWriter:
             OSError: the disk is full, or the like. The parts before are whole.
         """
         rows = list(rows)
-        parquet.write_rows(self.folder / NAME.format(self._next), self.columns, rows)
+        parquet.write_rows(self.path / NAME.format(self._next), self.columns, rows)
         self._next += 1
         for row in rows:
-            self._note(row["path"], row.get("size"), row.get("mtime_ns"))
+            self._note_row(row)
 
     def finish(self) -> None:
         """Leave each path its last row.
@@ -104,25 +83,15 @@ class PartsWriter:
         Raises:
             OSError: the disk is full, or the like; "resume" can go on.
         """
-        for part in files(self.folder) if self._stale else ():
+        for part in files(self.path) if self._stale else ():
             parquet.remove_stale(part, self._stale)
         self._stale.clear()
 
-    def _note(self, path: str, *stamp: Any) -> None:
-        key = digest(path)
-        if key in self.done:
-            self._stale[key] += 1
-        self.done[key] = pack_stamp(read_stamp(*stamp))
-
     def _start(self, mode: Mode) -> int:
         """Read what is there, or remove it; the number of the next part."""
-        parts = files(self.folder)
-        if parts and mode == "new":
-            raise FileExistsError(
-                f"{sanitize(self.folder)} has a table in it: go on with it with --resume, "
-                "or begin anew with --overwrite"
-            )
-        for torn in self.folder.glob(TORN):
+        parts = files(self.path)
+        self._refuse(bool(parts) and mode == "new")
+        for torn in self.path.glob(TORN):
             torn.unlink()
         if mode == "overwrite":
             for part in parts:
@@ -134,7 +103,7 @@ class PartsWriter:
                         self._note(*row)
                 except ValueError as error:
                     raise ValueError(f"{sanitize(part)}: {one_line(error)}") from error
-        names = [part.stem.removeprefix("part-") for part in files(self.folder)]
+        names = [part.stem.removeprefix("part-") for part in files(self.path)]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 

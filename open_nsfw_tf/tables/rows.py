@@ -42,7 +42,8 @@ def score_columns(columns: Iterable[str]) -> list[str]:
     if "path" not in names:
         raise ValueError(f"expected a column path and scores, got the columns {found}")
     scored = [name for name in names if name not in NOT_SCORES]
-    if not set(STAMP) <= set(names):  # a lone one is somebody else's column
+    # `size` or `mtime_ns` alone is an ordinary score column.
+    if not set(STAMP) <= set(names):
         scored = [name for name in names if name in scored or name in STAMP]
     if not scored:
         raise ValueError(f"expected columns of scores, such as nsfw, got only {found}")

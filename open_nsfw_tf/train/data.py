@@ -1,7 +1,7 @@
 """Pictures and labels: class folders are found, checked and split.
 
 DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
-other names of `open_nsfw_tf.evaluate.labels.SPLITS` do as well). Pictures lie in a class's
+other names of `open_nsfw_tf.files.SPLITS` do as well). Pictures lie in a class's
 folder or deeper. The pictures are those that `open_nsfw_tf.evaluate.labels` finds in the
 same folder: hidden names are left out, links to files are followed and links to folders
 are not, but for those of the classes themselves.
@@ -17,8 +17,14 @@ import numpy as np
 
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.evaluate.labels import SPLITS, files_below
-from open_nsfw_tf.files import check_distinct, is_picture, name_key
+from open_nsfw_tf.files import (
+    SPLITS,
+    check_distinct,
+    entries,
+    files_below,
+    is_picture,
+    name_key,
+)
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.parallel import in_order
@@ -265,15 +271,15 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
     A link to a folder that contains the link is not one of the folders.
     """
     folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                files.append(entry.name)
-            elif not (entry.is_symlink() and _holds(entry.path, folder)):
-                folders.append(entry.name)
-    return sorted(folders), sorted(files)
+    for path, kind in entries(folder):
+        name = os.path.basename(path)
+        if name.startswith("."):
+            continue
+        if kind == "file":
+            files.append(name)
+        elif kind == "folder" or not _holds(path, folder):
+            folders.append(name)
+    return folders, files
 
 
 def _holds(link: str, folder: str) -> bool:

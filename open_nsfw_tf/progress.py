@@ -8,21 +8,28 @@ from typing import Any
 
 
 @contextmanager
-def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    count: Callable[[], int | None] = lambda: None,
+    title: str = "",
+    in_bytes: bool = False,
+) -> Iterator[Callable[..., None]]:
     """Show a bar with rate and remaining time while the block runs.
 
     Args:
         count: gives the number of steps, or None; called in a thread of its own, as
             counting many files takes long.
+        title: stands before the bar.
+        in_bytes: whether a step is a byte; megabytes are shown.
 
     Yields:
-        A function to call with the number of finished steps.
+        A function to call with the number of steps that were finished since the last
+        call, or with `completed` and `total`, of all.
     """
     if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda steps: None
+        yield lambda *steps, **changes: None
         return
-    bar = _bar()
-    task = bar.add_task("", total=None)
+    bar = _bar(title, in_bytes)
+    task = bar.add_task(title, total=None)
 
     def total() -> None:
         try:
@@ -30,16 +37,20 @@ def progress_bar(count: Callable[[], int | None]) -> Iterator[Callable[[int], No
         except (OSError, ValueError):
             return  # the run itself reports errors of the sources
 
+    def update(steps: int | None = None, **changes: int | None) -> None:
+        bar.update(task, advance=steps, **changes)
+
     with bar:
         threading.Thread(target=total, daemon=True).start()
-        yield lambda steps: bar.advance(task, steps)
+        yield update
 
 
-def _bar() -> Any:
+def _bar(title: str, in_bytes: bool) -> Any:
     """A progress bar of rich, which is imported only when a bar is shown."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
@@ -47,6 +58,7 @@ def _bar() -> Any:
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
     from rich.text import Text
 
@@ -54,10 +66,11 @@ def _bar() -> Any:
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
+    steps = (MofNCompleteColumn(), Rate())
     return Progress(
+        *("{task.description}",) * bool(title),
         BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
+        *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else steps),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
