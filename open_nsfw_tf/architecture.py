@@ -9,7 +9,7 @@ array}}`` with the names and shapes of `LAYERS`. Only the last layer may have an
 number of outputs than Yahoo's two, see `layers_of`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,6 +19,7 @@ from open_nsfw_tf.errors import WeightsError
 
 Layer = dict[str, np.ndarray]
 Weights = dict[str, Layer]
+Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {field: shape}}
 
 
 INPUT_SIZE = 224  # pixels, height and width
@@ -29,7 +30,7 @@ BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt does not change
 POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up
 POOL_STRIDE = 2
 DENSE = "fc_nsfw"
-MAX_COMPLAINTS = 8  # in one error; the rest are counted
+MAX_MISMATCHES = 8  # in one error; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def _convolutions() -> tuple[Convolution, ...]:
 CONVOLUTIONS = _convolutions()  # 53, in the order of the prototxt
 
 
-def _layers() -> dict[str, dict[str, tuple[int, ...]]]:
-    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+def _layers() -> Shapes:
+    layers: Shapes = {}
     for conv in CONVOLUTIONS:
         channels = (conv.outputs,)
         layers[f"conv_{conv.key}"] = {
@@ -183,7 +184,7 @@ def _layers() -> dict[str, dict[str, tuple[int, ...]]]:
 LAYERS = _layers()  # 107 layers: {layer: {field: shape}}; kernels HWIO, dense (in, out)
 
 
-def layers_of(classes: int) -> dict[str, dict[str, tuple[int, ...]]]:
+def layers_of(classes: int) -> Shapes:
     """`LAYERS` of a network with this number of classes."""
     return {**LAYERS, DENSE: {"weights": (FEATURES, classes), "biases": (classes,)}}
 
@@ -216,11 +217,7 @@ def check_weights(weights: Weights, classes: int | None = None) -> None:
         WeightsError: layers or fields are missing or surplus, shapes differ, or values
             are not finite numbers of dtype float32; the message lists all of these.
     """
-    complaints = _complaints(weights, layers_of(classes or _classes_or_two(weights)))
-    if complaints:
-        rest = len(complaints) - MAX_COMPLAINTS
-        more = f"; and {rest} more" if rest > 0 else ""
-        raise WeightsError("; ".join(complaints[:MAX_COMPLAINTS]) + more)
+    check_arrays(weights, layers_of(classes or _classes_or_two(weights)))
 
 
 def _classes_or_two(weights: Weights) -> int:
@@ -231,44 +228,59 @@ def _classes_or_two(weights: Weights) -> int:
         return CLASSES
 
 
-def _complaints(
-    weights: Weights, layers: dict[str, dict[str, tuple[int, ...]]]
-) -> list[str]:
+def check_arrays(weights: Weights, shapes: Shapes, partial: bool = False) -> None:
+    """Compare the arrays of any network with the shapes that it needs.
+
+    Args:
+        weights: ``{layer: {field: float32 array}}``.
+        shapes: what is expected.
+        partial: whether there may be other layers too.
+
+    Raises:
+        WeightsError: as `check_weights`.
+    """
+    mismatches = list(_mismatches(weights, shapes, partial))
+    if mismatches:
+        rest = len(mismatches) - MAX_MISMATCHES
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise WeightsError("; ".join(mismatches[:MAX_MISMATCHES]) + more)
+
+
+def _mismatches(weights: Weights, shapes: Shapes, partial: bool) -> Iterator[str]:
     if not isinstance(weights, dict):
-        return [f"expected a dict of layers, got {type(weights).__name__}"]
-    complaints = []
-    for name, shapes in layers.items():
+        yield f"expected a dict of layers, got {type(weights).__name__}"
+        return
+    for name, expected in shapes.items():
         layer = weights.get(name)
         if layer is None:
-            complaints.append(f"No weights for layer named '{name}' found")
+            yield f"No weights for layer named '{name}' found"
             continue
         if not isinstance(layer, dict):
-            complaints.append(f"{name}: expected a dict, got {type(layer).__name__}")
+            yield f"{name}: expected a dict, got {type(layer).__name__}"
             continue
-        for field, shape in shapes.items():
+        for field, shape in expected.items():
             if field not in layer:
-                complaints.append(
-                    f"No entry for field '{field}' in layer named '{name}'"
-                )
+                yield f"No entry for field '{field}' in layer named '{name}'"
             else:
-                complaints += _array_complaints(f"{name}.{field}", layer[field], shape)
-        complaints += [
-            f"surplus field {f!r:.80} in layer '{name}'" for f in layer.keys() - shapes
-        ]
-    return complaints + [f"surplus layer {n!r:.80}" for n in weights if n not in LAYERS]
+                yield from _array_mismatches(f"{name}.{field}", layer[field], shape)
+        surplus = (field for field in layer if field not in expected)
+        yield from (f"surplus field {f!r:.80} in layer '{name}'" for f in surplus)
+    if not partial:
+        yield from (f"surplus layer {n!r:.80}" for n in weights if n not in shapes)
 
 
-def _array_complaints(name: str, array: object, shape: tuple[int, ...]) -> list[str]:
+def _array_mismatches(
+    name: str, array: object, shape: tuple[int, ...]
+) -> Iterator[str]:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = getattr(array, "dtype", type(array).__name__)
-        return [f"{name}: expected a float32 array, got {kind}"]
-    if array.shape != shape:
-        return [f"{name}: expected shape {shape}, got {array.shape}"]
-    if not np.isfinite(array).all():
-        return [f"{name}: holds values that are not finite (NaN or infinity)"]
-    if name.endswith(".variance") and array.min() < 0:
-        return [f"{name}: holds a negative variance"]
-    return []
+        yield f"{name}: expected a float32 array, got {kind}"
+    elif array.shape != shape:
+        yield f"{name}: expected shape {shape}, got {array.shape}"
+    elif not np.isfinite(array).all():
+        yield f"{name}: holds values that are not finite (NaN or infinity)"
+    elif name.endswith("variance") and array.min() < 0:
+        yield f"{name}: holds a negative variance"
 
 
 # -- naming layers that have no names, or other ones

@@ -217,7 +217,7 @@ class Inspection:
         git_blob: git's name of its content.
         published: the published copy that it is, a key of `PUBLISHED`; None: none.
         weights: its layers, as they were read.
-        complaint: why they do not fit the network; "" if they do.
+        mismatch: why they do not fit the network; "" if they do.
         parameters: how many numbers it holds.
         folded: whether its batch norms are folded into the convolutions.
         difference: the first difference from the reference weights, in words.
@@ -230,7 +230,7 @@ class Inspection:
     git_blob: str
     published: str | None
     weights: Weights
-    complaint: str
+    mismatch: str
     parameters: int
     folded: bool
     difference: str
@@ -252,13 +252,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
     with collect_notes() as notes, reading(found, "file", OSError):
         weights = module(format).read(found)
-    complaint, folded, difference = "", False, ""
+    mismatch, folded, difference = "", False, ""
     try:
         check_weights(weights)
         difference = _from_reference(fold_batch_norm(weights))
         folded = is_folded(weights)
     except WeightsError as error:
-        complaint = str(error)
+        mismatch = str(error)
     arrays = [array for fields in weights.values() for array in fields.values()]
     return Inspection(
         found,
@@ -266,7 +266,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         *digests,
         next(copies, None),
         weights,
-        complaint,
+        mismatch,
         sum(array.size for array in arrays),
         folded,
         difference,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from open_nsfw_tf.architecture import DENSE, LAYERS
+from open_nsfw_tf.architecture import DENSE, LAYERS, is_folded, unfold_batch_norm
 from open_nsfw_tf.backbones import (
     BACKBONES,
     body_of,
@@ -357,6 +357,13 @@ def test_yahoo_s_body_takes_another_last_layer(weights: Any) -> None:
     assert "kernel" in weights_of(headed)["conv_1"]  # not the canonical names
 
 
+def test_the_body_s_batch_norms_are_folded_or_not(weights: Any) -> None:
+    for given, folded in ((weights, True), (unfold_batch_norm(weights, 1), False)):
+        for changes in ({}, {"head": HEAD}, {"dtype": "mixed_bfloat16"}):
+            model = build("resnet50_thin", 2, size=64, weights=given, **changes)
+            assert is_folded(weights_of(body_of(model))) == folded
+
+
 def test_batch_norms_can_be_trained_and_frozen() -> None:
     model = build("resnet50_thin", 2, size=32, init="random", seed=0)
     norms = [layer for layer in model.layers if layer.name.startswith("bn_")]
@@ -490,11 +497,13 @@ def test_values_that_do_not_fit_are_refused_and_nothing_is_set() -> None:
     model, weights = small(), weights_of(small())
     bias = weights["logits"]["bias"]
     cases = {
-        "no weights for the layer 'Conv1'": {
+        "No weights for layer named 'Conv1'": {
             name: layer for name, layer in weights.items() if name != "Conv1"
         },
         "surplus layer 'other'": {**weights, "other": {}},
-        "surplus 'gain'": broken(weights, "logits", "gain", bias),
+        "surplus field 'gain' in layer 'logits'": broken(
+            weights, "logits", "gain", bias
+        ),
         r"expected shape \(3,\), got \(4,\)": broken(
             weights, "logits", "bias", np.zeros(4, np.float32)
         ),
@@ -529,8 +538,8 @@ def test_values_that_do_not_fit_are_refused_and_nothing_is_set() -> None:
             {"preprocessing": replace(SMALL, crop=16)},
             "an input of 32 to 1024 pixels a side, got 16",
         ),
-        ({"weights": {}}, "no weights for the layer 'head_0'"),
-        ({"backbone": "resnet50_thin", "head": ()}, "the layer 'fc_nsfw'"),
+        ({"weights": {}}, "No weights for layer named 'head_0'"),
+        ({"backbone": "resnet50_thin", "head": ()}, "layer named 'fc_nsfw'"),
     ],
 )
 def test_hostile_models_are_refused(changes: dict[str, Any], complaint: str) -> None:

@@ -168,7 +168,7 @@ def test_weights_that_overflow_are_the_sources_fault(
     npy.write(path, huge)
     with pytest.raises(WeightsError, match=r"huge\.npy: .*not finite"):
         convert(path, tmp_path / "x.safetensors")
-    assert "not finite" in inspect(path).complaint
+    assert "not finite" in inspect(path).mismatch
 
 
 def test_a_source_graph_is_run_itself(weights: Any, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_inspection_of_the_published_copy(weights_path: Path) -> None:
     assert found.sha256 == PUBLISHED["onnx"].sha256
     assert found.parameters == 5_917_890 + 26_624
     assert found.difference == f"none from {weights_path}"
-    assert not found.complaint
+    assert not found.mismatch
 
 
 def test_inspection_finds_the_first_difference(weights: Any, tmp_path: Path) -> None:

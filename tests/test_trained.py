@@ -199,7 +199,7 @@ def test_every_weights_format_holds_them(
 
 def test_inspection_of_other_classes(runs: dict[str, Path]) -> None:
     found = inspect(runs["open_nsfw"] / "model.safetensors")
-    assert found.complaint == ""
+    assert found.mismatch == ""
     assert "other classes" in found.difference or "no reference" in found.difference
 
 

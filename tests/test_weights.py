@@ -86,7 +86,7 @@ def test_wrong_layers_are_listed(weights: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_many_complaints_are_counted_not_printed() -> None:
+def test_many_mismatches_are_counted_not_printed() -> None:
     with pytest.raises(WeightsError, match="and 99 more"):
         check_weights({})
 

@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import MAX_COMPLAINTS, Weights
+from open_nsfw_tf.architecture import Weights, check_arrays
 from open_nsfw_tf.backbones.trained import OPEN_NSFW
-from open_nsfw_tf.errors import WeightsError
-
-Shapes = dict[str, dict[str, tuple[int, ...]]]  # {layer: {variable: shape}}
 
 FIELDS = {  # Keras' names of variables, and those of the canonical dict
     "kernel": "weights",
@@ -28,9 +25,10 @@ def weights_of(model: Any) -> Weights:
     Returns:
         ``{layer: {variable: float32 array}}`` with the names that Keras gives; of
         resnet50_thin without a head the canonical dict, which any weights format can
-        hold, with as many outputs of ``fc_nsfw`` as there are classes.
+        hold, with as many outputs of ``fc_nsfw`` as there are classes. Of its body
+        (`open_nsfw_tf.backbones.body_of`) the same without ``fc_nsfw``.
     """
-    fields = _fields(_is_canonical(model))
+    fields = _fields(model)
     return {
         layer.name: {
             fields[variable.name]: np.array(values, np.float32)
@@ -47,77 +45,15 @@ def set_weights(model: Any, weights: Weights) -> None:
         WeightsError: layers or variables are missing or surplus, shapes differ, or values
             are not finite float32; one line names all of it, and nothing is set.
     """
-    canonical = _is_canonical(model)
-    check_arrays(weights, shapes_of(model), canonical=canonical)
-    fields = _fields(canonical)
+    fields = _fields(model)
+    shapes = {
+        layer.name: {fields[one.name]: tuple(one.shape) for one in layer.weights}
+        for layer in _with_weights(model)
+    }
+    check_arrays(weights, shapes)
     for layer in _with_weights(model):
         for variable in layer.weights:
             variable.assign(weights[layer.name][fields[variable.name]])
-
-
-def shapes_of(model: Any) -> Shapes:
-    """The shapes of all values of a network."""
-    return {
-        layer.name: {variable.name: tuple(variable.shape) for variable in layer.weights}
-        for layer in _with_weights(model)
-    }
-
-
-def check_arrays(
-    weights: Weights, shapes: Shapes, *, canonical: bool = False, partial: bool = False
-) -> None:
-    """Compare arrays with what a network needs.
-
-    Args:
-        weights: ``{layer: {field: array}}``.
-        shapes: what is expected, with Keras' names.
-        canonical: whether the fields have the names of the canonical dict.
-        partial: whether there may be other layers too.
-
-    Raises:
-        WeightsError: as `set_weights`.
-    """
-    mismatches = list(_mismatches(weights, shapes, _fields(canonical), partial))
-    if mismatches:
-        rest = len(mismatches) - MAX_COMPLAINTS
-        more = f"; and {rest} more" if rest > 0 else ""
-        raise WeightsError("; ".join(mismatches[:MAX_COMPLAINTS]) + more)
-
-
-def _mismatches(
-    weights: Weights, shapes: Shapes, fields: dict[str, str], partial: bool
-) -> Iterator[str]:
-    if not isinstance(weights, dict):
-        yield f"expected a dict of layers, got {type(weights).__name__}"
-        return
-    for name, expected in shapes.items():
-        layer = weights.get(name)
-        if not isinstance(layer, dict):
-            yield f"no weights for the layer '{name}' found"
-            continue
-        wanted = {fields[variable]: shape for variable, shape in expected.items()}
-        for field, shape in wanted.items():
-            if field not in layer:
-                yield f"{name}: there is no '{field}'"
-            else:
-                yield from _array_mismatches(f"{name}.{field}", layer[field], shape)
-        yield from (f"{name}: surplus {f!r:.80}" for f in layer if f not in wanted)
-    if not partial:
-        yield from (f"surplus layer {n!r:.80}" for n in weights if n not in shapes)
-
-
-def _array_mismatches(
-    name: str, array: object, shape: tuple[int, ...]
-) -> Iterator[str]:
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-        kind = getattr(array, "dtype", type(array).__name__)
-        yield f"{name}: expected a float32 array, got {kind}"
-    elif array.shape != shape:
-        yield f"{name}: expected shape {shape}, got {array.shape}"
-    elif not np.isfinite(array).all():
-        yield f"{name}: holds values that are not finite (NaN or infinity)"
-    elif name.endswith("variance") and array.min() < 0:
-        yield f"{name}: holds a negative variance"
 
 
 def initialise(model: Any, seed: int | None) -> None:
@@ -141,12 +77,10 @@ def fan_in(layer: Any) -> int:
     return math.prod(shape[:2] if depthwise else shape[:-1])
 
 
-def _is_canonical(model: Any) -> bool:
-    heads = any(layer.name.startswith("head_") for layer in model.layers)
-    return bool(model.name == OPEN_NSFW) and not heads
-
-
-def _fields(canonical: bool) -> dict[str, str]:
+def _fields(model: Any) -> dict[str, str]:
+    """The fields' names by Keras' names of variables."""
+    head = any(layer.name.startswith("head_") for layer in model.layers)
+    canonical = model.name.removesuffix("_body") == OPEN_NSFW and not head
     return FIELDS if canonical else {name: name for name in FIELDS}
 
 

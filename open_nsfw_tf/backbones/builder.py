@@ -10,12 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.backbones.arrays import (
-    check_arrays,
-    initialise,
-    set_weights,
-)
+from open_nsfw_tf.architecture import DENSE, Weights, check_arrays, layers_of
+from open_nsfw_tf.backbones.arrays import initialise, set_weights
 from open_nsfw_tf.backbones.head import add_head, check_head, head_shapes
 from open_nsfw_tf.backbones.registry import BACKBONES, Backbone
 from open_nsfw_tf.backbones.trained import MAX_CLASSES, HeadLayer, TrainedModel
@@ -119,9 +115,10 @@ def network_of(trained: TrainedModel) -> Any:
         check_head(trained.head)
     except ValueError as error:
         raise WeightsError(str(error)) from error
-    canonical = backbone.canonical and not trained.head
     shapes = head_shapes(trained.head, backbone.features, classes, backbone.last)
-    check_arrays(trained.weights, shapes, canonical=canonical, partial=True)
+    if backbone.canonical and not trained.head:
+        shapes = {DENSE: layers_of(classes)[DENSE]}
+    check_arrays(trained.weights, shapes, partial=True)
     model = _assemble(trained.backbone, classes, trained.head, size, None, None)
     set_weights(model, trained.weights)
     return model

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from open_nsfw_tf.backbones.arrays import Shapes
+from open_nsfw_tf.architecture import Shapes
 from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.errors import sanitize
 

@@ -8,6 +8,8 @@ does not need.
 
 import json
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -175,14 +177,28 @@ def _classes(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_CLASSES:
         raise ValueError(f"expected a list of 2 classes or more, got {value!r:.80}")
     names = tuple(map(_text, value))
-    if len(set(names)) < len(names) or set(names) & set(NOT_SCORES):
-        raise ValueError(
-            f"expected different classes, none of them called {', '.join(NOT_SCORES)}"
-        )
-    # They become lines of a list, columns of a table, and what a terminal shows.
-    if not all(map(str.isprintable, names)):
-        raise ValueError(f"expected classes of printable characters, got {value!r:.80}")
+    check_classes(names)
     return names
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Refuse names that cannot be columns of one table, lines of a list, or printed.
+
+    Raises:
+        ValueError: two are the same, one is that of another column, or one has characters
+            that cannot be printed.
+    """
+    counts = Counter([*NOT_SCORES, *names])
+    for name in names:
+        if counts[name] > 1:
+            raise ValueError(
+                "expected different classes, none of them called "
+                f"{', '.join(NOT_SCORES)}, got {name!r:.80}"
+            )
+        if not name.isprintable():
+            raise ValueError(
+                f"expected classes of printable characters, got {name!r:.80}"
+            )
 
 
 def _head(value: object) -> tuple[HeadLayer, ...]:

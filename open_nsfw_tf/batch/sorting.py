@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
 from open_nsfw_tf.tables import Table, digest
 
 SCORE = "nsfw"  # the column that is compared with the threshold
-FOLDERS = ("sfw", "nsfw")  # for scores below the threshold, and from it on
+FOLDERS = LABELS  # for scores below the threshold, and from it on
 
 
 def check_destination(folder: Path, sources: Iterable[str]) -> None:

@@ -126,7 +126,9 @@ class Learning:
     ] = False
     label_smoothing: Annotated[
         float | None,
-        typer.Option(help="What the right class gives to all, such as 0.1."),
+        typer.Option(
+            help="Share of each label that is spread over all classes, such as 0.1."
+        ),
     ] = None
     patience: Annotated[
         int | None,
@@ -194,7 +196,7 @@ class Validation:
             help="The class that the report looks for; nsfw, or the last one."
         ),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Leave out larger pictures.")
     ] = MAX_PIXELS

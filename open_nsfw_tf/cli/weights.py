@@ -116,8 +116,8 @@ def inspect_command(
     print(f"sha256       {found.sha256}")
     print(f"git blob     {found.git_blob}")
     print(f"published    {found.published or 'not one of the published copies'}")
-    if found.complaint:
-        print(f"fits         no: {found.complaint}")
+    if found.mismatch:
+        print(f"fits         no: {found.mismatch}")
         raise typer.Exit(1)
     print("fits         yes, the 107 layers of this network")
     print(f"batch norms  {'folded (the identity)' if found.folded else 'not folded'}")

@@ -11,6 +11,7 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 
+from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate.labels import Labels
 from open_nsfw_tf.files import SPLITS, check_distinct, name_key
@@ -198,7 +199,7 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
     if not tables:
         raise ValueError("expected at least one table of scores, got none")
     found = {name: tuple(table.columns) for name, table in tables.items()}
-    classes = [("sfw", "nsfw") if c == ("nsfw",) else c for c in found.values()]
+    classes = [LABELS if c == ("nsfw",) else c for c in found.values()]
     if any(set(other) != set(classes[0]) for other in classes):
         columns = (f"{sanitize(name)}: {', '.join(c)}" for name, c in found.items())
         raise ValueError(

@@ -205,9 +205,9 @@ def at(ranking: Ranking, threshold: float) -> OperatingPoint:
     )
 
 
-def table(ranking: Ranking, steps: tuple[float, ...] = STEPS) -> list[OperatingPoint]:
-    """The operating points of thresholds in steps, rising."""
-    return [at(ranking, threshold) for threshold in steps]
+def table(ranking: Ranking) -> list[OperatingPoint]:
+    """The operating points of the thresholds `STEPS`, rising."""
+    return [at(ranking, threshold) for threshold in STEPS]
 
 
 def by_fnr(ranking: Ranking, most: float) -> float | None:

@@ -51,7 +51,7 @@ from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
 NETWORK = "ResNet_50_1by2_nsfw"
 MAX_LAYERS = 4096  # a ResNet-152 without merged layers has 700
 MAX_SHAPE = 64  # bytes; four sides need less than 20
-MAX_COMPLAINTS = 4  # layers that do not fit, in one error
+MAX_MISMATCHES = 4  # layers that do not fit, in one error
 
 Blobs = list[np.ndarray]
 
@@ -379,7 +379,7 @@ def _fitted(layers: dict[str, Blobs]) -> dict[str, Blobs]:
         if name not in {layer.name for layer in network}
     ]
     if wrong or surplus:
-        listed = wrong[:MAX_COMPLAINTS] + surplus[:MAX_COMPLAINTS]
+        listed = wrong[:MAX_MISMATCHES] + surplus[:MAX_MISMATCHES]
         rest = len(wrong) + len(surplus) - len(listed)
         raise WeightsError(
             "another network, or not all of it; the first layers that do not fit: "

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from open_nsfw_tf.backbones.trained import MAX_CLASSES
+from open_nsfw_tf.architecture import LABELS
+from open_nsfw_tf.backbones.trained import MAX_CLASSES, check_classes
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     SPLITS,
@@ -28,9 +29,7 @@ from open_nsfw_tf.files import (
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.moves import is_manifest
 from open_nsfw_tf.parallel import in_order
-from open_nsfw_tf.tables import NOT_SCORES
 
-ORDERS = (("sfw", "nsfw"),)  # of classes that are not sorted, in any case of letters
 EXPECTED = (
     "expected a folder of class folders, or train/ with test/ and/or val/ of them"
 )
@@ -341,8 +340,11 @@ def find_classes(splits: dict[str, SplitFolder]) -> tuple[str, ...]:
             f"{sanitize(splits['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
             f"found {len(found)} ({names}); {EXPECTED}"
         )
-    for name in sorted(found):
-        _check_name(name)
+    try:
+        check_classes(sorted(found))
+    except ValueError as error:
+        folder = sanitize(splits["train"].folder)
+        raise ValueError(f"{folder}: {error}: rename its folder") from error
     check_distinct(sorted(found))
     for split in splits.values():
         strange = sorted(found ^ set(split.classes))
@@ -354,22 +356,13 @@ def find_classes(splits: dict[str, SplitFolder]) -> tuple[str, ...]:
                 f"{sanitize(split.folder)}: expected the classes of "
                 f"{sanitize(splits['train'].folder)}, it has {which} folder "
                 f"{sanitize(strange[0])!r}"
-                + (f", but for {twins[0]!a}: rename one" if twins else "")
+                + (
+                    f"; {twins[0]!a} differs from it only in upper and lower case, or in "
+                    "how Unicode writes its accents: rename one"
+                    if twins
+                    else ""
+                )
             )
-    for order in ORDERS:
-        if {name.lower() for name in found} == set(order) and len(found) == len(order):
-            return tuple(sorted(found, key=lambda name: order.index(name.lower())))
+    if sorted(name.lower() for name in found) == sorted(LABELS):
+        return tuple(sorted(found, key=lambda name: LABELS.index(name.lower())))
     return tuple(sorted(found))
-
-
-def _check_name(name: str) -> None:
-    if name in NOT_SCORES:
-        raise ValueError(
-            f"no class can be called {name!r}, a column of score tables is: rename the "
-            f"folder; reserved are {', '.join(NOT_SCORES)}"
-        )
-    if not name.isprintable():
-        raise ValueError(
-            f"class folder {sanitize(name)!r}: expected a name of printable characters, as "
-            "it becomes a label: rename the folder"
-        )

@@ -49,7 +49,6 @@ def features(
     *,
     batch_size: int = 32,
     max_pixels: int = MAX_PIXELS,
-    threads: int | None = None,
     progress: Callable[[int], None] = lambda pictures: None,
 ) -> Features:
     """Compute the features of pictures, or read them from the cache.
@@ -67,7 +66,6 @@ def features(
         folder: of the cache; made if it is not there.
         batch_size: pictures at once.
         max_pixels: larger pictures count as broken.
-        threads: that decode; None: as many as there are processors.
         progress: called with the number of pictures of every batch.
 
     Raises:
@@ -80,7 +78,6 @@ def features(
         batch_size=batch_size,
         cache=False,
         max_pixels=max_pixels,
-        threads=threads,
     )
     cache = Path(os.fsdecode(folder))
     cache.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def resized(
 
     Returns:
         uint8 (resize, resize, 3), RGB, 0..255; with Yahoo's preprocessing those of
-        `open_nsfw_tf.image.yahoo_pixels` before its crop, bit for bit.
+        `open_nsfw_tf.image.pixels` before its crop, bit for bit.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -138,10 +138,10 @@ class Inputs:
         shuffle: another order every epoch; False: the split's own.
         seed: of order and augmentation.
         cache: see `Pixels`.
-        shard: this worker's number, and that of workers. In training all have as many
-            pictures: the first ones of an epoch come twice where they do not come out
-            even. The batches of all workers together are those of one worker with as
-            large batches.
+        shard: (index, count) of this worker. In training every worker gets the same
+            number of pictures; if they do not divide evenly, the first ones are repeated.
+            The batches of all workers together are those of one worker with as large
+            batches.
         drop_remainder: leave out a last batch that is not full.
         max_pixels: larger pictures count as broken.
         threads: None: as many as there are processors.

@@ -88,16 +88,6 @@ def head_of(model: Any) -> Any:
     return keras.Model(features, x)
 
 
-def is_folded(model: Any) -> bool:
-    """Whether the body's batch norms were folded into the kernels, and change nothing."""
-    body = model.layers[: [layer.name for layer in model.layers].index(POOL)]
-    norms = [layer for layer in body if _is_norm(layer)]
-    return bool(norms) and not any(
-        np.any(layer.gamma != 1) or np.any(layer.beta) or np.any(layer.moving_mean)
-        for layer in norms
-    )
-
-
 def _is_norm(layer: Any) -> bool:
     import keras
 

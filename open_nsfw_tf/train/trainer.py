@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from open_nsfw_tf.architecture import is_folded
 from open_nsfw_tf.backbones import body_of, build, weights_of
-from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
+from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel, write_trained
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.train import run_folder
 from open_nsfw_tf.train.config import TrainingConfig
@@ -24,7 +25,6 @@ from open_nsfw_tf.train.learner import (
     LearnerOptions,
     Sums,
     head_of,
-    is_folded,
     logits_of,
     set_batch_norms,
     set_trainable,
@@ -120,7 +120,11 @@ class Trainer:
         self.notes: list[str] = []
         self.recipe = config.recipe
         set_batch_norms(self.model, self.recipe)
-        self._folded = self.recipe.init == "pretrained" and is_folded(self.model)
+        self._folded = (
+            config.backbone == OPEN_NSFW
+            and self.recipe.init == "pretrained"
+            and is_folded(weights_of(body_of(self.model)))
+        )
         if self._folded and not self.recipe.batch_norm_frozen:
             self.recipe = replace(self.recipe, batch_norm_frozen=True)
             self.notes.append(
