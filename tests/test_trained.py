@@ -7,7 +7,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,11 +317,14 @@ def test_a_table_has_the_classes(
         score_batch(Classifier(), PICTURES, path, mode="resume")
 
 
-def test_judged_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
-    found = evaluate_files([labelled], labelled, bootstrap=0, model=runs["open_nsfw"])
-    assert json.dumps(found.record())
+def test_evaluated_on_the_fly(runs: dict[str, Path], labelled: Path) -> None:
+    def by(**options: Any) -> Callable[[], Classifier]:
+        return partial(Classifier, model=runs["open_nsfw"], **options)
+
+    found = evaluate_files([labelled], labelled, bootstrap=0, classifier=by())
+    assert json.dumps(found.to_dict())
     with pytest.raises(ValueError, match="got both"):
-        evaluate_files([labelled], labelled, weights="x", model=runs["open_nsfw"])
+        evaluate_files([labelled], labelled, classifier=by(weights="x"))
 
 
 @pytest.mark.ray
