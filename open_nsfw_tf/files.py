@@ -490,7 +490,8 @@ def replacing(path: Path) -> Iterator[Path]:
             None,
             str(temporary),
         ):  # a name that the user did not give
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # otherwise the message would contain it as None
         raise
     finally:
         temporary.unlink(missing_ok=True)
