@@ -536,12 +536,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (
-            None,
-            str(temporary),
-        ):  # a name that the user did not give
+        # Not by a name that the user did not give.
+        if error.filename in (None, str(temporary)):
             error.filename = str(path)
-            del error.filename2  # None would be printed
+            del error.filename2  # otherwise the message would contain it as None
         raise
     finally:
         with suppress(NotADirectoryError):

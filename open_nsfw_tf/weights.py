@@ -14,7 +14,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from open_nsfw_tf.architecture import CLASSES, Weights, check_weights
+from open_nsfw_tf.architecture import CLASSES, LICENCE, Weights, check_weights
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.formats import (
     CHUNK,
@@ -65,7 +65,7 @@ class Published:
     git_blob: str | None = None
     sha256: str | None = None
     package: str | None = None
-    licence: str = "BSD 2-Clause, (c) 2016 Yahoo Inc."
+    licence: str = LICENCE
 
 
 PUBLISHED = {

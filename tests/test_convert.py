@@ -1,5 +1,6 @@
 """From any layout to any other, as the command and as the function; and inspection."""
 
+import errno
 import hashlib
 import os
 import re
@@ -263,6 +264,14 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
         file.write_text("what nobody reads")
     assert path.is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError) as caught, replacing(path) as temporary:
+        raise OSError(errno.ENOSPC, "full", str(temporary))
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] full: {str(path)!r}"
+    assert not os.listdir(tmp_path)
 
 
 def test_pictures_that_cannot_be_read_are_left_out(

@@ -92,10 +92,10 @@ class Sorting:
 
     def check(self, sources: list[str], trained: TrainedModel | None) -> None:
         """Refuse wrong combinations of options, before any work."""
-        if (self.move_to is None) != (self.threshold is None) or (
-            self.link and self.move_to is None
-        ):
+        if (self.move_to is None) != (self.threshold is None):
             raise typer.BadParameter("--move-to and --threshold go together.")
+        if self.link and self.move_to is None:
+            raise typer.BadParameter("--link needs --move-to and --threshold.")
         if self.move_to is None:
             return
         if any(map(is_remote, sources)):

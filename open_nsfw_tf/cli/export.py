@@ -19,6 +19,7 @@ from open_nsfw_tf.image import Picture
 
 PRECISIONS = tuple(dict.fromkeys(p for f in FORMATS.values() for p in f.tolerances))
 INPUT_TYPES = FORMATS["savedmodel"].input_types
+LAYOUTS = FORMATS["onnx"].layouts
 
 commands = typer.Typer()
 
@@ -36,8 +37,8 @@ InputTypeOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Kind:
-    """The variant of the format."""
+class ExportOptions:
+    """The options of the format."""
 
     precision: Annotated[
         str | None,
@@ -48,9 +49,9 @@ class Kind:
         ),
     ] = None
     input_type: InputTypeOption = "tensor"
-    layout: Annotated[
-        str, choice(("nhwc", "nchw"), "--layout", help="Of the ONNX input.")
-    ] = "nhwc"
+    layout: Annotated[str, choice(LAYOUTS, "--layout", help="Of the ONNX input.")] = (
+        "nhwc"
+    )
     version: Annotated[
         int, typer.Option(min=1, help="Of the SavedModel: the folder's name.")
     ] = 1
@@ -71,7 +72,7 @@ def export_command(
         ),
     ],
     destination: Annotated[Path, typer.Argument(help="The file or folder to make.")],
-    kind: Kind,
+    options: ExportOptions,
     weights: WeightsOption = None,
     model: ModelOption = None,
     pictures: Annotated[
@@ -86,15 +87,15 @@ def export_command(
 ) -> None:
     """Write the network in another format, and prove that it answers the same.
 
-    What was written is loaded again with its own runtime and compared with the model;
-    above the format's tolerance nothing is left at DESTINATION.
+    What was written is loaded again with its own runtime and compared with the model.
+    If scores differ by more than the format's tolerance, nothing is written.
     """
     export_and_print(
         format,
         destination,
         weights=weights,
         model=model,
-        **asdict(kind),
+        **asdict(options),
         pictures=named_pictures(pictures),
         overwrite=overwrite,
     )

@@ -73,8 +73,8 @@ PrecisionOption = Annotated[
         PRECISIONS,
         "--precision",
         help="float32 is exact. The others are approximate: they change scores by up to "
-        f"{FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .005 "
-        "(int8, which is fastest, and takes a minute the first time).",
+        f"{FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .03 "
+        "(int8, .003 on average, which is fastest, and takes a minute the first time).",
     ),
 ]
 WorkersOption = Annotated[
@@ -99,7 +99,7 @@ ResumeOption = Annotated[
     typer.Option("--resume", help="Continue an earlier run: skip what it has done."),
 ]
 TopOption = Annotated[
-    int, typer.Option(min=1, help="How many of the largest differences.")
+    int, typer.Option(min=1, help="How many of the largest differences to print.")
 ]
 CommonOption = Annotated[
     bool,

@@ -50,6 +50,7 @@ class Format:
         tolerances: by precision, the largest difference of a score from the model's
             that is allowed; the first precision is the default.
         input_types: the inputs that the exported network can have.
+        layouts: the orders of axes that the exported network's input can have.
         packages: that it needs beside the core.
         extra: the extra of this distribution that installs them.
         described: whether a JSON file with the description is written beside it.
@@ -60,6 +61,7 @@ class Format:
     title: str
     tolerances: dict[str, float]
     input_types: tuple[str, ...] = ("tensor",)
+    layouts: tuple[str, ...] = ("nhwc",)
     packages: tuple[str, ...] = ()
     extra: str | None = None
     described: bool = False
@@ -100,7 +102,11 @@ FORMATS = {
         described=True,
         suffix=".tflite",
     ),
-    "onnx": Format("ONNX", {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}),
+    "onnx": Format(
+        "ONNX",
+        {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
+        layouts=("nhwc", "nchw"),
+    ),
     "coreml": Format(
         "Core ML .mlpackage",
         {"float32": FLOAT32, "float16": FLOAT16},
@@ -277,7 +283,7 @@ def _check_options(format: str, known: Format, job: Job) -> None:
             f"{format} takes the input type {offered}, not {job.input_type!r}: its "
             "runtime cannot decode pictures as Yahoo's loader does"
         )
-    if job.layout not in ("nhwc", "nchw") or job.layout == "nchw" and format != "onnx":
+    if job.layout not in known.layouts:
         raise ValueError(f"{format} has no layout {job.layout!r}; nchw is for onnx")
     if job.version < 1:
         raise ValueError(f"expected a version of at least 1, got {job.version}")

@@ -60,18 +60,15 @@ def preparation(preprocessing: Preprocessing) -> str:
 
 
 def _metadata(job: Job) -> dict[str, str]:
-    preprocessing = job.preprocessing
     fields = {
-        "labels": ",".join(job.labels),
-        "channel_order": preprocessing.order,
-        "mean": ",".join(f"{mean:g}" for mean in preprocessing.mean),
-        "preprocessing": preparation(preprocessing),
+        **job.metadata,
+        "mean": ",".join(f"{mean:g}" for mean in job.preprocessing.mean),
+        "preprocessing": preparation(job.preprocessing),
         "precision": job.precision,
     }
-    if job.model.is_open_nsfw:
-        return {**fields, "source": "https://github.com/yahoo/open_nsfw"}
-    scale = repr(preprocessing.scale)
-    return {**fields, "backbone": job.model.backbone, "scale": scale}
+    if fields.pop("licence", None):  # Yahoo's; Core ML has another field for it
+        fields["source"] = "https://github.com/yahoo/open_nsfw"
+    return fields
 
 
 def write(path: Path, job: Job) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
 from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel
+from open_nsfw_tf.formats.onnx_graph import metadata
 from open_nsfw_tf.image import YAHOO, Picture, Preprocessing, load_rgb, tensor
 from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.quantize import sample_batch
@@ -69,6 +70,12 @@ class Job:
     def preprocessing(self) -> Preprocessing:
         """The steps from a picture to the network's input."""
         return self.model.preprocessing
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata for users of the file without this package."""
+        backbone = None if self.model.is_open_nsfw else self.model.backbone
+        return metadata(len(self.labels), self.labels, self.preprocessing, backbone)
 
     @property
     def shape(self) -> tuple[int, int, int]:

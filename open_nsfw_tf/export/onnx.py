@@ -68,20 +68,8 @@ def trained_graph(job: Job, dtype: type) -> onnx.ModelProto:
     writer = _Writer(dtype)
     writer.network(graph_ops.operations(keras_network(job.model)), job.layout)
     return packed(
-        writer, job.layout, len(job.labels), _metadata(job), job.preprocessing.crop
+        writer, job.layout, len(job.labels), job.metadata, job.preprocessing.crop
     )
-
-
-def _metadata(job: Job) -> dict[str, str]:
-    preprocessing = job.preprocessing
-    return {
-        "labels": ",".join(job.labels),
-        "channel_order": preprocessing.order,
-        "mean": ",".join(str(value) for value in preprocessing.mean),
-        "scale": repr(preprocessing.scale),
-        "preprocessing": preprocessing.words,
-        "backbone": job.model.backbone,
-    }
 
 
 def _onnx_pads(op: GraphOp) -> list[int]:

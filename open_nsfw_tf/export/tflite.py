@@ -39,9 +39,6 @@ FLOAT_OPS = (
 )
 
 
-YAHOO_LICENCE = {"licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc."}
-
-
 def write(path: Path, job: Job) -> None:
     """Write the network, without the JSON file beside it."""
     if job.precision == "int8":
@@ -52,7 +49,7 @@ def write(path: Path, job: Job) -> None:
 
 def description(job: Job) -> dict[str, Any]:
     """The input and output of the network, for the JSON file beside it."""
-    preprocessing = job.preprocessing
+    preprocessing, metadata = job.preprocessing, job.metadata
     return {
         "labels": list(job.labels),
         "signature": SIGNATURE,
@@ -60,7 +57,7 @@ def description(job: Job) -> dict[str, Any]:
             "name": "inputs",
             "shape": [1, *job.shape],
             "dtype": "float32",
-            "channel_order": preprocessing.order,
+            "channel_order": metadata["channel_order"],
             "range": f"0..255 {preprocessing.values}",
             "mean": list(preprocessing.mean),
         },
@@ -69,9 +66,9 @@ def description(job: Job) -> dict[str, Any]:
             "shape": [1, len(job.labels)],
             "dtype": "float32",
         },
-        "preprocessing": preprocessing.words,
+        "preprocessing": metadata["preprocessing"],
         "precision": job.precision,
-        **(YAHOO_LICENCE if job.model.is_open_nsfw else {}),
+        **{name: metadata[name] for name in ("licence",) if name in metadata},
     }
 
 

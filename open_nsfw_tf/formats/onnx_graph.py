@@ -15,6 +15,7 @@ from open_nsfw_tf.architecture import (
     DENSE,
     INPUT_SIZE,
     LABELS,
+    LICENCE,
     POOL_SIZE,
     POOL_STRIDE,
     STEM,
@@ -25,7 +26,7 @@ from open_nsfw_tf.architecture import (
     fold_batch_norm,
     lean_blocks,
 )
-from open_nsfw_tf.image import MEAN_BGR
+from open_nsfw_tf.image import YAHOO, Preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -36,23 +37,33 @@ INPUT = "input"
 OUTPUT = "predictions"
 
 
-METADATA = {  # for users of the file without this package
-    "labels": ",".join(LABELS),
-    "channel_order": "BGR",
-    "mean": ",".join(str(value) for value in MEAN_BGR),
-    "preprocessing": "RGB; bilinear resize to 256x256; JPEG, quality 75, and back; "
-    "centre crop 224x224; BGR; minus mean",
-    "licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc.",
-    "source": "yahoo/open_nsfw, nsfw_model",
-}
+def metadata(
+    classes: int,
+    labels: Sequence[str] | None,
+    preprocessing: Preprocessing = YAHOO,
+    backbone: str | None = None,
+) -> dict[str, str]:
+    """The metadata of a network, for users of its file without this package.
 
-
-def metadata(classes: int, labels: Sequence[str] | None) -> dict[str, str]:
-    """The metadata of a network, with labels if the classes have names."""
-    rest = {name: text for name, text in METADATA.items() if name != "labels"}
+    Args:
+        classes: the number of scores.
+        labels: of the classes; None: SFW and NSFW, if there are two.
+        preprocessing: of the pictures.
+        backbone: of a trained model; None: Yahoo's network.
+    """
     if labels is None and classes == len(LABELS):
         labels = LABELS
-    return {"labels": ",".join(labels), **rest} if labels else rest
+    fields = {
+        "labels": ",".join(labels or ()),
+        "channel_order": preprocessing.order,
+        "mean": ",".join(map(str, preprocessing.mean)),
+        "scale": backbone and repr(preprocessing.scale),
+        "preprocessing": preprocessing.words,
+        "backbone": backbone,
+        "licence": None if backbone else f"weights: {LICENCE}",
+        "source": None if backbone else "yahoo/open_nsfw, nsfw_model",
+    }
+    return {name: text for name, text in fields.items() if text}
 
 
 def graph(
