@@ -11,6 +11,7 @@ import concurrent.futures.thread  # noqa: F401
 import ctypes
 import logging  # noqa: F401
 import os
+import sys
 from collections.abc import Callable
 from threading import Lock, RLock
 from typing import Any, Generic, TypeVar
@@ -118,6 +119,19 @@ _inherited: WeakSet[PerProcess[Any] | OneProcess] = WeakSet()
 
 
 def _before_fork() -> None:
+    before = _h5py_lock()
+    _take_locks()
+    # What is imported while the fork waits has its hooks called after the fork, but not
+    # before it: h5py's would release a lock that nobody has taken.
+    if before is None and _h5py_lock() is not None:
+        _h5py_lock().acquire()
+
+
+def _h5py_lock() -> Any:
+    return getattr(sys.modules.get("h5py._objects"), "phil", None)
+
+
+def _take_locks() -> None:
     while True:
         locks = _waited_for[::-1]
         for lock in locks:
