@@ -279,7 +279,7 @@ def test_a_kernel_of_another_shape_is_named(tmp_path, trained):
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         del file["layers/conv2d_1/vars/0"]
         file["layers/conv2d_1/vars/0"] = np.zeros((1, 1, 64, 33), np.float32)
-    refused(tmp_path / "a.h5", r"conv_stage0_block0_branch2a .*\(1, 1, 64, 33\)")
+    refused(tmp_path / "a.h5", r"conv_stage0_block0_branch2a.*\(1, 1, 64, 33\)")
 
 
 def test_a_zip_bomb_is_refused(tmp_path):
