@@ -21,6 +21,14 @@ os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())
 SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see README
 
+# Runs its arguments with Ctrl-C heard: a shell that starts the tests in the background
+# lets them, and all that they start, ignore it.
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 
 @pytest.fixture
 def nobodys() -> Iterator[Path]:

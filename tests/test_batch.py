@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pictures
 import pytest
-from conftest import GOLDEN, SCORE_TOLERANCE
+from conftest import GOLDEN, HEEDING, SCORE_TOLERANCE
 from PIL import Image
 from test_files import APPLE_DOUBLE, heif
 from test_tables_append import grown
@@ -571,14 +571,6 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes) -> list[
         Path(name).write_bytes(small)
     Path(names[60]).write_bytes(b"no picture")
     return names
-
-
-# A shell that starts the tests in the background lets them ignore Ctrl-C.
-HEEDING = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

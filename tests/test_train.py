@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HEEDING
 from training_pictures import make_pictures
 
 from open_nsfw_tf import Classifier, WeightsError
@@ -156,7 +156,7 @@ def place(folder: Path, tmp_path: Path) -> Path:
 def started(place: Path, *more: str, **environment: str) -> Any:
     script = Path(sys.executable).parent / "open-nsfw"
     return subprocess.Popen(
-        [script, *COMMAND, *more],
+        [sys.executable, "-c", HEEDING, str(script), *COMMAND, *more],
         cwd=place,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -165,41 +165,37 @@ def started(place: Path, *more: str, **environment: str) -> Any:
     )
 
 
-def after_epoch(process: Any, number: int) -> None:
-    """Wait until an epoch is told."""
+def until(process: Any, beginning: str) -> list[str]:
+    """The lines that a process prints until one begins so."""
+    lines = []
     for line in process.stdout:
-        if line.startswith(f"epoch {number}:"):
-            return
+        lines.append(line)
+        if line.startswith(beginning):
+            return lines
     raise AssertionError(process.stderr.read())
 
 
 def test_kill_ctrl_c_and_resume_come_to_the_same_end(
-    place: Path,
-    whole: TrainingResult,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    place: Path, whole: TrainingResult
 ) -> None:
     process = started(place)
-    after_epoch(process, 2)
+    until(process, "epoch 2:")
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     killed = runs.read_state(place / "run")
     assert killed is not None
     assert 2 <= len(killed.history) < EPOCHS
-    monkeypatch.chdir(place)
-    # A shell that runs the tests in the background has Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with monkeypatch.context() as patch:
-        wrapped = interrupting(runs.restore_checkpoint)
-        patch.setattr(runs, "restore_checkpoint", wrapped)
-        assert app([*COMMAND, "--resume"], standalone_mode=False) == 130
-    signal.signal(signal.SIGINT, before)
-    told = capfd.readouterr()
-    assert "go on with the same command and --resume" in told.err
-    assert "train: 40 pictures: sfw 20, nsfw 20\n" in told.out
-    assert "left out: 1 broken pictures, the first is " in told.out
-    assert "recipe yahoo on squeezenet, 32x32 pixels\n" in told.out
+    process = started(place, "--resume")
+    *told, last = until(process, "recipe ")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "finishing the step" in err
+    assert "go on with the same command and --resume" in err
+    assert "train: 40 pictures: sfw 20, nsfw 20\n" in told
+    assert told[-2].startswith("left out: 1 broken pictures, the first is ")
+    assert last == "recipe yahoo on squeezenet, 32x32 pixels\n"
     stopped = runs.read_state(place / "run")
     assert stopped is not None
     assert stopped.history[: len(killed.history)] == killed.history
@@ -207,19 +203,6 @@ def test_kill_ctrl_c_and_resume_come_to_the_same_end(
     assert result.finished
     assert result.history[: len(stopped.history)] == stopped.history
     assert_same(result.history, whole.history)
-
-
-def interrupting(restore: Callable[..., None]) -> Callable[..., None]:
-    """Restore a checkpoint, and press Ctrl-C before the first step, once."""
-    pressed: list[int] = []
-
-    def wrapped(*arguments: Any) -> None:
-        restore(*arguments)
-        if not pressed:  # a run that goes back a stage restores twice
-            pressed.append(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return wrapped
 
 
 def test_a_run_stops_within_an_epoch(place: Path, whole: TrainingResult) -> None:

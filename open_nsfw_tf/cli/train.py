@@ -301,7 +301,7 @@ def _bar() -> Iterator[tuple[_Begin, Callable[[int], None]]]:
 
     def begin(data: Data, config: TrainingConfig, steps: int) -> None:
         for line in _data_lines(data, config):
-            print(line)
+            print(line, flush=True)
         total.append(steps)
         known.set()
 
