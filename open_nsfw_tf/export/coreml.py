@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS
+from open_nsfw_tf.backbones import graph_ops
+from open_nsfw_tf.backbones.graph_ops import NEIGHBOURS, GraphOp
 from open_nsfw_tf.engines.tensorflow import keras_network
 from open_nsfw_tf.errors import ExportError
-from open_nsfw_tf.export import Job, graph_ops
-from open_nsfw_tf.export.graph_ops import NEIGHBOURS, GraphOp
+from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.mil import evaluate
 from open_nsfw_tf.image import MEAN_BGR, YAHOO, Preprocessing, load_rgb
 from open_nsfw_tf.libraries import import_tensorflow
@@ -212,7 +213,7 @@ def _network(mb: Any, image: Any, graph: list[GraphOp]) -> Any:
     Args:
         mb: `coremltools.converters.mil.Builder`.
         image: the preprocessed picture, (1, 3, height, width).
-        graph: the operations, see `open_nsfw_tf.export.graph_ops`.
+        graph: the operations, see `open_nsfw_tf.backbones.graph_ops`.
 
     Returns:
         The scores, (1, classes).

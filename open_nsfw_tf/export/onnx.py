@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from open_nsfw_tf.backbones import graph_ops
+from open_nsfw_tf.backbones.graph_ops import LAST, NEIGHBOURS, GraphOp
 from open_nsfw_tf.engines.tensorflow import keras_network
-from open_nsfw_tf.export import Job, graph_ops
-from open_nsfw_tf.export.graph_ops import LAST, NEIGHBOURS, GraphOp
+from open_nsfw_tf.export import Job
 from open_nsfw_tf.formats.onnx_graph import INPUT, OUTPUT, Writer, graph, packed
 from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import qdq, quantize
