@@ -41,7 +41,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["open_nsfw_tf", "open_nsfw_tf.*"]),
-    package_data={"open_nsfw_tf": ["py.typed", "report/page.html", "report/style.css"]},
+    package_data={
+        "open_nsfw_tf": [
+            "py.typed",
+            "backbones/graphs/*.json",
+            "report/page.html",
+            "report/style.css",
+        ]
+    },
     install_requires=[
         "filelock>=3.24",
         "h5py>=3.11",

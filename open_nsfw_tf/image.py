@@ -86,9 +86,15 @@ Picture = (
 # -- preprocessing, as data that is stored with a model
 
 ORDERS = ("BGR", "RGB")
+# Both are bilinear. "antialiased" is Pillow's, which covers the source when it shrinks, and
+# rounds to whole values. "aligned" is that of TensorFlow 1 and TensorFlow.js with aligned
+# corners: it takes four pixels of the source, and does not round.
+RESIZES = ("antialiased", "aligned")
 LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
 _MAX = 3.4e38  # the largest float32, the type of the network's input
-_FIELDS = "expected the preprocessing's resize, crop, jpeg, order, mean and scale"
+_FIELDS = (
+    "expected the preprocessing's resize, crop, jpeg, order, mean, scale and filter"
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Preprocessing:
         order: of the channels, "BGR" or "RGB".
         mean: of 0..255, subtracted from the channels, in their `order`.
         scale: the difference is multiplied by this.
+        filter: how pictures are resized, of `RESIZES`.
 
     Raises:
         ValueError: a value is of another type or out of range.
@@ -114,6 +121,7 @@ class Preprocessing:
     order: str
     mean: tuple[float, float, float]
     scale: float
+    filter: str = RESIZES[0]
 
     def __post_init__(self) -> None:
         sides = (self.resize, self.crop)
@@ -132,11 +140,22 @@ class Preprocessing:
         numbers = (*self.mean, self.scale)
         if len(self.mean) != 3 or not all(map(_is_number, numbers)):
             raise ValueError(f"{_FIELDS}; the mean has three numbers, the scale is one")
+        if self.filter not in RESIZES or (self.aligned and self.jpeg):
+            raise ValueError(
+                f"{_FIELDS}; the filter is {' or '.join(RESIZES)}, and jpeg false with "
+                f"{RESIZES[1]}"
+            )
+
+    @property
+    def aligned(self) -> bool:
+        """Whether pictures are resized with aligned corners, to values with fractions."""
+        return self.filter == RESIZES[1]
 
     @property
     def words(self) -> str:
         """The steps in words, for users of an exported network without this package."""
-        order = [f"RGB; bilinear resize to {self.resize}x{self.resize}"]
+        how = " with aligned corners, no antialiasing" * self.aligned
+        order = [f"RGB; bilinear resize to {self.resize}x{self.resize}{how}"]
         if self.jpeg:
             order.append("JPEG, quality 75, and back")
         if self.crop != self.resize:
@@ -160,6 +179,8 @@ class Preprocessing:
         Raises:
             ValueError: fields are missing, surplus or out of range.
         """
+        if isinstance(record, dict):  # older ones do not say it
+            record = {"filter": RESIZES[0], **record}
         if not isinstance(record, dict) or set(record) != set(cls.__annotations__):
             raise ValueError(_FIELDS)
         mean = record["mean"]
@@ -594,16 +615,50 @@ def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         preprocessing: of the network.
 
     Returns:
-        uint8 (crop, crop, 3), RGB, 0..255.
+        (crop, crop, 3), RGB, 0..255: uint8, or float32 if it resizes with aligned corners.
     """
     side, crop = preprocessing.resize, preprocessing.crop
+    edge = (side - crop) // 2
+    if preprocessing.aligned:
+        return _aligned(np.asarray(image), side)[edge : edge + crop, edge : edge + crop]
     # Two calls, one for each axis, horizontal first: Pillow did that in one call until
     # version 13, which begins with the vertical axis for some tall pictures.
     resized = image.resize((side, image.height), Image.Resampling.BILINEAR)
     resized = resized.resize((side, side), Image.Resampling.BILINEAR)
     rgb = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
-    edge = (side - crop) // 2
     return rgb[edge : edge + crop, edge : edge + crop]
+
+
+def _aligned(picture: np.ndarray, side: int) -> np.ndarray:
+    """Resize to float32 (side, side, 3) as TensorFlow.js does with aligned corners.
+
+    The centres of the corner pixels stay where they are. As in its CPU backend, sums are
+    float64. Only the pixels that are needed are converted.
+    """
+    height, width = picture.shape[:2]
+    top, bottom, down = _neighbours(height, side)
+    left, right, along = _neighbours(width, side)
+    down, along = down[:, np.newaxis, np.newaxis], along[:, np.newaxis]
+
+    def row(rows: np.ndarray) -> np.ndarray:
+        start, end = (
+            picture[rows[:, np.newaxis], columns].astype(np.float64)
+            for columns in (left, right)
+        )
+        mixed: np.ndarray = start + (end - start) * along
+        return mixed
+
+    upper, lower = row(top), row(bottom)
+    resized: np.ndarray = (upper + (lower - upper) * down).astype(np.float32)
+    return resized
+
+
+def _neighbours(size: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixels before and after each new one, and the share of the one after."""
+    # In whole numbers, so that the same in TensorFlow gives the same bits.
+    steps = max(side - 1, 1)
+    before, rest = np.divmod(np.arange(side) * (size - 1), steps)
+    return before, np.minimum(before + 1, size - 1), rest * (1 / steps)
 
 
 def _through_jpeg(image: Image.Image) -> np.ndarray:

@@ -21,6 +21,7 @@ from open_nsfw_tf.backbones import (
     BACKBONES,
     body_of,
     build,
+    graph_ops,
     network_of,
     set_weights,
     weights_of,
@@ -188,6 +189,27 @@ def test_maps_have_the_papers_sizes(name: str) -> None:
     model = network(name)
     for layer, shape in SHAPES[name].items():
         assert model.get_layer(layer).output.shape[1:] == shape, layer
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_stored_graph_is_the_one_that_keras_builds(name: str) -> None:
+    stored = (graph_ops.GRAPHS / f"{name}.json").read_text(encoding="utf-8")
+    assert stored == graph_ops.body_text(network(name)), "python tools/write_graphs.py"
+
+
+def test_a_stored_body_and_a_head_are_the_whole_network() -> None:
+    usual = BACKBONES["mobilenet_v2"].preprocessing
+    model = build("mobilenet_v2", 3, head=HEAD, init="random", seed=0)
+    whole = TrainedModel(
+        "mobilenet_v2", ("a", "b", "c"), usual, HEAD, weights_of(model)
+    )
+    found, wanted = graph_ops.operations_of(whole), graph_ops.operations(model)
+    assert [(op.kind, op.name, op.inputs, op.options) for op in found] == [
+        (op.kind, op.name, op.inputs, op.options) for op in wanted
+    ]
+    for op, other in zip(found, wanted, strict=True):
+        for name, array in op.arrays.items():
+            assert np.array_equal(array, other.arrays[name])
 
 
 def test_inception_s_layers_are_numbered_anew() -> None:

@@ -59,6 +59,7 @@ OWNERS = {
         "train.learner",
     },
     "onnx": {
+        "backbones.onnx_ops",
         "export.onnx",
         "formats.onnx",
         "formats.onnx_graph",

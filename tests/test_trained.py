@@ -33,6 +33,7 @@ from open_nsfw_tf.backbones.trained import (
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, inspect
+from open_nsfw_tf.engines import FLOAT16
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.export import export
@@ -127,6 +128,32 @@ def test_other_preprocessing_is_what_it_says(order: str) -> None:
     assert np.array_equal(tensor(PICTURES[0], steps), wanted)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (6, 5), (3, 400)])
+def test_a_resize_with_aligned_corners(size: tuple[int, int]) -> None:
+    """TensorFlow 1's own operation does the same, but rounds positions to float32."""
+    from open_nsfw_tf.libraries import import_tensorflow
+
+    tf = import_tensorflow()
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    steps = Preprocessing(6, 6, False, "RGB", (0.0, 0.0, 0.0), 1.0, "aligned")
+    wanted = tf.compat.v1.image.resize_bilinear(picture[None], (6, 6), True)[0]
+    found = tensor(picture, steps)
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted.numpy()).max() < 255 * max(size) * 2.0**-23
+    assert np.array_equal(found[0, 0], picture[0, 0])
+    if min(size) > 1:
+        assert np.array_equal(found[-1, -1], picture[-1, -1])
+
+
+def test_an_older_record_is_of_pillows_resize() -> None:
+    record = YAHOO.record()
+    assert record.pop("filter") == "antialiased"
+    assert Preprocessing.from_record(record) == YAHOO
+    for wrong in ({"filter": "nearest"}, {"filter": "aligned"}):  # with YAHOO's JPEG
+        with pytest.raises(ValueError, match="the filter is antialiased or aligned"):
+            Preprocessing.from_record({**record, **wrong})
+
+
 def test_a_resize_to_the_pictures_own_size() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     steps = Preprocessing(32, 32, False, "RGB", (0.0, 0.0, 0.0), 1.0)
@@ -138,6 +165,9 @@ def test_a_resize_to_the_pictures_own_size() -> None:
     [
         Preprocessing(75, 75, True, "RGB", (1.5, 2.0, 3.0), 0.017),
         Preprocessing(99, 98, False, "BGR", (103.939, 116.779, 123.68), 1.0),
+        Preprocessing(224, 220, False, "RGB", (0.0, 0.0, 0.0), 1 / 255, "aligned"),
+        Preprocessing(299, 299, False, "RGB", (0.0, 0.0, 0.0), 1 / 255, "aligned"),
+        Preprocessing(512, 512, False, "RGB", (0.0, 0.0, 0.0), 1 / 255, "aligned"),
     ],
     ids=lambda steps: str(steps.resize),
 )
@@ -247,12 +277,53 @@ def test_a_classifier_answers_as_keras_does(
     assert classifier.predict(np.empty((0, size, size, 3), np.float32)).shape == (0, 3)
 
 
-def test_other_networks_are_tensorflows(runs: dict[str, Path]) -> None:
-    assert Classifier(model=runs["other"]).engine_name == "tensorflow"
-    with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
-        Classifier("onnxruntime", model=runs["other"])
+@pytest.mark.parametrize("engine", installed_engines())
+def test_every_engine_scores_another_network(
+    engine: str, runs: dict[str, Path], expected: dict[str, np.ndarray]
+) -> None:
+    classifier = Classifier(engine, model=runs["other"])
+    found = np.array(list(classifier.classify_many(PICTURES)))
+    assert np.abs(found - expected["other"]).max() <= SCORE_TOLERANCE
+
+
+def test_other_networks_are_exact_or_in_float16(
+    runs: dict[str, Path], expected: dict[str, np.ndarray]
+) -> None:
+    assert Classifier(model=runs["other"]).engine_name == "onnxruntime"
+    half = Classifier(model=runs["other"], precision="float16")
+    found = np.array(list(half.classify_many(PICTURES)))
+    assert 0 < np.abs(found - expected["other"]).max() <= FLOAT16
     with pytest.raises(ValueError, match="no engine offers the precision 'int8'"):
         Classifier(model=runs["other"], precision="int8")
+    with pytest.raises(ValueError, match="float32, float16 for other networks"):
+        Classifier("onnxruntime", model=runs["other"], precision="int8")
+
+
+def test_another_network_of_the_usual_size_needs_no_tensorflow(tmp_path: Path) -> None:
+    from open_nsfw_tf.backbones import BACKBONES, network_of
+
+    usual = BACKBONES[OTHER].preprocessing
+    model = replace(other_network(), preprocessing=usual)
+    (tmp_path / "run").mkdir()
+    write_trained(tmp_path / "run", model)
+    code = (
+        "import sys\nsys.modules['tensorflow'] = sys.modules['keras'] = None\n"
+        "from open_nsfw_tf import Classifier\n"
+        f"print(*Classifier(model={str(tmp_path / 'run')!r}).classify({PICTURES[0]!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    batch = tensor(PICTURES[0], usual)[np.newaxis]
+    wanted = network_of(model)(batch, training=False).numpy()[0]
+    found = np.array(done.stdout.split(), np.float32)
+    assert np.abs(found - wanted).max() <= SCORE_TOLERANCE
+    assert np.abs(wanted - 1 / 3).max() > 0.01
 
 
 def test_two_classes_of_yahoos_names_are_scores(weights: Any) -> None:

@@ -108,13 +108,8 @@ def network_of(trained: TrainedModel) -> Any:
             not fit the arrays. The head's layers are compared with the arrays before
             memory is allocated for them.
     """
-    try:
-        backbone = _backbone(trained.backbone)
-        classes, size = len(trained.classes), trained.preprocessing.crop
-        _check(backbone, trained.backbone, classes, size)
-        check_head(trained.head)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    backbone = check_model(trained)
+    classes, size = len(trained.classes), trained.preprocessing.crop
     shapes = head_shapes(trained.head, backbone.features, classes, backbone.last)
     if backbone.canonical and not trained.head:
         shapes = {DENSE: layers_of(classes)[DENSE]}
@@ -122,6 +117,22 @@ def network_of(trained: TrainedModel) -> Any:
     model = _assemble(trained.backbone, classes, trained.head, size, None, None)
     set_weights(model, trained.weights)
     return model
+
+
+def check_model(trained: TrainedModel) -> Backbone:
+    """Refuse a description of a network that cannot be built.
+
+    Raises:
+        WeightsError: no backbone has this name, or sizes or the head make no sense.
+    """
+    try:
+        backbone = _backbone(trained.backbone)
+        size = trained.preprocessing.crop
+        _check(backbone, trained.backbone, len(trained.classes), size)
+        check_head(trained.head)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    return backbone
 
 
 def _backbone(name: str) -> Backbone:

@@ -1,19 +1,33 @@
-"""A Keras network as a list of graph operations, for writing it in another format.
+"""A network as a list of graph operations, for computing it or writing it elsewhere.
 
 It supports the layers that `open_nsfw_tf.backbones` builds and refuses all others.
 Batch norms are folded into the convolutions before them; layers that only training
 needs are left out. All sizes are fixed, so that every padding is a number of pixels.
+
+The folder ``graphs`` has the operations of every backbone's body at its usual input size,
+as Keras builds it (`tools/write_graphs.py` writes it, and a test compares). So a trained
+model becomes a graph without TensorFlow.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.architecture import Shapes, Weights, check_arrays
+from open_nsfw_tf.backbones.arrays import FIELDS
+from open_nsfw_tf.backbones.builder import body_of, check_model, network_of
+from open_nsfw_tf.backbones.head import head_shapes
+from open_nsfw_tf.backbones.registry import BACKBONES
+from open_nsfw_tf.backbones.trained import HeadLayer, TrainedModel
 from open_nsfw_tf.errors import ExportError
 
+GRAPHS = Path(__file__).parent / "graphs"
 INPUT = "input"
 NEIGHBOURS = 5  # channels of a local response normalisation, AlexNet's
 LAST = "predictions"
@@ -29,6 +43,7 @@ class GraphOp:
         inputs: the names of its inputs.
         arrays: its constants by name, float32; kernels HWIO, dense (in, out).
         options: its numbers by name; `pads` are top, bottom, left and right.
+        shapes: of the variables of its layer, by Keras' names.
     """
 
     kind: str
@@ -36,6 +51,7 @@ class GraphOp:
     inputs: tuple[str, ...]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def operations(network: Any) -> list[GraphOp]:
@@ -49,6 +65,112 @@ def operations(network: Any) -> list[GraphOp]:
 
     Raises:
         ExportError: it has a layer that is not supported; the message names it.
+    """
+    weights = {
+        layer.name: {one.name: np.asarray(one, np.float32) for one in layer.weights}
+        for layer in network.layers
+    }
+    return _with_weights(structure(network), weights)
+
+
+def operations_of(model: TrainedModel) -> list[GraphOp]:
+    """The operations of a trained model's network, as `operations` gives them.
+
+    TensorFlow is imported only if the input has another size than the backbone's usual.
+
+    Raises:
+        WeightsError: the model's description and its arrays do not fit each other.
+    """
+    backbone = check_model(model)
+    body = stored_body(model.backbone, model.preprocessing.crop)
+    if body is None:
+        ops = structure(network_of(model))
+    else:
+        shapes = head_shapes(
+            model.head, backbone.features, len(model.classes), backbone.last
+        )
+        ops = [*body, *head_operations(model.head, shapes, body[-1].name)]
+    weights = model.weights
+    if backbone.canonical and not model.head:
+        names = {ours: keras for keras, ours in FIELDS.items()}
+        weights = {
+            layer: {names.get(field, field): array for field, array in fields.items()}
+            for layer, fields in weights.items()
+        }
+    check_arrays(weights, shapes_of(ops))
+    return _with_weights(ops, weights)
+
+
+def shapes_of(ops: Sequence[GraphOp]) -> Shapes:
+    """The arrays that operations need: ``{layer: {variable: shape}}``."""
+    return {op.name: op.shapes for op in ops if op.shapes}
+
+
+@cache
+def stored_body(name: str, size: int) -> tuple[GraphOp, ...] | None:
+    """A backbone's operations up to its pooled features, without arrays.
+
+    None if `size`, the pixels a side of the input, is not the backbone's usual one.
+    """
+    if size != BACKBONES[name].preprocessing.crop:
+        return None
+    text = (GRAPHS / f"{name}.json").read_text(encoding="utf-8")
+    return tuple(
+        GraphOp(kind, op, tuple(inputs), {}, _tuples(options), _tuples(shapes))
+        for kind, op, inputs, options, shapes in json.loads(text)
+    )
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in options.items()
+    }
+
+
+def body_text(network: Any) -> str:
+    """What `stored_body` reads, from a network that `build` made."""
+    rows = (
+        [op.kind, op.name, op.inputs, op.options, op.shapes]
+        for op in structure(body_of(network))
+    )
+    return "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
+
+
+def head_operations(
+    head: Sequence[HeadLayer], shapes: Shapes, source: str
+) -> list[GraphOp]:
+    """The operations after the pooled features.
+
+    Args:
+        head: the layers before the last one.
+        shapes: of the arrays of all of them, as `head_shapes` gives them.
+        source: the name of the features.
+    """
+    layers = {f"head_{index}": layer for index, layer in enumerate(head)}
+    ops: list[GraphOp] = []
+    for name, found in shapes.items():
+        inputs = (ops[-1].name if ops else source,)
+        if "kernel" in found:
+            ops.append(GraphOp("dense", name, inputs, shapes=found))
+            if name in layers:
+                function = layers[name].activation
+                ops += _activation(f"{name}_{function}", function, (name,))
+        else:
+            ops.append(
+                GraphOp("batch_norm", name, inputs, {}, {**_NORM, "flat": True}, found)
+            )
+    return [*ops, GraphOp("softmax", LAST, (ops[-1].name,))]
+
+
+_NORM = {"epsilon": 1e-3}  # Keras' default
+
+
+def structure(network: Any) -> list[GraphOp]:
+    """The operations of a Keras network before batch norms are folded, without arrays.
+
+    Raises:
+        ExportError: as `operations`.
     """
     ops: list[GraphOp] = []
     ends: dict[str, str] = {}  # the name of each layer's output
@@ -66,7 +188,7 @@ def operations(network: Any) -> list[GraphOp]:
         layer_ops = _LAYERS[kind](layer, inputs)
         ends[layer.name] = layer_ops[-1].name if layer_ops else inputs[0]
         ops += layer_ops
-    return _folded(ops)
+    return ops
 
 
 def _sources(layer: Any) -> list[str]:
@@ -74,8 +196,8 @@ def _sources(layer: Any) -> list[str]:
     return [tensor._keras_history.operation.name for tensor in tensors]
 
 
-def _array(value: Any) -> np.ndarray:
-    return np.asarray(value, np.float32)
+def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
+    return {one.name: tuple(one.shape) for one in layer.weights}
 
 
 # -- layers to operations
@@ -98,51 +220,45 @@ def _activation(name: str, function: str, inputs: Inputs) -> list[GraphOp]:
 
 
 def _pads(layer: Any, window: Any) -> tuple[int, int, int, int]:
-    """The pixels that TensorFlow's SAME adds: top, bottom, left, right."""
-    if layer.padding == "valid":
+    return pads_of(layer.padding, layer.input.shape[1:3], window, layer.strides)
+
+
+def pads_of(
+    padding: str, sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """The pixels that Keras' "same" or "valid" adds: top, bottom, left, right."""
+    if padding == "valid":
         return (0, 0, 0, 0)
     pads: list[int] = []
-    pairs = zip(layer.input.shape[1:3], window, layer.strides, strict=True)
-    for size, kernel, stride in pairs:
+    for size, kernel, stride in zip(sizes, window, strides, strict=True):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         pads += [total // 2, total - total // 2]
     return (pads[0], pads[1], pads[2], pads[3])
 
 
 def _conv(layer: Any, inputs: Inputs) -> list[GraphOp]:
-    kernel = _array(layer.kernel)
-    groups = getattr(layer, "groups", 1)
-    if type(layer).__name__ == "DepthwiseConv2D":
-        height, width, groups, each = kernel.shape
-        kernel = kernel.reshape(height, width, 1, groups * each)
+    shapes = _shapes(layer)
+    depthwise = type(layer).__name__ == "DepthwiseConv2D"
     if tuple(layer.dilation_rate) != (1, 1):
         raise ExportError(f"cannot export the dilated convolution {layer.name!r}")
-    outputs = kernel.shape[-1]
-    biases = _array(layer.bias) if layer.use_bias else np.zeros(outputs, np.float32)
     options = {
         "strides": tuple(layer.strides),
-        "pads": _pads(layer, kernel.shape[:2]),
-        "groups": groups,
+        "pads": _pads(layer, shapes["kernel"][:2]),
+        "groups": shapes["kernel"][2] if depthwise else layer.groups,
     }
-    arrays = {"kernel": kernel, "biases": biases}
-    return _activated(layer, GraphOp("conv", layer.name, inputs, arrays, options))
+    kind = "depthwise" if depthwise else "conv"
+    return _activated(layer, GraphOp(kind, layer.name, inputs, {}, options, shapes))
 
 
 def _batch_norm(layer: Any, inputs: Inputs) -> list[GraphOp]:
-    """A factor and an offset for each channel, computed in float64."""
-    wide = np.float64
-    factor = 1 / np.sqrt(np.asarray(layer.moving_variance, wide) + layer.epsilon)
-    factor = factor * np.asarray(layer.gamma, wide) if layer.scale else factor
-    offset = -np.asarray(layer.moving_mean, wide) * factor
-    offset = offset + np.asarray(layer.beta, wide) if layer.center else offset
-    arrays = {"factor": factor, "offset": offset}
-    flat = {"flat": len(layer.output.shape) == 2}
-    return [GraphOp("affine", layer.name, inputs, arrays, flat)]
+    options = {"epsilon": layer.epsilon, "flat": len(layer.output.shape) == 2}
+    shapes = _shapes(layer)
+    return [GraphOp("batch_norm", layer.name, inputs, {}, options, shapes)]
 
 
 def _dense(layer: Any, inputs: Inputs) -> list[GraphOp]:
-    arrays = {"kernel": _array(layer.kernel), "biases": _array(layer.bias)}
-    return _activated(layer, GraphOp("dense", layer.name, inputs, arrays))
+    shapes = _shapes(layer)
+    return _activated(layer, GraphOp("dense", layer.name, inputs, shapes=shapes))
 
 
 def _relu(layer: Any, inputs: Inputs) -> list[GraphOp]:
@@ -199,7 +315,45 @@ _LAYERS: dict[str, Callable[[Any, Inputs], list[GraphOp]]] = {
 }
 
 
-# -- folding
+# -- arrays, and folding
+
+
+def _with_weights(ops: Sequence[GraphOp], weights: Weights) -> list[GraphOp]:
+    """The operations with their layers' arrays, and batch norms folded."""
+    return _folded(
+        [_ARRAYS[op.kind](op, weights[op.name]) if op.shapes else op for op in ops]
+    )
+
+
+def _linear(op: GraphOp, values: dict[str, np.ndarray]) -> GraphOp:
+    kernel = values["kernel"]
+    biases = values.get("bias", np.zeros(kernel.shape[-1], np.float32))
+    return replace(op, arrays={"kernel": kernel, "biases": biases})
+
+
+def _depthwise(op: GraphOp, values: dict[str, np.ndarray]) -> GraphOp:
+    """A convolution with a group for each channel."""
+    height, width, channels, each = values["kernel"].shape
+    kernel = values["kernel"].reshape(height, width, 1, channels * each)
+    return replace(_linear(op, {**values, "kernel": kernel}), kind="conv")
+
+
+def _affine(op: GraphOp, values: dict[str, np.ndarray]) -> GraphOp:
+    """A factor and an offset for each channel, computed in float64."""
+    wide = {name: array.astype(np.float64) for name, array in values.items()}
+    factor = 1 / np.sqrt(wide["moving_variance"] + op.options["epsilon"])
+    factor = factor * wide.get("gamma", 1.0)
+    offset = wide.get("beta", 0.0) - wide["moving_mean"] * factor
+    arrays = {"factor": factor, "offset": offset}
+    return replace(op, kind="affine", arrays=arrays)
+
+
+_ARRAYS: dict[str, Callable[[GraphOp, dict[str, np.ndarray]], GraphOp]] = {
+    "batch_norm": _affine,
+    "conv": _linear,
+    "dense": _linear,
+    "depthwise": _depthwise,
+}
 
 
 def _folded(ops: list[GraphOp]) -> list[GraphOp]:

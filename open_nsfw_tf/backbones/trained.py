@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class TrainedModel:
         weights: ``{layer: {field: float32 array}}``; of `OPEN_NSFW` without a head the
             canonical dict with as many outputs as there are classes, of other networks
             the layers and variables as Keras calls them.
+        origin: of weights that were not trained here: their ``source``, ``licence`` and
+            checksums, by what they are called.
     """
 
     backbone: str
@@ -84,6 +86,7 @@ class TrainedModel:
     preprocessing: Preprocessing
     head: tuple[HeadLayer, ...]
     weights: Weights
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_open_nsfw(self) -> bool:
@@ -113,6 +116,8 @@ def write_trained(folder: Path, model: TrainedModel) -> None:
         "preprocessing": model.preprocessing.record(),
         "head": [asdict(layer) for layer in model.head],
     }
+    if model.origin:
+        record["origin"] = model.origin
     with replacing(folder / MODEL) as unfinished:
         unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -135,6 +140,7 @@ def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
             preprocessing=Preprocessing.from_record(record["preprocessing"]),
             head=_head(record["head"]),
             weights=safetensors.read(path / ARRAYS),
+            origin=_origin(record.get("origin", {})),
         )
         if model.is_open_nsfw:
             check_weights(model.weights, len(model.classes))
@@ -157,14 +163,30 @@ def _record(path: Path) -> dict[str, Any]:
     if len(data) > LONGEST:
         raise ValueError(f"{MODEL} has more than {LONGEST >> 20} MiB")
     record = json.loads(data)
+    if isinstance(record, dict) and "weightsManifest" in record:
+        raise ValueError(
+            "this is a model of TensorFlow.js: make a trained model of it with "
+            "`open-nsfw convert FOLDER RUN`"
+        )
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise ValueError(f"{MODEL} is not of version {VERSION}")
     missing = sorted(
-        {field.name for field in fields(TrainedModel)} - {*record, "weights"}
+        {field.name for field in fields(TrainedModel)} - {*record, "weights", "origin"}
     )
     if missing:
         raise ValueError(f"{MODEL} does not tell the {', '.join(missing)}")
     return record
+
+
+def _origin(value: object) -> dict[str, str]:
+    texts = isinstance(value, dict) and all(map(_is_line, [*value, *value.values()]))
+    if not isinstance(value, dict) or not texts:
+        raise ValueError(f"expected an origin of printable texts, got {value!r:.80}")
+    return value
+
+
+def _is_line(text: object) -> bool:
+    return isinstance(text, str) and text.isprintable()
 
 
 def _text(value: object) -> str:

@@ -2,16 +2,16 @@
 
 An engine is made by ``Engine(weights, precision, threads, device, workers)`` and called
 with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123). It returns
-float32 scores (N, 2), columns SFW, NSFW; with a trained model of Yahoo's network (N,
-n), one column a class. TensorFlow also computes trained models of other networks. An
-engine may be called from several threads at once and gives all of them the same scores.
+float32 scores (N, 2), columns SFW, NSFW; with a trained model of any network (N, n), one
+column a class. An engine may be called from several threads at once and gives all of them
+the same scores.
 """
 
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 
@@ -48,14 +48,15 @@ class EngineSpec:
         precisions: that it offers, each with the largest difference from Caffe's scores
             that the tests allow; the first one is exact.
         divisible: whether several engines of one process can have threads of their own.
-        any_network: whether it computes trained models of other networks than Yahoo's.
+        any_network: the precisions in which it computes trained models of other networks
+            than Yahoo's.
     """
 
     package: str
     extra: str | None
     precisions: dict[str, float]
     divisible: bool = True
-    any_network: bool = False
+    any_network: tuple[str, ...] = ("float32",)
 
 
 FLOAT32 = 5e-6  # other libraries add float32 in another order
@@ -78,15 +79,16 @@ BFLOAT16 = 0.02
 # openvino in bfloat16: 2.6 and 2.4 ms, 0.40 s, 173 and 198 MB.
 ENGINES = {
     "onnxruntime": EngineSpec(
-        "onnxruntime", None, {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}
+        "onnxruntime",
+        None,
+        {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
+        any_network=("float32", "float16"),
     ),
     "openvino": EngineSpec(
         "openvino", "openvino", {"float32": FLOAT32, "bfloat16": BFLOAT16}
     ),
     "litert": EngineSpec("ai_edge_litert", "litert", {"float32": FLOAT32}),
-    "tensorflow": EngineSpec(
-        "tensorflow", None, {"float32": FLOAT32}, divisible=False, any_network=True
-    ),
+    "tensorflow": EngineSpec("tensorflow", None, {"float32": FLOAT32}, divisible=False),
 }
 PRECISIONS = tuple(
     dict.fromkeys(name for spec in ENGINES.values() for name in spec.precisions)
@@ -127,10 +129,11 @@ def create(
     check_count(workers, "worker")
     name = choose(name, precision, weights)
     spec = ENGINES[name]
-    if precision not in spec.precisions:
+    offered = _offered(spec, weights)
+    if precision not in offered:
+        of = " for other networks than Yahoo's" * is_other_network(weights)
         raise ValueError(
-            f"{name} offers the precisions {', '.join(spec.precisions)}, "
-            f"not {precision!r}"
+            f"{name} offers the precisions {', '.join(offered)}{of}, not {precision!r}"
         )
     if find_spec(spec.package) is None:
         raise ImportError(_missing(name))
@@ -157,29 +160,32 @@ def choose(name: str, precision: str, weights: Source) -> str:
     Raises:
         ValueError, ImportError: as `create`.
     """
-    other = isinstance(weights, TrainedModel) and not weights.is_open_nsfw
-    able = {key: spec for key, spec in ENGINES.items() if spec.any_network or not other}
     if name == "auto":
-        return _first(precision, able)
+        offers = {key: _offered(spec, weights) for key, spec in ENGINES.items()}
+        return _first(precision, offers)
     if name not in ENGINES:
         raise ValueError(
             f"no engine {name!r}: choose one of auto, {', '.join(ENGINES)}"
         )
-    if name not in able:
-        raise ValueError(
-            f"{name} computes only Yahoo's network, and this model has another: "
-            f"choose one of auto, {', '.join(able)}"
-        )
     return name
 
 
-def _first(precision: str, specs: dict[str, EngineSpec]) -> str:
-    names = [name for name, spec in specs.items() if precision in spec.precisions]
+def is_other_network(weights: Source) -> TypeGuard[TrainedModel]:
+    """Whether it is a trained model of another network than Yahoo's."""
+    return isinstance(weights, TrainedModel) and not weights.is_open_nsfw
+
+
+def _offered(spec: EngineSpec, weights: Source) -> tuple[str, ...]:
+    return spec.any_network if is_other_network(weights) else tuple(spec.precisions)
+
+
+def _first(precision: str, offers: dict[str, tuple[str, ...]]) -> str:
+    names = [name for name, offered in offers.items() if precision in offered]
     if not names:
-        offered = dict.fromkeys(p for spec in specs.values() for p in spec.precisions)
+        known = dict.fromkeys(p for offered in offers.values() for p in offered)
         raise ValueError(
             f"no engine offers the precision {sanitize(precision)!r}: choose one of "
-            f"{', '.join(offered)}"
+            f"{', '.join(known)}"
         )
     for name in names:
         if find_spec(ENGINES[name].package) is not None:

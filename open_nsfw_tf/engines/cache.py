@@ -15,14 +15,14 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Source, is_other_network
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.forks import loading
 from open_nsfw_tf.formats import sha256
 from open_nsfw_tf.weights import cache_folder, load_weights
 
-MAX_CACHED = 8  # networks, of 6 to 24 MB each
+MAX_CACHED = 8  # networks, of 6 to 90 MB each
 CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file
 
 
@@ -63,7 +63,10 @@ class SerializedNetwork:
         return SerializedNetwork, (self.read(),)
 
 
-def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> bytes:
+Parts = Weights | TrainedModel  # what a network is built from: see `_parts`
+
+
+def cached(weights: Source, name: str, build: Callable[[Parts], bytes]) -> bytes:
     """The serialized network of some weights.
 
     Args:
@@ -72,7 +75,8 @@ def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> byt
             time.
         name: of the kind of network, such as ``float32-2.onnx``; it must change
             whenever `build` makes another network from the same weights.
-        build: makes the network from the canonical dict.
+        build: makes the network from the canonical dict, or from a trained model of
+            another network than Yahoo's.
 
     Raises:
         WeightsError: the weights cannot be read or do not fit.
@@ -81,15 +85,19 @@ def cached(weights: Source, name: str, build: Callable[[Weights], bytes]) -> byt
         return build(weights)
     folder = cache_folder()
     if folder is None:
-        return build(loaded(weights))
+        return build(_parts(weights))
     digest = _digest(weights)
     path = folder / "graphs" / f"{digest}-{name}"
     network = _read(path)
     if network is None:
-        network = build(loaded(weights))
+        network = build(_parts(weights))
         if _digest(weights) == digest:  # the file was not replaced meanwhile
             _write(path, network)
     return network
+
+
+def _parts(weights: Source) -> Parts:
+    return weights if is_other_network(weights) else loaded(weights)
 
 
 def loaded(weights: Source) -> Weights:
@@ -109,15 +117,20 @@ def loaded(weights: Source) -> Weights:
 def _digest(weights: Path | TrainedModel) -> str:
     """The SHA-256 of a weights file, or of a trained model's arrays."""
     if isinstance(weights, TrainedModel):
-        return _digest_of_arrays(weights.weights)
+        return _digest_of_model(weights)
     try:
         return sha256(weights)
     except OSError as error:
         raise WeightsError(f"{weights}: {error.strerror or error}") from error
 
 
-def _digest_of_arrays(weights: Weights) -> str:
+def _digest_of_model(model: TrainedModel) -> str:
+    """The SHA-256 of a model's arrays; of another network also of what it is built by."""
     digest = hashlib.sha256()
+    if is_other_network(model):
+        size, classes = model.preprocessing.crop, len(model.classes)
+        digest.update(f"{model.backbone} {size} {classes} {model.head}\n".encode())
+    weights = model.weights
     for layer, fields in sorted(weights.items()):
         for field, array in sorted(fields.items()):
             digest.update(f"{layer}.{field} {array.shape}\n".encode())

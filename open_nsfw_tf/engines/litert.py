@@ -34,8 +34,8 @@ class Engine(SerializedEngine):
     is not offered: it only halves the file, and is slower.
 
     Args:
-        weights: the canonical dict, whose network is made every time, or the path of a
-            weights file.
+        weights: the canonical dict, whose network is made every time, the path of a
+            weights file, or a trained model.
         precision: "float32".
         threads: for the operations of one picture; None: the cores, shared by the
             workers.

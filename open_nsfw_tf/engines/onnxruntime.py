@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.base import SerializedEngine, Settings
-from open_nsfw_tf.engines.cache import SerializedNetwork, cached
+from open_nsfw_tf.engines.cache import Parts, SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import OneProcess, loading
 from open_nsfw_tf.libraries import CPU_PROVIDER, import_onnxruntime, open_session
@@ -87,8 +87,8 @@ class Engine(SerializedEngine):
     first time, which takes a minute, and cached then. All threads call one session.
 
     Args:
-        weights: the canonical dict, the path of a weights file, or a trained model of
-            Yahoo's network.
+        weights: the canonical dict, the path of a weights file, or a trained model;
+            int8 is only for Yahoo's network.
         precision: a key of `BUILDERS`.
         threads: for the operations of one batch; None: one for each core. With 1, a
             batch is computed by the thread that calls.
@@ -186,8 +186,8 @@ def graph(weights: Source, precision: str = "float32") -> bytes:
     """The serialized ONNX graph of some weights, cached unless they are a dict.
 
     Args:
-        weights: the canonical dict, the path of a weights file, or a trained model of
-            Yahoo's network.
+        weights: the canonical dict, the path of a weights file, or a trained model;
+            int8 is only for Yahoo's network.
         precision: a key of `BUILDERS`.
 
     Raises:
@@ -197,7 +197,8 @@ def graph(weights: Source, precision: str = "float32") -> bytes:
     return cached(weights, name, BUILDERS[precision])
 
 
-def _int8(weights: Weights) -> bytes:
+def _int8(weights: Parts) -> bytes:
+    assert isinstance(weights, dict)  # `engines.create` refuses other networks
     with loading:
         from open_nsfw_tf.quantize import qdq, quantize, sample_batch
 
@@ -206,16 +207,20 @@ def _int8(weights: Weights) -> bytes:
     return serialized
 
 
-def _float(dtype: type, weights: Weights) -> bytes:
+def _float(dtype: type, weights: Parts) -> bytes:
     with loading:
+        from open_nsfw_tf.backbones import onnx_ops
         from open_nsfw_tf.formats import onnx_graph
 
-    model = onnx_graph.graph(weights, dtype=dtype, lean=True)
+    if isinstance(weights, TrainedModel):
+        model = onnx_ops.trained_graph(weights, dtype=dtype)
+    else:
+        model = onnx_graph.graph(weights, dtype=dtype, lean=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
 
 
-BUILDERS: dict[str, Callable[[Weights], bytes]] = {
+BUILDERS: dict[str, Callable[[Parts], bytes]] = {
     "float32": partial(_float, np.float32),
     "float16": partial(_float, np.float16),
     "int8": _int8,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE
 from open_nsfw_tf.engines import Source
 from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork
@@ -28,8 +27,7 @@ class Engine(SerializedEngine):
     float16, OpenVINO computes in bfloat16 on a processor.
 
     Args:
-        weights: the canonical dict, the path of a weights file, or a trained model of
-            Yahoo's network.
+        weights: the canonical dict, the path of a weights file, or a trained model.
         precision: a key of `HINTS`; the weights are read in float32 all the same.
         threads: for the operations of one batch; None leaves it to OpenVINO.
         device: ``cpu``, ``gpu:0`` and so on; None: ``cpu``, which alone could be
@@ -78,7 +76,9 @@ class Engine(SerializedEngine):
         requests: Pool[Any] = Pool(compiled.create_infer_request, settings.workers)
         # The first call initialises tables of types; two simultaneous first calls would
         # deadlock (2026.4: a lock of C++ against Python's).
-        _infer(requests, np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32))
+        _, *sides = compiled.input(0).partial_shape
+        shape = (1, *(side.get_length() for side in sides))
+        _infer(requests, np.zeros(shape, np.float32))
         return requests
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:

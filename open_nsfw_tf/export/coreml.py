@@ -3,7 +3,8 @@
 The program is written with coremltools' MIL builder from the graph operations of the
 Keras network, with batch norms folded. Its input is an image: Core ML itself puts the
 channels into the order B, G, R, and the program subtracts the mean. The caller must do
-the rest of the preprocessing (`preparation`).
+the rest of the preprocessing (`preparation`). Where pictures are resized with aligned
+corners the input is an array of floats: pixels with fractions are no image.
 
 Core ML runs only on macOS. On other systems the package is read back and its program is
 evaluated with numpy, beginning with the declared image input.
@@ -45,6 +46,11 @@ def preparation(preprocessing: Preprocessing) -> str:
     """What a caller must do to a picture before the model gets it."""
     side, crop, order = preprocessing.resize, preprocessing.crop, preprocessing.order
     edge = (side - crop) // 2
+    if preprocessing.aligned:
+        return (
+            f"{preprocessing.words}; as floats (1, 3, {crop}, {crop}): an image has no "
+            "fractions, which this resize gives"
+        )
     steps = [
         "Convert to RGB (drop alpha, ignore the EXIF orientation)",
         f"resize to {side} x {side} pixels with a bilinear filter that covers the "
@@ -67,7 +73,8 @@ def _metadata(job: Job) -> dict[str, str]:
         "preprocessing": preparation(job.preprocessing),
         "precision": job.precision,
     }
-    if fields.pop("licence", None):  # Yahoo's; Core ML has another field for it
+    fields.pop("licence", None)  # Core ML has another field for it
+    if job.model.is_open_nsfw:
         fields["source"] = "https://github.com/yahoo/open_nsfw"
     return fields
 
@@ -102,7 +109,10 @@ def scores(path: Path, job: Job) -> np.ndarray:
         ExportError: the package has another input, or operations that the evaluator
             does not know.
     """
-    crops = _crops(job.batch, job.preprocessing)
+    if job.preprocessing.aligned:
+        crops = job.batch.transpose(0, 3, 1, 2)[:, np.newaxis]
+    else:
+        crops = _crops(job.batch, job.preprocessing)
     with _quiet():
         if CORE_ML_RUNS:
             job.notes.append(
@@ -161,10 +171,11 @@ def _converted(job: Job, folder: Path) -> Any:
     import coremltools as ct
 
     preprocessing = job.preprocessing
+    shape = (1, CHANNELS, *job.shape[:2])
     scaled = [-mean * preprocessing.scale for mean in preprocessing.mean]
     image = ct.ImageType(
         name=INPUT,
-        shape=(1, CHANNELS, *job.shape[:2]),
+        shape=shape,
         scale=preprocessing.scale,
         bias=BIAS if preprocessing == YAHOO else scaled,
         color_layout=preprocessing.order,
@@ -173,7 +184,7 @@ def _converted(job: Job, folder: Path) -> Any:
         _program(job),
         source="milinternal",
         convert_to="mlprogram",
-        inputs=[image],
+        inputs=[ct.TensorType(INPUT, shape) if preprocessing.aligned else image],
         classifier_config=ct.ClassifierConfig(
             list(job.labels), predicted_probabilities_output=OUTPUT
         ),
@@ -323,7 +334,12 @@ YAHOO_TITLE = (
 
 
 def _describe(model: Any, job: Job) -> None:
-    what = f"A classifier trained by open_nsfw_tf: {', '.join(job.labels)}."
+    origin = job.model.origin
+    by = "of TensorFlow.js" if origin else "trained by open_nsfw_tf"
+    what = f"A classifier {by}: {', '.join(job.labels)}."
+    if origin:
+        model.author = f"{origin['source']}; written by open_nsfw_tf"
+        model.license = origin.get("licence", "unknown")
     if job.model.is_open_nsfw:
         model.author = "Yahoo Inc. (Open-NSFW); written by open_nsfw_tf"
         model.license = "BSD 2-Clause, Copyright (c) 2016 Yahoo Inc."
@@ -360,7 +376,8 @@ def _predict(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
     # Every Mac has it, and it computes float32 without rounding to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
     name = model.get_spec().description.predictedProbabilitiesName
-    return [model.predict({INPUT: load_rgb(crop)})[name] for crop in crops]
+    images = (crop if crop.ndim == 4 else load_rgb(crop) for crop in crops)
+    return [model.predict({INPUT: image})[name] for image in images]
 
 
 def _evaluate(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
@@ -378,6 +395,10 @@ def _evaluate(path: Path, crops: np.ndarray) -> list[dict[str, float]]:
 def _declared(spec: Any, crop: np.ndarray) -> dict[str, np.ndarray]:
     """The input that Core ML makes from pixels, by the declared image input."""
     inputs = spec.description.input
+    if crop.ndim == 4 and [i.name for i in inputs] == [INPUT]:
+        array = inputs[0].type.multiArrayType
+        if tuple(array.shape) == crop.shape:
+            return {INPUT: np.ascontiguousarray(crop)}
     image = inputs[0].type.imageType
     colours = image.ColorSpace.Name(image.colorSpace)
     declared = (image.height, image.width, len(colours))

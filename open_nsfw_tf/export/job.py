@@ -75,7 +75,9 @@ class Job:
     def metadata(self) -> dict[str, str]:
         """The metadata for users of the file without this package."""
         backbone = None if self.model.is_open_nsfw else self.model.backbone
-        return metadata(len(self.labels), self.labels, self.preprocessing, backbone)
+        found = metadata(len(self.labels), self.labels, self.preprocessing, backbone)
+        origin = self.model.origin
+        return found | {n: origin[n] for n in ("licence", "source") if n in origin}
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ from open_nsfw_tf.image import (
     read_file,
 )
 from open_nsfw_tf.libraries import import_tensorflow
-from open_nsfw_tf.tf_image.resize import max_side, resize
+from open_nsfw_tf.tf_image.resize import max_side, resize, resize_aligned
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -276,7 +276,8 @@ def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Ten
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2
     with tf.device("/CPU:0"):
-        pixels = resize(picture, side)
+        make = resize_aligned if preprocessing.aligned else resize
+        pixels = make(picture, side)
         if preprocessing.jpeg:
             jpeg = tf.io.encode_jpeg(
                 pixels, format="rgb", quality=JPEG_QUALITY, chroma_downsampling=True

@@ -1,11 +1,11 @@
-"""Pillow's bilinear resize as TensorFlow ops, bit for bit.
+"""The bilinear resizes of `open_nsfw_tf.image` as TensorFlow ops, bit for bit.
 
-Source: the Resample.c of Pillow, which computes in fixed point.
+Source of `resize`: the Resample.c of Pillow, which computes in fixed point.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,6 +59,45 @@ def resize(picture: tf.Tensor, side: int) -> tf.Tensor:
     sums = map(tf.matmul, tf.unstack(weights), slices)
     small = tf.stack([_round(part, axis=0) for part in sums])
     return tf.reshape(small, (groups * COLUMNS, side, 3))[:side]
+
+
+def resize_aligned(picture: tf.Tensor, side: int) -> tf.Tensor:
+    """Resize with aligned corners, as `open_nsfw_tf.image.pixels` does, bit for bit.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        side: of the result, pixels.
+
+    Returns:
+        float32 (side, side, 3), 0..255, not rounded.
+    """
+    tf = import_tensorflow()
+
+    height, width = tf.unstack(tf.shape(picture)[:2])
+    top, bottom, down = _neighbours(height, side)
+    left, right, along = _neighbours(width, side)
+
+    def row(rows: Any) -> Any:
+        pixels = tf.gather(picture, rows)
+        start, end = (
+            tf.cast(tf.gather(pixels, columns, axis=1), tf.float64)
+            for columns in (left, right)
+        )
+        return start + (end - start) * along[:, tf.newaxis]
+
+    upper, lower = row(top), row(bottom)
+    mixed = upper + (lower - upper) * down[:, tf.newaxis, tf.newaxis]
+    return tf.cast(mixed, tf.float32)
+
+
+def _neighbours(size: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The pixels before and after each new one, and the share of the one after."""
+    tf = import_tensorflow()
+
+    steps = max(side - 1, 1)
+    at = tf.range(side) * (size - 1)
+    before, rest = at // steps, tf.cast(at % steps, tf.float64)
+    return before, tf.minimum(before + 1, size - 1), rest * (1 / steps)
 
 
 def _slices(
