@@ -2,14 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from open_nsfw_tf import CallableModule
+from open_nsfw_tf import CallableModule, engines
 from open_nsfw_tf.architecture import (
+    DENSE,
     LAYERS,
     Weights,
     check_weights,
@@ -18,9 +20,19 @@ from open_nsfw_tf.architecture import (
     is_folded,
     unfold_batch_norm,
 )
+from open_nsfw_tf.backbones import nsfwjs
+from open_nsfw_tf.backbones.layers_model import trained_model
 from open_nsfw_tf.backbones.trained import ARRAYS as ARRAYS_FILE
-from open_nsfw_tf.backbones.trained import OPEN_NSFW, is_trained, read_trained
+from open_nsfw_tf.backbones.trained import (
+    MODEL,
+    OPEN_NSFW,
+    check_classes,
+    is_trained,
+    read_trained,
+    write_trained,
+)
 from open_nsfw_tf.errors import WeightsError, sanitize
+from open_nsfw_tf.export.destination import beside, check_free, move
 from open_nsfw_tf.files import refuse_existing, replacing
 from open_nsfw_tf.formats import (
     FORMATS,
@@ -31,11 +43,12 @@ from open_nsfw_tf.formats import (
     onnx,
     reading,
     sha256,
+    tfjs,
 )
 from open_nsfw_tf.formats.caffemodel import prototxt
-from open_nsfw_tf.image import Picture, yahoo_tensor
+from open_nsfw_tf.image import Picture, tensor, yahoo_tensor
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.weights import PUBLISHED, find_weights, format_of
+from open_nsfw_tf.weights import PUBLISHED, TIMEOUT, find_weights, format_of
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
 SCORES = 5e-6  # the largest difference of a score
@@ -46,13 +59,17 @@ COMPARED = 8  # pictures, if the user names none
 FOLDING = ("onnx",)  # formats that have no batch norms of their own
 
 
+TITLES = {name: known.title for name, known in FORMATS.items()}
+TITLES |= {"tfjs": tfjs.TITLE, "run": "trained model"}
+
+
 @dataclass(frozen=True)
 class Conversion:
     """A conversion whose result was read back and compared.
 
     Attributes:
-        path: of the file that was written.
-        source: the format read, a key of `FORMATS`.
+        path: of the file or folder that was written.
+        source: the format read, a key of `TITLES`.
         target: the format written.
         weights: the weights that were written, the canonical dict.
         array_difference: the largest difference between the arrays to be written and
@@ -82,13 +99,14 @@ def convert(
     pictures: Iterable[Picture] = (),
     unfold: int | None = None,
     overwrite: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Conversion:
     """Convert a weights file, read the result back, and compare the two.
 
     Args:
         source: a weights file, of any number of classes; or the folder of a trained
-            model of Yahoo's network.
-        destination: the file to write.
+            model of Yahoo's network; or that of a TensorFlow.js layers model.
+        destination: the file to write; of a layers model the folder of a trained model.
         source_format: a key of `FORMATS`; None: by content, then by suffix.
         target_format: a key of `FORMATS`; None: by the destination's suffix.
         pictures: to score with both files; none: installed samples and generated ones.
@@ -96,6 +114,7 @@ def convert(
             changed to compensate for them: to test other software with batch norms that
             are not the identity. None leaves the weights as they are.
         overwrite: whether an existing destination is replaced.
+        classes: of a layers model, in the order of its scores; None: nsfwjs's five.
 
     Returns:
         What was written, and the differences.
@@ -107,6 +126,16 @@ def convert(
         OSError: a file cannot be read or written.
         ImageError: none of the pictures can be read.
     """
+    if tfjs.is_layers_model(source):
+        if source_format or target_format or unfold is not None:
+            raise ValueError(
+                f"a {tfjs.TITLE} becomes a trained model: leave formats and unfold out"
+            )
+        return _convert_layers_model(
+            Path(source), Path(destination), pictures, overwrite, classes
+        )
+    if classes is not None:
+        raise ValueError(f"only a {tfjs.TITLE} needs the names of its classes")
     found, target = _file_of(source), Path(destination)
     source_format = source_format or detect(found)
     target_format = target_format or format_of(target)
@@ -135,10 +164,7 @@ def convert(
         if HALF in notes:  # the source computes in float16 what we do in float32
             bound = HALF_SCORES
         if arrays > ARRAYS or not scores <= bound:
-            raise WeightsError(
-                f"{sanitize(target)}: what was written differs when it is read back: arrays "
-                f"by {arrays:.2g}, scores by {scores:.2g}; nothing was kept"
-            )
+            raise _differs(target, arrays, scores)
         if network:
             with replacing(network) as unfinished:
                 unfinished.write_text(prototxt(classes_of(weights)), encoding="utf-8")
@@ -152,6 +178,13 @@ def convert(
         compared=len(named),
         network=network,
         notes=tuple(notes),
+    )
+
+
+def _differs(target: Path, arrays: float, scores: float) -> WeightsError:
+    return WeightsError(
+        f"{sanitize(target)}: what was written differs when it is read back: arrays by "
+        f"{arrays:.2g}, scores by {scores:.2g}; nothing was kept"
     )
 
 
@@ -185,7 +218,7 @@ def _read(path: Path, format: str) -> Weights:
 
 def _array_difference(weights: Weights, back: Weights) -> float:
     expected = weights
-    if is_folded(back) and not is_folded(weights):
+    if DENSE in weights and is_folded(back) and not is_folded(weights):
         expected = fold_batch_norm(weights)
     return max(
         float(np.abs(array - back[layer][field]).max())
@@ -196,11 +229,97 @@ def _array_difference(weights: Weights, back: Weights) -> float:
 
 def _scores(path: Path, format: str, weights: Weights, batch: np.ndarray) -> np.ndarray:
     """The scores of a file: by an ONNX file's graph, or by our network with weights."""
-    from open_nsfw_tf import engines
-
     if format == "onnx":
         return onnx.scores(path, batch)
     return engines.create("onnxruntime", weights)(batch)
+
+
+# -- models of TensorFlow.js
+
+
+def fetch_model(
+    name: str,
+    folder: str | os.PathLike[str],
+    url: str | None = None,
+    timeout: float = TIMEOUT,
+) -> Conversion:
+    """Download a network of nsfwjs, and make a trained model of it.
+
+    Args:
+        name: a key of `open_nsfw_tf.backbones.nsfwjs.NETWORKS`.
+        folder: of the trained model, which does not exist yet.
+        url: of a mirror: of upstream's folder of the network, or of the npm package.
+        timeout: seconds without an answer before giving up.
+
+    Raises:
+        WeightsError: it cannot be downloaded, or is damaged; nothing is left.
+        FileExistsError: the folder exists.
+        OSError: it cannot be written.
+    """
+    if name not in nsfwjs.NETWORKS:
+        known = ", ".join(nsfwjs.NETWORKS)
+        raise WeightsError(f"no model is called {name!r:.80}: choose of {known}")
+    check_free(Path(folder), False, MODEL)
+    with TemporaryDirectory(prefix="open_nsfw_tf-") as temporary:
+        nsfwjs.fetch(name, temporary, url, timeout)
+        return convert(temporary, folder)
+
+
+def _convert_layers_model(
+    source: Path,
+    target: Path,
+    pictures: Iterable[Picture],
+    overwrite: bool,
+    classes: Sequence[str] | None,
+) -> Conversion:
+    """Write a layers model as a trained one, and compare what is read back."""
+    if target.name.lower().endswith(
+        tuple(s for f in FORMATS.values() for s in f.suffixes)
+    ):
+        raise WeightsError(
+            f"{sanitize(target)}: expected a folder for a trained model, as weights files "
+            "hold only Yahoo's network"
+        )
+    check_free(target, overwrite, MODEL)
+    found = tfjs.read(source)
+    with reading(source, tfjs.TITLE):
+        origin = nsfwjs.origin_of(found)
+        trained = trained_model(found, _classes(classes), origin)
+    named, notes = readable_pictures(pictures)
+    if classes is None and "licence" not in origin:
+        notes.append("the file does not name its classes: nsfwjs's five were taken")
+    images = named or sample_pictures(COMPARED)
+    batch = np.stack([tensor(each, trained.preprocessing) for each in images])
+    with beside(target) as temporary:
+        temporary.mkdir()
+        write_trained(temporary, trained)
+        reread = read_trained(temporary)
+        arrays = _array_difference(trained.weights, reread.weights)
+        expected, actual = (
+            engines.create("onnxruntime", model)(batch) for model in (trained, reread)
+        )
+        scores = float(np.abs(expected - actual).max())
+        if arrays > ARRAYS or not scores <= SCORES:
+            raise _differs(target, arrays, scores)
+        move(temporary, target)
+    return Conversion(
+        path=target,
+        source="tfjs",
+        target="run",
+        weights=trained.weights,
+        array_difference=arrays,
+        score_difference=scores,
+        compared=len(images),
+        network=None,
+        notes=tuple(notes),
+    )
+
+
+def _classes(names: Sequence[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return nsfwjs.CLASSES
+    check_classes(names)
+    return tuple(names)
 
 
 # -- inspection
@@ -294,9 +413,6 @@ def _from_reference(folded: Weights) -> str:
                     f"[{where}], from {location}"
                 )
     return f"none from {location}"
-
-
-TITLES = {name: known.title for name, known in FORMATS.items()}
 
 
 sys.modules[__name__].__class__ = CallableModule

@@ -337,9 +337,26 @@ def fetch_weights(
     path = target / copy.file
     if path.is_file() and git_blob(path) == copy.git_blob:
         return path
-    source = url or copy.url
+    return download(copy, path, url, timeout)
+
+
+def download(
+    copy: Published, path: Path, url: str | None = None, timeout: float = TIMEOUT
+) -> Path:
+    """Download a file; it is verified before it gets its name.
+
+    Args:
+        copy: what is expected.
+        path: of the file to write; an existing one is replaced, its folder is made.
+        url: of a mirror; None: the copy's own.
+        timeout: seconds without an answer before giving up.
+
+    Raises:
+        WeightsError: as `fetch_weights`.
+    """
+    source = url or str(copy.url)
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # damaged, and pooch would not replace it
         return _download(source, path, copy, timeout)
     except OSError as error:  # requests' errors are OSErrors

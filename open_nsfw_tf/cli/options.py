@@ -54,7 +54,8 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Instead of weights: the folder of a model that `open-nsfw train` has made. "
+        help="Instead of weights: the folder of a model that `open-nsfw train` or `weights "
+        "fetch nsfwjs-...` has made. "
         "It scores with its own classes.",
     ),
 ]

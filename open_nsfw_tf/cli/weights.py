@@ -7,9 +7,10 @@ import numpy as np
 import typer
 
 from open_nsfw_tf.architecture import Weights
+from open_nsfw_tf.backbones import nsfwjs
 from open_nsfw_tf.cli.export import named_pictures
 from open_nsfw_tf.cli.options import OverwriteOption, choice, one_of
-from open_nsfw_tf.convert import TITLES, convert, inspect
+from open_nsfw_tf.convert import TITLES, convert, fetch_model, inspect
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.formats import FORMATS
 from open_nsfw_tf.image import describe
@@ -22,6 +23,7 @@ weights_app = typer.Typer(
 )
 commands.add_typer(weights_app, name="weights")
 
+FETCHED = (*(key for key, copy in PUBLISHED.items() if copy.url), *nsfwjs.NETWORKS)
 FORMAT_HELP = "Without it, the format is recognised by the content, then by the suffix."
 
 
@@ -31,7 +33,8 @@ def convert_command(
         Path,
         typer.Argument(
             metavar="SRC",
-            help="A file of weights of any layout, or the folder of a trained model.",
+            help="A file of weights of any layout, the folder of a trained model, or that "
+            "of a TensorFlow.js layers model.",
         ),
     ],
     destination: Annotated[
@@ -39,7 +42,8 @@ def convert_command(
         typer.Argument(
             metavar="DST",
             help="The file to write; its suffix sets the format: "
-            + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values()),
+            + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values())
+            + ". Of a TensorFlow.js model, the folder of the trained model to make.",
         ),
     ],
     source_format: Annotated[
@@ -64,6 +68,14 @@ def convert_command(
             "them, to test other software.",
         ),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="The classes of a TensorFlow.js model, in the order of its scores. "
+            f"Without it: {','.join(nsfwjs.CLASSES)}.",
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert weights, and prove that they are the same.
@@ -79,6 +91,7 @@ def convert_command(
         pictures=named_pictures(pictures),
         unfold=unfold,
         overwrite=overwrite,
+        classes=None if classes is None else classes.split(","),
     )
     print_layers(done.weights)
     for line in done.notes:
@@ -144,6 +157,8 @@ def weights_list() -> None:
     for name, copy in PUBLISHED.items():
         if copy.url:
             print(f"  to fetch: {name} ({copy.title}; {copy.licence})")
+    for name, network in nsfwjs.NETWORKS.items():
+        print(f"  to fetch: {name} ({network.title}; {nsfwjs.LICENCE})")
     print("* is used, + exists too, - does not exist, ! is named but is not a file")
 
 
@@ -152,15 +167,19 @@ def weights_fetch(
     name: Annotated[
         str,
         typer.Argument(
-            callback=one_of(k for k, copy in PUBLISHED.items() if copy.url),
-            metavar="[npy|caffemodel]",
-            help="npy: converted for TensorFlow; caffemodel: Yahoo's original.",
+            callback=one_of(FETCHED),
+            metavar=f"[{'|'.join(FETCHED)}]",
+            help="npy: converted for TensorFlow; caffemodel: Yahoo's original; the others: "
+            "nsfwjs's networks of five classes.",
         ),
     ] = "npy",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The folder for it. Without it: the user's cache."
+            "--output",
+            "-o",
+            help="The folder for it. Without it: the user's cache. Of nsfwjs's networks, "
+            "which need it, the folder of the trained model to make.",
         ),
     ] = None,
     url: Annotated[
@@ -169,4 +188,9 @@ def weights_fetch(
     ] = None,
 ) -> None:
     """Download the trained weights, verify their checksum, print their path."""
-    print(fetch_weights(name, output, url))
+    if name not in nsfwjs.NETWORKS:
+        print(fetch_weights(name, output, url))
+        return
+    if output is None:
+        raise typer.BadParameter(f"{name} needs a folder for its model: -o RUN")
+    print(sanitize(fetch_model(name, output, url).path))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -240,12 +240,22 @@ def _sha256(path: Path, *_version: int) -> str:
 def git_blob(path: Path) -> str:
     """Git's name of a file's content: SHA-1 of ``blob <size>\\0`` and the content."""
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        # SHA-1 is weak, but upstream publishes no other checksum.
-        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        digest = _blob(os.fstat(file.fileno()).st_size)
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
+
+
+def git_blob_of(data: bytes) -> str:
+    """As `git_blob`, of bytes."""
+    digest = _blob(len(data))
+    digest.update(data)
+    return str(digest.hexdigest())
+
+
+def _blob(size: int) -> Any:
+    # SHA-1 is weak, but upstream publishes no other checksum.
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 @contextmanager
