@@ -412,8 +412,8 @@ def test_ray_sends_the_model(
     order = [table.paths.index(path) for path in PICTURES]
     found = np.stack([table.columns[name][order] for name in CLASSES], axis=1)
     assert np.abs(found - expected["open_nsfw"]).max() <= SCORE_TOLERANCE
-    with pytest.raises(ValueError, match="choose one of auto, tensorflow"):
-        network = Network(engine="litert", model=runs["other"])
+    with pytest.raises(ValueError, match="no engine offers the precision 'int8'"):
+        network = Network(precision="int8", model=runs["other"])
         score_on_ray(PICTURES, tmp_path / "rows", network=network)
     assert not (tmp_path / "rows").exists()
 
