@@ -25,7 +25,8 @@ from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.errors import TrainingError
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, results
+from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult
+from open_nsfw_tf.train import run_folder as results
 from open_nsfw_tf.train import run_folder as runs
 from open_nsfw_tf.train import train as train_with
 from open_nsfw_tf.train.config import make_config
@@ -484,7 +485,7 @@ def test_two_workers_come_to_the_loss_of_one(
 
 LONE = """
 from open_nsfw_tf.cli.app import errors_in_one_line
-from open_nsfw_tf.train import devices
+from open_nsfw_tf.train import learner as devices
 devices.LONGEST_WAIT = 2
 with errors_in_one_line():
     devices.find_workers()
