@@ -89,13 +89,14 @@ import os, signal, sys, threading, time
 import open_nsfw_tf
 thread = threading.Thread(target=lambda: open_nsfw_tf.classify(sys.argv[1]))
 thread.start()
-time.sleep(0.02)
-child = os.fork()
-if not child:
-    signal.alarm(60)
-    print(open_nsfw_tf.classify(sys.argv[1]).nsfw, flush=True)
-    os._exit(0)
-print(os.waitpid(child, 0)[1])
+for delay in (0, 0.004, 0.01, 0.02, 0.04):
+    time.sleep(delay)
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        print(open_nsfw_tf.classify(sys.argv[1]).nsfw, flush=True)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
 thread.join()
 """
 
@@ -116,9 +117,11 @@ thread.join()
 
 def test_a_fork_while_the_package_itself_is_imported() -> None:
     done = run(["-c", LOOKED_UP, pictures.path(PICTURE)])
-    score, status = done.stdout.split()
-    assert abs(float(score) - GOLDEN["samples"][PICTURE]["nsfw"]) <= 5e-6
-    assert (status, done.stderr) == ("0", "")
+    lines = done.stdout.split()
+    scores, statuses = lines[::2], lines[1::2]
+    assert (statuses, done.stderr) == (["0"] * 5, "")
+    for score in scores:
+        assert abs(float(score) - GOLDEN["samples"][PICTURE]["nsfw"]) <= 5e-6
 
 
 def test_standard_error_is_the_childs_whatever_is_imported() -> None:
