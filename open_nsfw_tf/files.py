@@ -301,6 +301,14 @@ def _is_hidden(path: str) -> bool:
     return os.path.basename(path).startswith(".")
 
 
+def canonical(path: str) -> str:
+    """The absolute path of a file or link, without links among its folders."""
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
 # -- reading
 
 
