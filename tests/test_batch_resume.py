@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pictures
 import pytest
 from PIL import Image
-from test_batch import SUFFIXES, archive_of
+from test_batch import OPEN_NSFW, SUFFIXES, archive_of
 from test_files import heif
 
 from open_nsfw_tf import Classifier, ImageError, image
@@ -226,3 +227,30 @@ def test_what_overlapping_sources_pass_over_is_counted_once(
     summary = score_batch(classifier, ["z.zip", "./z.zip"], "zip.csv")
     assert (summary.rows, summary.passed_over) == (1, {".md": 1})
     assert len(list(items(["a", "a"], lambda path: True))) == 2
+
+
+@SUFFIXES
+def test_names_are_the_same_in_every_locale(
+    here: Path, small: bytes, suffix: str
+) -> None:
+    put("in/é.png", small)
+    put("in/日本.png", small)
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    ascii_only["PYTHONCOERCECLOCALE"] = "0"
+    command = [str(OPEN_NSFW), "batch", "in", "-o", f"t{suffix}", "--resume"]
+    for environment, words in (
+        (ascii_only, "2 pictures, 0 without a score; "),
+        (dict(os.environ), "0 pictures, 0 without a score, 2 skipped"),
+        (ascii_only, "0 pictures, 0 without a score, 2 skipped"),
+    ):
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        assert words in done.stdout, done.stderr
+    assert errors(f"t{suffix}") == {"in/é.png": None, "in/日本.png": None}
+    sort = ["--move-to", "out", "--threshold", "0"]
+    done = subprocess.run(
+        command + sort, env=ascii_only, capture_output=True, text=True, check=False
+    )
+    assert "out: 2 nsfw" in done.stdout, done.stderr
+    assert sorted(os.listdir("out/nsfw")) == ["é.png", "日本.png"]

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Literal, Self
@@ -366,5 +367,9 @@ def _csv_field(value: Any) -> str:
 
 
 def _json_row(row: Row) -> bytes:
-    # ASCII: a byte of a path that is no UTF-8 is a lone surrogate, \udcff.
+    # ASCII: a byte of a path that is no UTF-8 is a lone surrogate, \udcff. Where the
+    # locale is no UTF-8, all other bytes came as surrogates too.
+    with suppress(UnicodeError):
+        name = row["path"].encode("utf-8", "surrogateescape")
+        row = row | {"path": name.decode("utf-8", "surrogateescape")}
     return json.dumps(row, allow_nan=False).encode() + b"\n"
