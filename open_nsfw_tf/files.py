@@ -229,16 +229,19 @@ class Entry:
 
 
 def walk(
-    folder: str, enter: Callable[[str], bool] = lambda path: True
+    folder: str,
+    enter: Callable[[str], bool] = lambda path: True,
+    follow: Callable[[str], bool] = lambda path: False,
 ) -> Iterator[Entry]:
     """Everything below a folder, lazily and in the order of names.
 
-    Links to folders are yielded and not followed. Only the names in the current folder
-    and in its parents are in memory.
+    Only the names in the current folder and in its parents are in memory.
 
     Args:
         folder: "" for the current one.
         enter: called with the path of each folder below it; False skips the folder.
+        follow: called with the path of each link to a folder; False yields the link,
+            True treats it as a folder.
     """
     # A stack, not recursion: folders may be nested deeper than Python's calls.
     stack: list[Iterator[tuple[str, str]]] = [iter([(folder, "folder")])]
@@ -246,8 +249,10 @@ def walk(
         path, kind = next(stack[-1], (None, ""))
         if path is None:
             stack.pop()
-        elif kind != "folder":
-            yield Entry(path, "link" if kind == "link" else "file")
+        elif kind == "file":
+            yield Entry(path, "file")
+        elif kind == "link" and not follow(path):
+            yield Entry(path, "link")
         elif len(stack) == 1 or enter(path):
             try:
                 stack.append(entries(path))
@@ -282,23 +287,70 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file"
 
 
-def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
+def files_below(
+    root: str | os.PathLike[str], follow: Callable[[str], bool] = lambda path: False
+) -> Iterator[str]:
     """Every file of a folder and its folders, in order, by its path below the root.
 
-    Hidden files and folders (`.name`) are left out; links to folders are not followed.
+    Hidden files and folders (`.name`) are left out; a link to a file is a file.
+
+    Args:
+        root: the folder.
+        follow: as for `walk`.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
+
+    def follow_visible(path: str) -> bool:
+        return not _is_hidden(path) and follow(path)
+
+    for entry in walk(
+        os.fspath(root), lambda path: not _is_hidden(path), follow_visible
+    ):
         if entry.error is not None:
             raise entry.error
         if entry.kind == "file" and not _is_hidden(entry.path):
             yield os.path.relpath(entry.path, root)
 
 
+# Links in a folder of classes. Training and evaluating take a link to a file for a file,
+# and the folder of a class or of a split may be a link; links to folders further down are
+# not followed. The commands of `open_nsfw_tf.dataset`, which move files, follow no link,
+# as they would take files out of folders that were not named, and list those they meet.
+
+
+def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
+    """The files of `files_below` in a folder of classes, in folders and by links."""
+    top = os.path.abspath(root)
+
+    def follow(path: str) -> bool:
+        parts = os.path.relpath(path, top).split(os.sep)
+        split = len(parts) == 2 and parts[0].lower() in SPLITS
+        return (len(parts) == 1 or split) and leads_elsewhere(path)
+
+    return files_below(root, follow)
+
+
+def leads_elsewhere(link: str) -> bool:
+    """Whether a link to a folder leads to another one than those that contain it."""
+    inner, outer = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
+    try:
+        return os.path.commonpath([outer, inner]) != outer
+    except ValueError:  # another drive of Windows
+        return True
+
+
 def _is_hidden(path: str) -> bool:
     return os.path.basename(path).startswith(".")
+
+
+def canonical(path: str) -> str:
+    """The absolute path of a file or link, without links among its folders."""
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 # -- reading

@@ -17,6 +17,7 @@ its pixels are stored, and applied; EXIF orientation is ignored, as in all forma
 """
 
 import ctypes
+import errno
 import logging
 import os
 import stat
@@ -33,7 +34,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, _imaging
 
-from open_nsfw_tf.errors import ImageError, one_line, sanitize
+from open_nsfw_tf.errors import ImageError, NotReadError, one_line, sanitize
 from open_nsfw_tf.files import HEIF_NEEDED, PICTURE_TYPES
 from open_nsfw_tf.forks import fork_waits_for, loading
 
@@ -206,7 +207,8 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
             one of `FORMATS`, or an object or array of another kind. The message names
-            the picture and the reason in one line.
+            the picture and the reason in one line. It is a `NotReadError` where the
+            system, memory or a missing library is at fault, and not the picture.
     """
     check_max_pixels(max_pixels)
     with _naming(picture):
@@ -255,10 +257,14 @@ def _naming(picture: object) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{describe(picture)}: {error}") from error
+        raise type(error)(f"{describe(picture)}: {error}") from error
     except OSError as error:
+        # Pillow's own errors of broken pictures have no number; EINVAL is that of a
+        # decoder that goes where a broken picture sends it.
+        broken = error.errno in (None, errno.EINVAL)
+        kind = ImageError if broken else NotReadError
         reason = error.strerror or one_line(error)
-        raise ImageError(f"{describe(picture)}: {reason}") from error
+        raise kind(f"{describe(picture)}: {reason}") from error
     except UnicodeEncodeError as error:  # such as a lone surrogate
         reason = "expected a path, got characters that no file name can have"
         raise ImageError(f"{describe(picture)}: {reason}") from error
@@ -273,7 +279,7 @@ def decoding() -> Iterator[None]:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("not enough memory to decode it") from error
+        raise NotReadError("not enough memory to decode it") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"corrupt picture ({one_line(error)})") from error
 
@@ -504,6 +510,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     file.seek(0)
     prefix = file.read(16)
     reasons = []
+    kind = ImageError
     for name in FORMATS:
         factory, accept = _plugin(name)
         if factory is None:
@@ -512,6 +519,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
         accepted = accept is None or accept(prefix)
         if isinstance(accepted, str):  # the plugin's message: a codec is missing
             reasons.append(accepted)
+            kind = NotReadError
         elif accepted:
             try:
                 return _open_as(name, factory, file, max_pixels)
@@ -519,7 +527,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
                 reasons.append(f"it starts as {name}, but: {one_line(error)}")
     known = ", ".join(FORMATS)
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    raise ImageError(f"not a picture this library reads{why}; it reads {known}")
+    raise kind(f"not a picture this library reads{why}; it reads {known}")
 
 
 def _plugin(name: str) -> Any:
@@ -548,7 +556,7 @@ def _open_heif(file: IO[bytes], name: str) -> Any:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise ImageError(f"HEIC and HEIF need pillow-heif: {HEIF_NEEDED}") from error
+        raise NotReadError(f"HEIC and HEIF need pillow-heif: {HEIF_NEEDED}") from error
     return HeifImageFile(file, name)
 
 

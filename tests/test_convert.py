@@ -285,3 +285,18 @@ def test_pictures_that_cannot_be_read_are_left_out(
     assert "scores of 1 pictures" in done.stdout
     assert "note: 1 pictures were left out, as " in done.stdout
     assert "broken.jpg: " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["frozen.pb", "cut.npy", "a.onnx"])
+def test_inspection_names_a_bad_file_once(tmp_path: Path, name: str) -> None:
+    data = {
+        "frozen.pb": b"\n\x09",
+        "cut.npy": b"\x93NUMPY\1\0",
+        "a.onnx": b"\x08\x08\x12",
+    }
+    path = tmp_path / name
+    path.write_bytes(data[name])
+    with pytest.raises(WeightsError) as error:
+        inspect(path)
+    assert str(error.value).count(name) == 1
+    assert str(error.value).startswith(f"{path}: ")

@@ -471,8 +471,12 @@ def test_broken_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> Non
     with pytest.raises(OSError, match="expected the folder of a trained model"):
         Classifier(model=folder)
     (folder / MODEL).write_bytes(b"[" * 100_000)
-    with pytest.raises(WeightsError, match="expected a trained model.*recursion"):
+    with pytest.raises(
+        WeightsError, match=r"expected a trained model.*recursion"
+    ) as deep:
         read_trained(folder)
+    assert str(deep.value).startswith(f"{folder}: ")
+    assert "model.json is no JSON" in str(deep.value)
 
 
 def test_arrays_of_another_shape_are_refused(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.architecture import Weights, check_weights
-from open_nsfw_tf.errors import WeightsError, sanitize
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import safetensors
 from open_nsfw_tf.image import YAHOO, Preprocessing
@@ -156,7 +156,10 @@ def _record(path: Path) -> dict[str, Any]:
         data = file.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise ValueError(f"{MODEL} has more than {LONGEST >> 20} MiB")
-    record = json.loads(data)
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{MODEL} is no JSON ({one_line(error)})") from error
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise ValueError(f"{MODEL} is not of version {VERSION}")
     missing = sorted(

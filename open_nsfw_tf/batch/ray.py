@@ -259,11 +259,13 @@ class _Run:
                 if stop():
                     finished = False
                     break
-        skipped, had_row, passed_over = self._ray.get(self.journal.skipped.remote())
-        self._progress(skipped)
+        listed = self._ray.get(self.journal.listed.remote())
+        self._progress(listed.skipped)
         if finished:
+            self._table.forget(listed.readable)
             self._table.finish()
-        return writer.summary(skipped, passed_over, self._named | had_row, finished)
+        named = self._named | listed.had_row
+        return writer.summary(listed.skipped, listed.passed_over, named, finished)
 
     def _new(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows, but for those that Ray made a second time."""

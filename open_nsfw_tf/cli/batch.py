@@ -295,7 +295,7 @@ def _summary_line(summary: Summary) -> str:
     rate = summary.rows / max(summary.seconds, 1e-9)
     parts = [f"{summary.rows} pictures", f"{summary.failed} without a score"]
     if summary.again:
-        parts.append(f"{summary.again} scored again that had changed")
+        parts.append(f"{summary.again} scored again that had changed or were not read")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
     line = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"

@@ -328,7 +328,7 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
         reason = data.broken[0][1]
         yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
     if data.ignored:
-        yield f"left out: {data.ignored} files that are no pictures"
+        yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
     precision = config.options.precision

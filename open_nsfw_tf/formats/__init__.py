@@ -261,7 +261,8 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         yield
     except WeightsError as error:
         # Names in a file may be long, and contain newlines or control characters.
-        raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
+        reason = str(error).removeprefix(f"{sanitize(path)}: ")  # of a reader within
+        raise WeightsError(f"{sanitize(path)}: {sanitize(reason, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
             f"{sanitize(path)}: cut or broken {title} ({one_line(error)})"

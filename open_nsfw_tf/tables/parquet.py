@@ -22,6 +22,7 @@ from open_nsfw_tf.tables.rows import (
     Chunk,
     Row,
     is_stale,
+    path_bytes,
     score_columns,
     without_stamp,
 )
@@ -215,7 +216,7 @@ def _columnwise(
             for name in columns:
                 chunk[name].append(row[name])
         if raw:
-            chunk["path"] = [os.fsencode(path) for path in chunk["path"]]
+            chunk["path"] = [path_bytes(path) for path in chunk["path"]]
         yield chunk
 
 
