@@ -303,6 +303,8 @@ def _is_hidden(path: str) -> bool:
 
 # -- reading
 
+STDIN = "-"  # the name by which standard input is given
+
 
 def open_regular(path: str) -> IO[bytes]:
     """Open a regular file; a pipe or a device, which may never end, is refused.

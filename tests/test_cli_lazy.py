@@ -87,7 +87,8 @@ def test_classify_loads_no_other_room() -> None:
     assert networks <= {"open_nsfw_tf.backbones.trained"}  # what --model reads
     commands = {name for name in found if name.startswith("open_nsfw_tf.cli.")}
     assert commands == {
-        f"open_nsfw_tf.cli.{name}" for name in ("app", "classify", "loading", "options")
+        f"open_nsfw_tf.cli.{name}"
+        for name in ("app", "classify", "interrupt", "options")
     }
 
 

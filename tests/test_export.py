@@ -278,7 +278,7 @@ def test_a_missing_extra_is_told(weights: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = (SCRIPTS / "open-nsfw", "export", "onnx", tmp_path / "nsfw.onnx")
+    command = (SCRIPTS / "open-nsfw", "export", "onnx", "-o", tmp_path / "nsfw.onnx")
     done = run(*command, "--pictures", PHOTOS[0], "--pictures", PHOTOS[1])
     assert done.returncode == 0, done.stderr
     assert "23.6 MB; scores differ by at most" in done.stdout

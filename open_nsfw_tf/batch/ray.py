@@ -28,9 +28,10 @@ from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch.item import Row, columns_of
 from open_nsfw_tf.batch.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.batch.scoring import RowWriter, Summary
-from open_nsfw_tf.batch.sources import STDIN, check_sources
+from open_nsfw_tf.batch.sources import check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parquet_folder import PartsWriter

@@ -27,6 +27,7 @@ from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
     LISTS,
+    STDIN,
     PassedOver,
     by_content,
     is_system_file,
@@ -36,8 +37,6 @@ from open_nsfw_tf.files import (
     walk,
 )
 from open_nsfw_tf.image import read_file
-
-STDIN = "-"
 
 
 def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:

@@ -24,7 +24,7 @@ from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
 from open_nsfw_tf.export.destination import beside, check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
-from open_nsfw_tf.export.request import predict_request
+from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.weights import load_weights
@@ -85,13 +85,13 @@ FORMATS = {
     "savedmodel": Format(
         "TensorFlow SavedModel, for TF Serving",
         {"float32": FLOAT32},
-        ("tensor", "base64_jpeg", "bytes"),
+        INPUT_TYPES,
         marker="saved_model.pb",
     ),
     "graph": Format(
         "TensorFlow checkpoint, graph, frozen and optimised graph",
         {"float32": FLOAT32},
-        ("tensor", "base64_jpeg", "bytes"),
+        INPUT_TYPES,
         marker="checkpoint",
     ),
     "tflite": Format(

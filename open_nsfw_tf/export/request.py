@@ -22,11 +22,12 @@ from open_nsfw_tf.image import (
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.model import InputType
 from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 from open_nsfw_tf.tf_image.loader import MAX_SIDE
 
 TARGETS = ("tf-serving", "ml-engine")
-INPUT_TYPES = ("tensor", "bytes", "base64_jpeg")
+INPUT_TYPES = tuple(kind.value for kind in InputType)
 LOADERS = ("yahoo", "tensorflow")
 # The formats that exported networks decode, and Pillow's modes that are always decoded.
 SERVED = {
