@@ -4,9 +4,11 @@ All parts of the package that open, list, number or replace files use these func
 """
 
 import codecs
+import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import unicodedata
 from collections import Counter
@@ -329,6 +331,16 @@ def read_head(path: str) -> bytes:
         return file.read(HEAD)
 
 
+def file_sha256(path: str) -> str:
+    """The SHA-256 of a regular file's content, hexadecimal.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 # A file's size in bytes, and its modification time in nanoseconds since 1970.
 Stamp = tuple[int, int]
 
@@ -522,6 +534,34 @@ def refuse_existing(
 
 
 @contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the path's folder; a file or folder that has it is removed."""
+    # With the suffix, which some libraries check.
+    name = f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+    temporary = path.with_name(name)
+    try:
+        yield temporary
+    except OSError as error:
+        # Not by a name that the user did not give. Without a number the message is all.
+        ours = error.filename is None or str(temporary) in str(error.filename)
+        if ours and error.errno is not None:
+            error.filename = str(path)
+            del error.filename2  # otherwise the message would contain it as None
+        raise
+    finally:
+        with suppress(NotADirectoryError):
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it has, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; the file is renamed to `path` after success.
 
@@ -533,19 +573,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(
             f"{sanitize(path)}: expected the name of a file, got a device or pipe"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with beside(path) as temporary:
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        # Not by a name that the user did not give.
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
-            del error.filename2  # otherwise the message would contain it as None
-        raise
-    finally:
-        with suppress(NotADirectoryError):
-            temporary.unlink(missing_ok=True)
 
 
 # -- names that some disks do not tell apart, and locks

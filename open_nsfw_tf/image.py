@@ -39,10 +39,10 @@ from open_nsfw_tf.forks import fork_waits_for, loading
 
 __all__ = [
     "CROP",
-    "FORMATS",
     "LARGEST",
     "MAX_PIXELS",
     "MEAN_BGR",
+    "PICTURE_FORMATS",
     "RESIZE",
     "YAHOO",
     "ImageError",
@@ -69,7 +69,7 @@ READ = 1 << 20  # bytes to read from a stream at once
 
 # Raster formats only. Pillow's own list has EPS (runs Ghostscript) and dozens of
 # formats that nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
-FORMATS = tuple(PICTURE_TYPES)
+PICTURE_FORMATS = tuple(PICTURE_TYPES)
 
 Picture = (
     str
@@ -205,7 +205,7 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
-            one of `FORMATS`, or an object or array of another kind. The message names
+            one of `PICTURE_FORMATS`, or an object or array of another kind. The message names
             the picture and the reason in one line.
     """
     check_max_pixels(max_pixels)
@@ -496,7 +496,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def identify(file: IO[bytes], max_pixels: int) -> Any:
-    """Open a picture of one of `FORMATS`; only the header is read.
+    """Open a picture of one of `PICTURE_FORMATS`; only the header is read.
 
     Raises ImageError or Pillow's own errors: for use under `decoding`.
     """
@@ -504,7 +504,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     file.seek(0)
     prefix = file.read(16)
     reasons = []
-    for name in FORMATS:
+    for name in PICTURE_FORMATS:
         factory, accept = _plugin(name)
         if factory is None:
             reasons.append(f"this Pillow has no decoder for {name}")
@@ -517,7 +517,7 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
                 return _open_as(name, factory, file, max_pixels)
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 reasons.append(f"it starts as {name}, but: {one_line(error)}")
-    known = ", ".join(FORMATS)
+    known = ", ".join(PICTURE_FORMATS)
     why = f" ({'; '.join(reasons)})" if reasons else ""
     raise ImageError(f"not a picture this library reads{why}; it reads {known}")
 

@@ -16,7 +16,7 @@ from open_nsfw_tf.cli.options import (
 )
 from open_nsfw_tf.cli.request import NetworkInputOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.image import Picture
 
 commands = typer.Typer()
@@ -29,7 +29,7 @@ class ExportOptions:
     precision: Annotated[
         str | None,
         choice(
-            dict.fromkeys(p for known in FORMATS.values() for p in known.tolerances),
+            dict.fromkeys(p for known in EXPORTERS.values() for p in known.tolerances),
             "--precision",
             help="float32 is exact; float16 and int8 are smaller and approximate.",
         ),
@@ -37,7 +37,7 @@ class ExportOptions:
     input_type: NetworkInputOption = "tensor"
     layout: Annotated[
         str,
-        choice(FORMATS["onnx"].layouts, "--layout", help="Of the ONNX input."),
+        choice(EXPORTERS["onnx"].layouts, "--layout", help="Of the ONNX input."),
     ] = "nhwc"
     version: Annotated[
         int, typer.Option(min=1, help="Of the SavedModel: the folder's name.")
@@ -53,9 +53,11 @@ def export_command(
     format: Annotated[
         str,
         choice(
-            FORMATS,
+            EXPORTERS,
             argument=True,
-            help="; ".join(f"{name}: {known.title}" for name, known in FORMATS.items()),
+            help="; ".join(
+                f"{name}: {known.title}" for name, known in EXPORTERS.items()
+            ),
         ),
     ],
     destination: Destination,

@@ -2,7 +2,7 @@
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from open_nsfw_tf.cli.request import (
 )
 from open_nsfw_tf.cli.request import request as print_request
 from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.export.request import LOADERS
+from open_nsfw_tf.export.request import IMAGE_LOADERS
 from open_nsfw_tf.image import Picture, describe, read_file
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def classify_nsfw(
     image_loader: Annotated[
         str,
         choice(
-            LOADERS,
+            IMAGE_LOADERS,
             "--image_loader",
             "-l",
             help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
@@ -130,6 +130,14 @@ def create_predict_request(
     print_request(input_file, target, input_type, image_loader, signature_name)
 
 
+def _export(format: str, target: Path, **options: Any) -> None:
+    from open_nsfw_tf.cli.export import (
+        export_and_print,
+    )  # when it is known to be needed
+
+    export_and_print(format, target, **options)
+
+
 @savedmodel.command()
 def savedmodel_command(
     target: Annotated[Path, typer.Argument(help="Output directory.")],
@@ -146,9 +154,7 @@ def savedmodel_command(
     serving_default takes base64 text, as the first port's did; predict_images and
     predict_bytes are there too.
     """
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "savedmodel",
         target,
         weights=model_weights,
@@ -179,9 +185,7 @@ def graph_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write checkpoint, graph, frozen and optimised graph, as the first port did."""
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "graph",
         target,
         weights=model_weights,
@@ -204,9 +208,7 @@ def tflite_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a TensorFlow Lite network and its description, a JSON file beside it."""
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "tflite",
         target,
         weights=model_weights,
@@ -254,7 +256,7 @@ def batch_classify(
     image_loader: Annotated[
         str,
         choice(
-            LOADERS,
+            IMAGE_LOADERS,
             "--image_loader",
             "-l",
             help="Pillow prepares the pictures for both: the scores are the same.",

@@ -5,7 +5,12 @@ from typing import Annotated, Any
 import typer
 
 from open_nsfw_tf.cli.options import choice, picture_at
-from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+from open_nsfw_tf.export.request import (
+    IMAGE_LOADERS,
+    INPUT_TYPES,
+    TARGETS,
+    predict_request,
+)
 
 commands = typer.Typer()
 
@@ -41,7 +46,7 @@ RequestInputOption = Annotated[
 ImageLoaderOption = Annotated[
     str,
     choice(
-        LOADERS,
+        IMAGE_LOADERS,
         "--image-loader",
         "--image_loader",
         "-l",

@@ -18,7 +18,7 @@ from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
-from open_nsfw_tf.train.config import PRECISIONS, TrainingConfig
+from open_nsfw_tf.train.config import TRAINING_PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.devices import DEVICES
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
@@ -166,7 +166,7 @@ class Machine:
     precision: Annotated[
         str,
         choice(
-            PRECISIONS,
+            TRAINING_PRECISIONS,
             "--precision",
             help="Compute in 16 bits: faster on some hardware, less exact. The model "
             "that comes out is float32.",

@@ -73,8 +73,8 @@ def decode(data: tf.Tensor, max_side: int) -> tuple[tf.Tensor, tf.Tensor]:
         uint8 RGB (H, W, 3) and "", or an empty picture and the reason.
     """
     raw = tf.io.decode_raw(tf.strings.join([data, b"\0" * PADDING]), tf.uint8)
-    names = list(FORMATS)
-    starts = [FORMATS[name][0](raw) for name in names] + [tf.constant(True)]
+    names = list(DECODERS)
+    starts = [DECODERS[name][0](raw) for name in names] + [tf.constant(True)]
     found = tf.argmax(tf.cast(tf.stack(starts), tf.int32), output_type=tf.int32)
 
     def unknown() -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,7 +100,7 @@ def _decode_as(
     name: str, data: tf.Tensor, raw: tf.Tensor, max_side: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Check the header first, then decode; nothing large is allocated before."""
-    _, read_header, decode = FORMATS[name]
+    _, read_header, decode = DECODERS[name]
     header = read_header(data, raw)
     width, height = header.width, header.height
     too_large = tf.strings.format(
@@ -690,7 +690,7 @@ def _decode_bmp(data: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.io.decode_bmp(data)[..., :3], (None, None, 3))
 
 
-FORMATS = {
+DECODERS = {
     "JPEG": (_starts(b"\xff\xd8\xff"), _jpeg_header, decode_jpeg),
     "PNG": (_starts(b"\x89PNG\r\n\x1a\n"), _png_header, _decode_png),
     "WebP": (_is_webp, _webp_header, _decode_first),

@@ -14,6 +14,7 @@ import numpy as np
 from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.evaluate import evaluate_files
+from open_nsfw_tf.evaluate.metrics import confusion_matrix
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.report import write_json, write_report
@@ -210,8 +211,7 @@ def _confusion(
     scores = np.stack([table.columns[name] for name in classes], axis=1)
     scored = ~np.isnan(scores).any(axis=1)
     wanted = np.array([labels[path] for path in table.paths])[scored]
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(matrix, (wanted, scores[scored].argmax(axis=1)), 1)
+    matrix = confusion_matrix(wanted, scores[scored].argmax(axis=1), len(classes))
     rows = (
         [name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True)
     )

@@ -26,7 +26,7 @@ import numpy as np
 from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.files import lock, replacing
-from open_nsfw_tf.formats import BROKEN as UNREADABLE
+from open_nsfw_tf.formats import PARSE_ERRORS
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train.data import find_splits
 from open_nsfw_tf.train.recipes import Row
@@ -338,7 +338,7 @@ def _read_checkpoint(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
         with safe_open(path, framework="numpy") as file:
             state = State(**json.loads(file.metadata()["state"]))
             return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (*UNREADABLE, OSError, SafetensorError) as error:
+    except (*PARSE_ERRORS, OSError, SafetensorError) as error:
         raise TrainingError(
             f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
             "anew with --overwrite"
