@@ -98,7 +98,7 @@ def test_sources_write_the_same_body(input_type: str) -> None:
     "options, reason",
     [
         ({"target": "aws"}, "no target 'aws': choose one of tf-serving, ml-engine"),
-        ({"input_type": "jpeg"}, "no input type 'jpeg': .* tensor, bytes, base64_jpeg"),
+        ({"input_type": "jpeg"}, "no input type 'jpeg': .* tensor, base64_jpeg, bytes"),
         ({"image_loader": "cv2"}, "no image loader 'cv2': .* yahoo, tensorflow"),
     ],
 )
