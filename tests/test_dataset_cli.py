@@ -173,7 +173,7 @@ def test_clean_prints_lists(run: Run, data: Path, scores: Path) -> None:
         ValueError, match="pictures that could not be scored .*: 1, such as sfw/broken"
     ):
         run(*command, "--strict")
-    assert "expected FOLDER=CLASS, got 'x'" in run(*command, "--map", "x", status=2)
+    assert "expected LABEL=CLASS, got 'x'" in run(*command, "--map", "x", status=2)
 
 
 def test_sort_links_and_draws(

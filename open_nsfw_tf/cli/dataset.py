@@ -292,7 +292,7 @@ class Scored:
     @property
     def names(self) -> dict[str, str]:
         """The class that a folder stands for, where they are called differently."""
-        return pairs(self.map, "--map", "FOLDER=CLASS")
+        return pairs(self.map, "--map", "LABEL=CLASS")
 
 
 @dataset_app.command("clean")
