@@ -20,7 +20,7 @@ from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
 from open_nsfw_tf.train.config import TRAINING_PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.devices import DEVICES
+from open_nsfw_tf.train.learner import DEVICES
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
 
 commands = typer.Typer()
@@ -320,8 +320,9 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
         yield f"left out: {data.ignored} files that are no pictures"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
-    if config.precision != "float32":
-        yield f"computing in {config.precision}: less exact than float32"
+    precision = config.options.precision
+    if precision != "float32":
+        yield f"computing in {precision}: less exact than float32"
 
 
 def _tell_epoch(row: Row) -> None:
