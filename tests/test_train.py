@@ -297,7 +297,7 @@ def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "momentum"], "expected NAME=VALUE"),
         (["--epochs", "many"], "expected a number, or some with commas"),
         (["--recipe", "resnet"], "not one of yahoo, mobilenet"),
-        (["--mixed-precision", "int8"], "not one of float32, bfloat16, float16"),
+        (["--precision", "int8"], "not one of float32, bfloat16, float16"),
     ],
 )
 def test_wrong_usage(more: list[str], message: str, tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_the_command_line(
     assert "coffee.png" in line
 
     table = tmp_path / "scores.jsonl"
-    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--link"]
+    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--action", "link"]
     done = process(tmp_path, "batch", *PICTURES, "-o", table, "--model", run, *sort)
     assert "2 nsfw" in done.stdout
     assert len(read_table(table)) == len(PICTURES)

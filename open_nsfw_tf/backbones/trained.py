@@ -19,7 +19,6 @@ from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import safetensors
 from open_nsfw_tf.image import YAHOO, Preprocessing
-from open_nsfw_tf.tables import NOT_SCORES
 
 MODEL = "model.json"
 ARRAYS = "model.safetensors"
@@ -191,6 +190,8 @@ def check_classes(names: Sequence[str]) -> None:
         ValueError: two are the same, one is that of another column, or one has characters
             that cannot be printed.
     """
+    from open_nsfw_tf.tables import NOT_SCORES  # which scoring itself does not need
+
     counts = Counter([*NOT_SCORES, *names])
     for name in names:
         if counts[name] > 1:

@@ -14,7 +14,7 @@ from open_nsfw_tf.files import (
     by_content,
     by_suffix,
     canonical,
-    open_regular,
+    file_sha256,
     stamp_of,
 )
 from open_nsfw_tf.image import describe
@@ -86,11 +86,10 @@ def with_hash(item: Item) -> Item:
     if isinstance(item.picture, bytes):
         return replace(item, sha256=hashlib.sha256(item.picture).hexdigest())
     try:
-        with open_regular(item.picture) as file:
-            found = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        found = file_sha256(item.picture)
     except (OSError, ValueError):
         return item  # the classifier says what is wrong with it
-    return replace(item, sha256=found.hexdigest())
+    return replace(item, sha256=found)
 
 
 def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:

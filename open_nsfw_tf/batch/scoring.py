@@ -23,9 +23,9 @@ from open_nsfw_tf.batch.item import (
     with_hash,
     with_stamp,
 )
-from open_nsfw_tf.batch.sources import STDIN, check_sources, items
+from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
+from open_nsfw_tf.files import STDIN, PassedOver, Stamp, stamp_of
 from open_nsfw_tf.tables import digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
 from open_nsfw_tf.tables.parquet_folder import PartsWriter

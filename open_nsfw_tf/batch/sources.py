@@ -24,21 +24,19 @@ from open_nsfw_tf.batch.item import (
     counting,
     failed,
 )
+from open_nsfw_tf.encoding import LISTS, read_paths
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
-    LISTS,
+    STDIN,
     PassedOver,
     by_content,
     is_system_file,
     open_regular,
     read_head,
-    read_paths,
     walk,
 )
 from open_nsfw_tf.image import read_file
-
-STDIN = "-"
 
 
 def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:

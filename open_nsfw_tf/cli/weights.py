@@ -1,14 +1,20 @@
 """`open-nsfw weights`: finding weights; `open-nsfw convert`: converting them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.cli.export import named_pictures
-from open_nsfw_tf.cli.options import OverwriteOption, choice, one_of
+from open_nsfw_tf.cli.options import (
+    Destination,
+    OverwriteOption,
+    choice,
+    grouped,
+    one_of,
+)
 from open_nsfw_tf.convert import TITLES, convert, inspect
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.formats import FORMATS
@@ -22,10 +28,14 @@ weights_app = typer.Typer(
 )
 commands.add_typer(weights_app, name="weights")
 
-FORMAT_HELP = "Without it, the format is recognised by the content, then by the suffix."
+SOURCE_HELP = "Without it, the format is recognised by the content, then by the suffix."
+TARGET_HELP = "Without it, the destination's suffix sets the format: " + ", ".join(
+    known.suffixes[0] for known in FORMATS.values()
+)
 
 
 @commands.command("convert")
+@grouped
 def convert_command(
     source: Annotated[
         Path,
@@ -34,19 +44,12 @@ def convert_command(
             help="A file of weights of any layout, or the folder of a trained model.",
         ),
     ],
-    destination: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DST",
-            help="The file to write; its suffix sets the format: "
-            + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values()),
-        ),
-    ],
+    destination: Destination,
     source_format: Annotated[
-        str | None, choice(FORMATS, "--from", help=FORMAT_HELP)
+        str | None, choice(FORMATS, "--from", help=SOURCE_HELP)
     ] = None,
     target_format: Annotated[
-        str | None, choice(FORMATS, "--to", help="Without it, the suffix sets it.")
+        str | None, choice(FORMATS, "--to", help=TARGET_HELP)
     ] = None,
     pictures: Annotated[
         list[str] | None,
@@ -71,15 +74,21 @@ def convert_command(
     The destination is read back: every array is compared, and both files score
     pictures. A caffemodel gets its deploy.prototxt beside it.
     """
-    done = convert(
+    convert_and_print(
         source,
-        destination,
+        destination.path,
         source_format,
         target_format,
         pictures=named_pictures(pictures),
         unfold=unfold,
         overwrite=overwrite,
     )
+
+
+def convert_and_print(
+    source: Path, destination: Path, *formats: Any, **options: Any
+) -> None:
+    done = convert(source, destination, *formats, **options)
     print_layers(done.weights)
     for line in done.notes:
         print(f"note: {line}")

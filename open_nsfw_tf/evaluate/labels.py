@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.encoding import LISTS, as_utf8
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import (
-    LISTS,
     PassedOver,
-    as_utf8,
     class_files,
     is_picture,
     walk,

@@ -282,7 +282,7 @@ def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Ten
     """Turn uint8 RGB (H, W, 3) into the network's float32 (crop, crop, 3)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.tf_image.decode import decode_jpeg
+    from open_nsfw_tf.tf_image.jpeg import decode_jpeg
 
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2

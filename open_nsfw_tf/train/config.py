@@ -13,7 +13,7 @@ from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, override
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+TRAINING_PRECISIONS = ("float32", "bfloat16", "float16")
 VERSION = 1  # of the config
 SPREAD = 1 / 64  # about that of photographs' pixels, of 0..255
 
@@ -119,9 +119,9 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
             f"no backbone is called {sanitize(backbone, 80)}: choose of "
             f"{', '.join(BACKBONES)}"
         )
-    if precision not in PRECISIONS:
+    if precision not in TRAINING_PRECISIONS:
         raise ValueError(
-            f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r:.80}"
+            f"expected a precision of {', '.join(TRAINING_PRECISIONS)}, got {precision!r:.80}"
         )
     if type(options.seed) is not int or not 0 <= options.seed < 1 << 31:
         raise ValueError(

@@ -30,7 +30,7 @@ from open_nsfw_tf.files import (
 )
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.moves import is_manifest
-from open_nsfw_tf.parallel import in_order
+from open_nsfw_tf.parallel import check_count, in_order
 
 EXPECTED = (
     "expected a folder of class folders, or train/ with test/ and/or val/ of them"
@@ -136,8 +136,7 @@ def read_data(
         raise ValueError(
             f"expected a share for validation of 0 to below 1, got {validation:g}"
         )
-    if threads is not None and threads < 1:
-        raise ValueError(f"expected at least 1 thread, got {threads}")
+    check_count(threads, "thread")
     folders = {name: read_split(path) for name, path in find_splits(root).items()}
     classes = find_classes(folders)
     passed_over = PassedOver()

@@ -35,6 +35,7 @@ from open_nsfw_tf.image import (
     pixels,
 )
 from open_nsfw_tf.libraries import import_tensorflow
+from open_nsfw_tf.parallel import check_count
 from open_nsfw_tf.train.augment import Augmentation, augment
 from open_nsfw_tf.train.data import Split
 
@@ -205,8 +206,7 @@ class Inputs(Batches):
                 f"expected a worker's number below that of workers, got "
                 f"{sanitize(self.shard)}"
             )
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"expected at least 1 thread, got {self.threads}")
+        check_count(self.threads, "thread")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"expected a seed of 0 to {LARGEST_SEED}, got {self.seed}")
 

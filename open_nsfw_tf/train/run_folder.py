@@ -32,8 +32,9 @@ from open_nsfw_tf.batch import score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.evaluate import evaluate_files
+from open_nsfw_tf.evaluate.metrics import confusion_matrix
 from open_nsfw_tf.files import lock, replacing
-from open_nsfw_tf.formats import BROKEN as UNREADABLE
+from open_nsfw_tf.formats import PARSE_ERRORS
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.report import write_json, write_report
 from open_nsfw_tf.report.plots import FAINT, INK, LINE, SERIES, as_file, figure
@@ -334,7 +335,7 @@ def _read_checkpoint(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
         with safe_open(path, framework="numpy") as file:
             state = State(**json.loads(file.metadata()["state"]))
             return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (*UNREADABLE, OSError, SafetensorError) as error:
+    except (*PARSE_ERRORS, OSError, SafetensorError) as error:
         raise TrainingError(
             f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
             "anew with --overwrite"
@@ -527,8 +528,7 @@ def _confusion(
     scores = np.stack([table.columns[name] for name in classes], axis=1)
     scored = ~np.isnan(scores).any(axis=1)
     wanted = np.array([labels[path] for path in table.paths])[scored]
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(matrix, (wanted, scores[scored].argmax(axis=1)), 1)
+    matrix = confusion_matrix(wanted, scores[scored].argmax(axis=1), len(classes))
     rows = (
         [name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True)
     )
