@@ -95,6 +95,7 @@ setup(
             "opennsfw2>=0.19",
             "ruff>=0.12",
             "scikit-image>=0.25",
+            "vulture>=2.14",
         ],
     },
     entry_points={

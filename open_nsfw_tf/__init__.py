@@ -9,6 +9,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+# Imported here, not when it is first needed: a process that forked while a thread imports
+# it would have an import in the child that never ends.
+from open_nsfw_tf.forks import loading
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -85,8 +89,6 @@ class CallableModule(ModuleType):
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from open_nsfw_tf.forks import loading
-
     with loading:
         module = import_module(f"{__name__}.{_MODULES[name]}")
     value = module if isinstance(module, CallableModule) else getattr(module, name)

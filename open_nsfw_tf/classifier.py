@@ -29,7 +29,7 @@ from open_nsfw_tf.image import (
     read_file,
     tensor,
 )
-from open_nsfw_tf.parallel import chunks, cores, in_order
+from open_nsfw_tf.parallel import check_count, chunks, cores, in_order
 from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
@@ -171,9 +171,8 @@ class Classifier:
         self.device = device
         check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
-        self.workers = engines.check_count(
-            cores() if workers is None else workers, "worker"
-        )
+        check_count(workers, "worker")
+        self.workers = cores() if workers is None else workers
         self.engine = engines.create(
             self.engine_name, source, precision, threads, device
         )

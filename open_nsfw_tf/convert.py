@@ -32,8 +32,8 @@ from open_nsfw_tf.backbones.trained import (
     write_trained,
 )
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.export.destination import beside, check_free, move
-from open_nsfw_tf.files import refuse_existing, replacing
+from open_nsfw_tf.export.destination import check_free, folder_of, move
+from open_nsfw_tf.files import beside, refuse_existing, replacing
 from open_nsfw_tf.formats import (
     FORMATS,
     collect_notes,
@@ -248,7 +248,7 @@ def fetch_model(
     Args:
         name: a key of `open_nsfw_tf.backbones.nsfwjs.NETWORKS`.
         folder: of the trained model, which does not exist yet.
-        url: of a mirror: of upstream's folder of the network, or of the npm package.
+        url: of a mirror of upstream's folder of the network.
         timeout: seconds without an answer before giving up.
 
     Raises:
@@ -290,7 +290,7 @@ def _convert_layers_model(
         notes.append("the file does not name its classes: nsfwjs's five were taken")
     images = named or sample_pictures(COMPARED)
     batch = np.stack([tensor(each, trained.preprocessing) for each in images])
-    with beside(target) as temporary:
+    with folder_of(target), beside(target) as temporary:
         temporary.mkdir()
         write_trained(temporary, trained)
         reread = read_trained(temporary)

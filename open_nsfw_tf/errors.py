@@ -19,6 +19,13 @@ class ImageError(OpenNsfwError, ValueError):
     """A picture that cannot be read, or is not one."""
 
 
+class NotReadError(ImageError):
+    """A picture that nobody has looked at: its file, memory or a library is missing.
+
+    Nothing is known against the picture itself, and another try may succeed.
+    """
+
+
 class WeightsError(OpenNsfwError, ValueError):
     """Weights that cannot be found, read, trusted or fitted to the network."""
 

@@ -1,12 +1,13 @@
-"""Files: which are pictures, walking over folders, reading text, and writing safely.
+"""Files: which are pictures, walking over folders, reading, and writing safely.
 
 All parts of the package that open, list, number or replace files use these functions.
 """
 
-import codecs
+import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import unicodedata
 from collections import Counter
@@ -14,11 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
-from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.errors import sanitize
 
 # -- which files are pictures
 
@@ -229,16 +229,19 @@ class Entry:
 
 
 def walk(
-    folder: str, enter: Callable[[str], bool] = lambda path: True
+    folder: str,
+    enter: Callable[[str], bool] = lambda path: True,
+    follow: Callable[[str], bool] = lambda path: False,
 ) -> Iterator[Entry]:
     """Everything below a folder, lazily and in the order of names.
 
-    Links to folders are yielded and not followed. Only the names in the current folder
-    and in its parents are in memory.
+    Only the names in the current folder and in its parents are in memory.
 
     Args:
         folder: "" for the current one.
         enter: called with the path of each folder below it; False skips the folder.
+        follow: called with the path of each link to a folder; False yields the link,
+            True treats it as a folder.
     """
     # A stack, not recursion: folders may be nested deeper than Python's calls.
     stack: list[Iterator[tuple[str, str]]] = [iter([(folder, "folder")])]
@@ -246,8 +249,10 @@ def walk(
         path, kind = next(stack[-1], (None, ""))
         if path is None:
             stack.pop()
-        elif kind != "folder":
-            yield Entry(path, "link" if kind == "link" else "file")
+        elif kind == "file":
+            yield Entry(path, "file")
+        elif kind == "link" and not follow(path):
+            yield Entry(path, "link")
         elif len(stack) == 1 or enter(path):
             try:
                 stack.append(entries(path))
@@ -282,26 +287,76 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file"
 
 
-def files_below(root: str | os.PathLike[str]) -> Iterator[str]:
+def files_below(
+    root: str | os.PathLike[str], follow: Callable[[str], bool] = lambda path: False
+) -> Iterator[str]:
     """Every file of a folder and its folders, in order, by its path below the root.
 
-    Hidden files and folders (`.name`) are left out; links to folders are not followed.
+    Hidden files and folders (`.name`) are left out; a link to a file is a file.
+
+    Args:
+        root: the folder.
+        follow: as for `walk`.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for entry in walk(os.fspath(root), lambda path: not _is_hidden(path)):
+
+    def follow_visible(path: str) -> bool:
+        return not _is_hidden(path) and follow(path)
+
+    for entry in walk(
+        os.fspath(root), lambda path: not _is_hidden(path), follow_visible
+    ):
         if entry.error is not None:
             raise entry.error
         if entry.kind == "file" and not _is_hidden(entry.path):
             yield os.path.relpath(entry.path, root)
 
 
+# Links in a folder of classes. Training and evaluating take a link to a file for a file,
+# and the folder of a class or of a split may be a link; links to folders further down are
+# not followed. The commands of `open_nsfw_tf.dataset`, which move files, follow no link,
+# as they would take files out of folders that were not named, and list those they meet.
+
+
+def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
+    """The files of `files_below` in a folder of classes, in folders and by links."""
+    top = os.path.abspath(root)
+
+    def follow(path: str) -> bool:
+        parts = os.path.relpath(path, top).split(os.sep)
+        split = len(parts) == 2 and parts[0].lower() in SPLITS
+        return (len(parts) == 1 or split) and leads_elsewhere(path)
+
+    return files_below(root, follow)
+
+
+def leads_elsewhere(link: str) -> bool:
+    """Whether a link to a folder leads to another one than those that contain it."""
+    inner, outer = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
+    try:
+        return os.path.commonpath([outer, inner]) != outer
+    except ValueError:  # another drive of Windows
+        return True
+
+
 def _is_hidden(path: str) -> bool:
     return os.path.basename(path).startswith(".")
 
 
+def canonical(path: str) -> str:
+    """The absolute path of a file or link, without links among its folders."""
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
 # -- reading
+
+LONGEST_PATH = 1 << 16  # bytes of a path in a list or an archive
+STDIN = "-"  # the name by which standard input is given
 
 
 def open_regular(path: str) -> IO[bytes]:
@@ -325,6 +380,16 @@ def read_head(path: str) -> bytes:
     """
     with open_regular(path) as file:
         return file.read(HEAD)
+
+
+def file_sha256(path: str) -> str:
+    """The SHA-256 of a regular file's content, hexadecimal.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 # A file's size in bytes, and its modification time in nanoseconds since 1970.
@@ -358,145 +423,6 @@ def stamp_of(path: str) -> Stamp | None:
             return (status.st_size, time) if regular else None
 
 
-# -- text, which editors and spreadsheets write in several encodings
-
-LISTS = (".txt", ".lst", ".list")  # suffixes of text files with one path a line
-LONGEST_PATH = 1 << 16  # bytes of a path in a list
-_CHUNK = 1 << 14  # bytes
-_MARKS = {  # UTF-32 comes before UTF-16, whose mark is the start of its own
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-
-
-def encoding_of(start: bytes) -> tuple[str, int]:
-    """The encoding of a text by its first bytes, and its byte order mark's length."""
-    for mark, name in _MARKS.items():
-        if start.startswith(mark):
-            return name, len(mark)
-    # In UTF-16 most characters have a null byte, nearly always the same one of the two;
-    # null bytes that separate paths are rarer.
-    pairs = len(start) // 2
-    odd, even = start[1::2].count(0), start[0 : 2 * pairs : 2].count(0)
-    if pairs > 1 and max(odd, even) > 0.6 * pairs and min(odd, even) < 0.1 * pairs:
-        name = "utf-16-le" if odd > even else "utf-16-be"
-        # Names of one character that null bytes separate look alike, but have no lines.
-        if any(end.encode(name) in start for end in "\r\n"):
-            return name, 0
-    return "utf-8", 0
-
-
-def as_utf8(file: IO[bytes]) -> IO[bytes]:
-    """A text as UTF-8, without a byte order mark, with newlines at the ends of lines.
-
-    UTF-16 and UTF-32 are recoded; lone carriage returns become newlines if the text has
-    no other line ends. Bytes that are not UTF-8 stay as they are.
-
-    Args:
-        file: buffered and binary, at its start; it need not be seekable.
-
-    Returns:
-        A binary file; reading it raises ValueError where UTF-16 is cut or broken.
-    """
-    start = _peek(file)
-    encoding, mark = encoding_of(start)
-    file.read(mark)
-    if encoding != "utf-8":
-        file = BufferedReader(_Recoded(file, encoding))
-    start = _peek(file)
-    if b"\r" in start[:-1] and b"\n" not in start and b"\0" not in start:
-        file = BufferedReader(_Newlines(file))
-    return file
-
-
-def _peek(file: Any) -> bytes:
-    return bytes(file.peek(_CHUNK))
-
-
-class _Filter(RawIOBase):
-    """A stream that converts another one, block by block."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._ready = file, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        more = True
-        while more and not self._ready:
-            data = self._file.read(_CHUNK)
-            more = bool(data)
-            self._ready = self._convert(data)
-        part = self._ready[: len(buffer)]
-        self._ready = self._ready[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
-
-    def _convert(self, data: bytes) -> bytes:
-        raise NotImplementedError
-
-
-class _Recoded(_Filter):
-    def __init__(self, file: IO[bytes], encoding: str) -> None:
-        super().__init__(file)
-        self._name = encoding.upper()
-        # A lone surrogate becomes bytes that are not UTF-8, which a name may contain.
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
-
-    def _convert(self, data: bytes) -> bytes:
-        try:
-            text = self._decoder.decode(data, final=not data)
-        except UnicodeError as error:
-            raise ValueError(
-                f"cut or broken {self._name} text ({one_line(error)}): save it as UTF-8"
-            ) from error
-        return text.encode("utf-8", "surrogatepass")
-
-
-class _Newlines(_Filter):
-    def _convert(self, data: bytes) -> bytes:
-        return data.replace(b"\r", b"\n")
-
-
-def read_paths(file: IO[bytes]) -> Iterator[str]:
-    """The paths of a list: one a line, or ended by null bytes, as by ``find -print0``.
-
-    Args:
-        file: as for `as_utf8`.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: a path is longer than `LONGEST_PATH` bytes, or UTF-16 is broken.
-    """
-    text = as_utf8(file)
-    split = _at_nulls if b"\0" in _peek(text) else _at_lines
-    for path in split(text):
-        if len(path) > LONGEST_PATH:
-            raise ValueError(f"a path is longer than {LONGEST_PATH} bytes")
-        if path:
-            yield os.fsdecode(path)
-
-
-def _at_lines(file: IO[bytes]) -> Iterator[bytes]:
-    while line := file.readline(LONGEST_PATH + 1):
-        path = line.removesuffix(b"\n").removesuffix(b"\r")
-        yield path if path.strip() else b""
-
-
-def _at_nulls(file: IO[bytes]) -> Iterator[bytes]:
-    rest = b""
-    while data := file.read(HEAD):
-        *paths, rest = (rest + data).split(b"\0")
-        yield from paths
-        if len(rest) > LONGEST_PATH:
-            break
-    yield rest
-
-
 # -- writing
 
 
@@ -520,6 +446,34 @@ def refuse_existing(
 
 
 @contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the path's folder; a file or folder that has it is removed."""
+    # With the suffix, which some libraries check.
+    name = f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+    temporary = path.with_name(name)
+    try:
+        yield temporary
+    except OSError as error:
+        # Not by a name that the user did not give. Without a number the message is all.
+        ours = error.filename is None or str(temporary) in str(error.filename)
+        if ours and error.errno is not None:
+            error.filename = str(path)
+            del error.filename2  # otherwise the message would contain it as None
+        raise
+    finally:
+        with suppress(NotADirectoryError):
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it has, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; the file is renamed to `path` after success.
 
@@ -531,19 +485,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(
             f"{sanitize(path)}: expected the name of a file, got a device or pipe"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with beside(path) as temporary:
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        # Not by a name that the user did not give.
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
-            del error.filename2  # otherwise the message would contain it as None
-        raise
-    finally:
-        with suppress(NotADirectoryError):
-            temporary.unlink(missing_ok=True)
 
 
 # -- names that some disks do not tell apart, and locks

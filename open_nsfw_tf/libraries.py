@@ -34,13 +34,13 @@ def need(extra: str, *packages: str) -> None:
         packages: as they are imported.
 
     Raises:
-        ImportError: one is not installed; the message says how to install it.
+        ImportError: some are not installed; the message says how to install them.
     """
-    for package in packages:
-        if find_spec(package) is None:
-            raise ImportError(
-                f"this needs {package}: pip install 'open_nsfw_tf[{extra}]'"
-            )
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f"this needs {', '.join(missing)}: pip install 'open_nsfw_tf[{extra}]'"
+        )
 
 
 def _tensorflow_context() -> object:

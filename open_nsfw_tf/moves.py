@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import MoveError, sanitize, shell_word
-from open_nsfw_tf.files import Names, Stamp, replacing, stamp_of
+from open_nsfw_tf.files import Names, Stamp, canonical, replacing, stamp_of
 
 MANIFEST = "undo-"  # how the names of manifests begin
 MANIFEST_SUFFIX = ".jsonl"
@@ -124,7 +124,7 @@ def plan(wanted: Iterable[Move], action: str = "move") -> Plan:
 
 
 def _stays(move: Move) -> bool:
-    return _canonical(move.source) == _canonical(move.target)
+    return canonical(move.source) == canonical(move.target)
 
 
 class LinksIn:
@@ -154,7 +154,7 @@ def _links_last(moves: list[Move]) -> list[Move]:
     links = [move for move in moves if os.path.islink(move.source)]
     if not links:
         return moves
-    targets = {_canonical(move.source): move.target for move in moves}
+    targets = {canonical(move.source): move.target for move in moves}
     depths = {}
     for move in links:
         move.leads, _ = _leads_to(move.source, targets)
@@ -163,17 +163,9 @@ def _links_last(moves: list[Move]) -> list[Move]:
     return files + sorted(links, key=lambda move: depths[move.source])
 
 
-def _canonical(path: str) -> str:
-    """The absolute path of a file or link, without links among its folders."""
-    folder, name = os.path.split(path)
-    if name in ("", os.curdir, os.pardir):
-        return os.path.realpath(path)
-    return os.path.join(os.path.realpath(folder), name)
-
-
 def _next(link: str) -> str:
     """The path that a link leads to, which may be another link."""
-    return _canonical(os.path.join(os.path.dirname(link), os.readlink(link)))
+    return canonical(os.path.join(os.path.dirname(link), os.readlink(link)))
 
 
 def _depth(path: str) -> int:
@@ -378,7 +370,7 @@ class Journal:
                 moves that were made remain, and can be undone by the manifest.
         """
         if any(step.leads is not None for step in self.moves):
-            self._targets = {_canonical(s.source): s.target for s in self.moves}
+            self._targets = {canonical(s.source): s.target for s in self.moves}
         with self.path.open("a", encoding="ascii") as log:
             for number, step in enumerate(self.moves):
                 self._try(number, step, log)
@@ -415,7 +407,7 @@ class Journal:
             self._failed.append((step, error))
         finally:
             if self._targets and not done:  # links to it must lead to its old path
-                self._targets.pop(_canonical(step.source), None)
+                self._targets.pop(canonical(step.source), None)
 
     def _step(self, number: int, step: Move, log: Any) -> bool:
         """Make one move, unless its file has changed since the move was decided."""
@@ -448,7 +440,7 @@ class Journal:
             else:
                 break
         if self._targets:
-            self._targets[_canonical(step.source)] = step.target
+            self._targets[canonical(step.source)] = step.target
         return True
 
     def _act(self, step: Move, part: str) -> None:

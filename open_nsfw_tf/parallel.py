@@ -20,6 +20,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def check_count(count: int | None, what: str) -> None:
+    """Refuse a number of threads or workers below 1; None leaves it open.
+
+    Raises:
+        ValueError: it is below 1, or no whole number.
+    """
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise ValueError(f"expected at least 1 {what}, got {count!r:.80}")
+
+
 def chunks(items: Iterable[Item], size: int, workers: int = 1) -> Iterator[list[Item]]:
     """Lists of at most `size` items in their order.
 
@@ -72,8 +82,7 @@ def in_order(
         ValueError: `workers` is below 1.
         RuntimeError: the process forked; its threads stayed in the other one.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"expected at least 1 thread, got {workers}")
+    check_count(workers, "thread")
     workers = workers or cores()
     owner = os.getpid()
     waiting: deque[Future[Result]] = deque()

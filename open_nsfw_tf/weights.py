@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 from open_nsfw_tf.architecture import CLASSES, LICENCE, Weights, check_weights
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.formats import (
+    CHECKSUMS,
     CHUNK,
     FORMATS,
     check_size,
@@ -26,7 +27,6 @@ from open_nsfw_tf.formats import (
     reading,
     sha256,
 )
-from open_nsfw_tf.formats import PUBLISHED as CHECKSUMS
 
 __all__ = [
     "WeightsError",

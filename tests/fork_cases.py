@@ -1,8 +1,9 @@
-"""Uses one engine or loader in one kind of child process, and prints what came of it.
+"""Uses one engine or loader in child processes, and prints what came of it.
 
-    python fork_cases.py ENGINE_OR_LOADER SITUATION PICTURE SCORE
+    python fork_cases.py ENGINE_OR_LOADER used|loading|started PICTURE SCORE
 
-prints a line for each child: "right", "RuntimeError: ...", or what else happened.
+prints a line for each child: the situation, a tab, and "right", "RuntimeError: ...", or
+what else happened.
 """
 
 import base64
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -111,118 +112,97 @@ def forked(work: Callable[[], str], leave: Callable[[int], Any] = os._exit) -> s
     return said if status == 0 and said else f"status {status}: {said}"
 
 
-def before(what: str, path: str, expected: float) -> list[str]:
-    """Made by the parent, and not used by it."""
+def used(what: str, path: str, expected: float) -> Iterator[tuple[str, str]]:
+    """One parent makes it, uses it and goes on, and forks at each step."""
     use = make(what)
-    return [forked(lambda: outcome(use, path, expected)) for _ in range(2)]
 
+    def child() -> str:
+        return outcome(use, path, expected)
 
-def after(what: str, path: str, expected: float) -> list[str]:
-    """Made and used by the parent, which goes on; the child ends as a program does."""
-    use = make(what)
-    found = [outcome(use, path, expected)]
-    found.append(forked(lambda: outcome(use, path, expected), sys.exit))
-    found.append(outcome(use, path, expected))
-    return [found[1]] if found[0] == found[2] == "right" else found
-
-
-def twice(what: str, path: str, expected: float) -> list[str]:
-    """A child of a child, both of which use what the first process used."""
-    use = make(what)
-    use(path)
-
-    def both() -> str:
-        first = outcome(use, path, expected)
-        second = forked(lambda: outcome(use, path, expected))
+    def grandchild() -> str:
+        first, second = child(), forked(child)
         return first if first == second else f"{first}, then {second}"
 
-    return [forked(both)]
+    for _ in range(2):
+        yield "before", forked(child)
+    yield "parent", child()
+    yield "after", forked(child, sys.exit)  # ends as a program does
+    yield "parent", child()
+    yield "twice", forked(grandchild)
+    yield "unused", forked(lambda: "right", sys.exit)
+    for found in busy(lambda: use(path), child):
+        yield "busy", found
+    yield "parent", child()
 
 
-def unused(what: str, path: str, expected: float) -> list[str]:
-    """The parent has used it; the child does not, and must be able to end."""
-    use = make(what)
-    use(path)
-    return [forked(lambda: "right", sys.exit)]
-
-
-def busy(what: str, path: str, expected: float) -> list[str]:
+def busy(use: Callable[[], Any], child: Callable[[], str]) -> Iterator[str]:
     """Other threads use it while the process forks."""
-    use = make(what)
     stop = threading.Event()
 
     def work() -> None:
         while not stop.is_set():
-            use(path)
+            use()
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
-    found = []
     for delay in DELAYS:
         time.sleep(delay)
-        found.append(forked(lambda: outcome(use, path, expected)))
+        yield forked(child)
     stop.set()
     for thread in threads:
         thread.join()
-    return found
 
 
-def during(what: str, path: str, expected: float) -> list[str]:
+def loading(what: str, path: str, expected: float) -> Iterator[tuple[str, str]]:
     """Another thread is making it, or uses it for the first time."""
     thread = threading.Thread(target=lambda: make(what)(path))
     thread.start()
-    found = []
     for delay in DELAYS:
         time.sleep(delay)
-        found.append(forked(lambda: outcome(lambda p: make(what)(p), path, expected)))
+        found = forked(lambda: outcome(lambda p: make(what)(p), path, expected))
+        yield "during", found
     thread.join()
-    return found
 
 
-def pool(what: str, path: str, expected: float) -> list[str]:
-    """The bound method of a classifier as the work of forked processes."""
-    classifier = open_nsfw_tf.Classifier(what)
+def started(what: str, path: str, expected: float) -> Iterator[tuple[str, str]]:
+    """Processes that `multiprocessing` starts in its three ways.
+
+    A classifier is sent to them, as its bound method to those of a pool; a loader is made
+    there.
+    """
+    use = None if what in LOADERS or what == "default" else make(what)
+    if isinstance(use, Scorer):
+        yield "pool", pool(use.classifier.classify, path, expected)
+    for method in ("spawn", "forkserver"):
+        context = multiprocessing.get_context(method)
+        reader, writer = context.Pipe(duplex=False)
+        arguments = (writer, what, use, path, expected)
+        child = context.Process(target=receive, args=arguments)
+        child.start()
+        writer.close()
+        yield method, reader.recv() if reader.poll(LIMIT) else "hangs"
+        child.join(LIMIT)
+
+
+def pool(work: Callable[[str], Any], path: str, expected: float) -> str:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(2, mp_context=context) as executor:
         try:
-            found = list(executor.map(classifier.classify, [path] * 2, timeout=LIMIT))
+            found = list(executor.map(work, [path] * 2, timeout=LIMIT))
         except Exception as error:  # noqa: BLE001 - all of it is printed
-            return [f"{type(error).__name__}: {error}"]
-    return [
-        "right" if abs(one.nsfw - expected) <= TOLERANCE else "wrong" for one in found
-    ]
-
-
-def sent(method: str, what: str, path: str, expected: float) -> list[str]:
-    """A process that begins anew; a classifier is sent to it, a loader made in it."""
-    use = None if what in LOADERS or what == "default" else make(what)
-    context = multiprocessing.get_context(method)
-    reader, writer = context.Pipe(duplex=False)
-    child = context.Process(target=receive, args=(writer, what, use, path, expected))
-    child.start()
-    writer.close()
-    said = reader.recv() if reader.poll(LIMIT) else "hangs"
-    child.join(LIMIT)
-    return [said]
+            return f"{type(error).__name__}: {error}"
+    right = all(abs(one.nsfw - expected) <= TOLERANCE for one in found)
+    return "right" if right else f"wrong: {found}"
 
 
 def receive(pipe: Any, what: str, use: Any, path: str, expected: float) -> None:
     pipe.send(outcome(use or (lambda p: make(what)(p)), path, expected))
 
 
-SITUATIONS: dict[str, Callable[[str, str, float], list[str]]] = {
-    "before": before,
-    "after": after,
-    "twice": twice,
-    "unused": unused,
-    "busy": busy,
-    "during": during,
-    "pool": pool,
-    "spawn": lambda *rest: sent("spawn", *rest),
-    "forkserver": lambda *rest: sent("forkserver", *rest),
-}
+PARENTS = {"used": used, "loading": loading, "started": started}
 
 if __name__ == "__main__":
-    for line in SITUATIONS[sys.argv[2]](sys.argv[1], sys.argv[3], float(sys.argv[4])):
-        print(line, flush=True)
+    what, parent, path, golden = sys.argv[1:]
+    for situation, found in PARENTS[parent](what, path, float(golden)):
+        print(situation, found, sep="\t", flush=True)

@@ -651,9 +651,9 @@ def test_the_command_and_what_follows(folder: Path) -> None:
     again = run(OPEN_NSFW, "batch", "photos", "-o", "t.csv")
     assert again.returncode == 1
     assert again.stderr.startswith("error: t.csv exists")
-    alone = run(OPEN_NSFW, "batch", "photos", "-o", "u.csv", "--link")
+    alone = run(OPEN_NSFW, "batch", "photos", "-o", "u.csv", "--action", "link")
     assert alone.returncode == 2
-    assert "--link needs --move-to and --threshold." in alone.stderr
+    assert "--action link needs --move-to and --threshold." in alone.stderr
     both = ("--resume", "--overwrite")
     assert run(OPEN_NSFW, "batch", "photos", "-o", "t.csv", *both).returncode == 2
 

@@ -369,7 +369,7 @@ def test_changed_files_are_scored_again_and_only_named_ones_moved(
         *sort,
     )
     assert first.returncode == 0, first.stderr
-    assert "2 scored again that had changed, 2 skipped" in first.stdout
+    assert "2 scored again that had changed or were not read, 2 skipped" in first.stdout
     assert first.stdout.splitlines()[1] == "sorted: 4 sfw, 2 absent"
     assert first.stdout.splitlines()[2].startswith("undo with: ")
     assert len(os.listdir("photos")) == 60

@@ -28,6 +28,7 @@ from open_nsfw_tf import (
     save_weights,
 )
 from open_nsfw_tf.backbones.trained import TrainedModel, write_trained
+from open_nsfw_tf.errors import NotReadError
 from open_nsfw_tf.image import YAHOO
 from open_nsfw_tf.weights import cache_folder, fetch_weights, locations
 
@@ -58,7 +59,7 @@ def test_a_bad_picture_is_an_error_in_its_place(classifier: Classifier) -> None:
         classifier.classify_many([b"", good, b"x", "none", good], 2, errors="yield")
     )
     kinds = [type(result) for result in found]
-    assert kinds == [ImageError, Scores, ImageError, ImageError, Scores]
+    assert kinds == [ImageError, Scores, ImageError, NotReadError, Scores]
     assert found[1] == found[4]
 
 

@@ -300,8 +300,8 @@ def test_an_interrupt_while_modules_load_is_silent(loaded: bool) -> None:
     code = (
         "import os, runpy, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"loading = runpy.run_path({str(ROOT / 'open_nsfw_tf/cli/loading.py')!r})\n"
-        + ("loading['loaded']()\n" if loaded else "")
+        f"module = runpy.run_path({str(ROOT / 'open_nsfw_tf/cli/interrupt.py')!r})\n"
+        + ("module['modules_loaded']()\n" if loaded else "")
         + "os.kill(os.getpid(), signal.SIGINT)"
     )
     ended = subprocess.run(

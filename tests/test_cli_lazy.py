@@ -17,7 +17,7 @@ from open_nsfw_tf.cli import legacy
 from open_nsfw_tf.cli.app import COMMANDS, app
 from open_nsfw_tf.cli.options import grouped
 from open_nsfw_tf.cli.train import Learning
-from open_nsfw_tf.export import FORMATS
+from open_nsfw_tf.export import EXPORTERS
 
 PACKAGE = Path(__file__).parent.parent / "open_nsfw_tf"
 COFFEE = str(pictures.path("coffee.png"))
@@ -87,7 +87,8 @@ def test_classify_loads_no_other_room() -> None:
     assert networks <= {"open_nsfw_tf.backbones.trained"}  # what --model reads
     commands = {name for name in found if name.startswith("open_nsfw_tf.cli.")}
     assert commands == {
-        f"open_nsfw_tf.cli.{name}" for name in ("app", "classify", "loading", "options")
+        f"open_nsfw_tf.cli.{name}"
+        for name in ("app", "classify", "interrupt", "options")
     }
 
 
@@ -101,7 +102,7 @@ def test_lines_of_the_table_are_the_commands_own(name: str) -> None:
 
 
 def test_precisions_of_the_first_ports_script() -> None:
-    assert tuple(FORMATS["tflite"].tolerances) == legacy.TFLITE_PRECISIONS
+    assert tuple(EXPORTERS["tflite"].tolerances) == legacy.TFLITE_PRECISIONS
 
 
 def test_a_wrong_command_is_answered_with_near_ones() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pictures
 import pytest
+from typer.testing import CliRunner
 
 from open_nsfw_tf import WeightsError, load_weights, save_weights
+from open_nsfw_tf.cli import app
 from open_nsfw_tf.convert import convert, inspect
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import FORMATS, npy, onnx_graph
@@ -207,6 +209,17 @@ def test_the_command(weights_path: Path, tmp_path: Path) -> None:
     assert len(wrong.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", [("export", "onnx"), ("convert", "x.npy")])
+def test_the_command_has_one_destination(command: tuple[str, ...]) -> None:
+    """By --output or as the last argument."""
+    none = CliRunner().invoke(app, command)
+    assert none.exit_code == 2
+    assert "expected --output DEST." in none.output
+    both = CliRunner().invoke(app, [*command, "a.onnx", "-o", "b.onnx"])
+    assert both.exit_code == 2
+    assert "expected one DEST, got --output b.onnx and a.onnx." in both.output
+
+
 def test_inspection_of_the_published_copy(weights_path: Path) -> None:
     found = inspect(weights_path)
     assert (found.format, found.published, found.folded) == ("onnx", "onnx", True)
@@ -280,8 +293,23 @@ def test_pictures_that_cannot_be_read_are_left_out(
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     command = [Path(sys.executable).parent / "open-nsfw", "convert"]
     options = ["--pictures", tmp_path, "--pictures", PHOTOS[0]]
-    done = run(*command, weights_path, tmp_path / "x.npy", *options)
+    done = run(*command, weights_path, "-o", tmp_path / "x.npy", *options)
     assert done.returncode == 0, done.stderr
     assert "scores of 1 pictures" in done.stdout
     assert "note: 1 pictures were left out, as " in done.stdout
     assert "broken.jpg: " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["frozen.pb", "cut.npy", "a.onnx"])
+def test_inspection_names_a_bad_file_once(tmp_path: Path, name: str) -> None:
+    data = {
+        "frozen.pb": b"\n\x09",
+        "cut.npy": b"\x93NUMPY\1\0",
+        "a.onnx": b"\x08\x08\x12",
+    }
+    path = tmp_path / name
+    path.write_bytes(data[name])
+    with pytest.raises(WeightsError) as error:
+        inspect(path)
+    assert str(error.value).count(name) == 1
+    assert str(error.value).startswith(f"{path}: ")

@@ -89,7 +89,7 @@ CHANGING = {
     "dedupe": ("data", "--output", "out"),
     "split": ("data", "--output", "out", "--train", ".5", "--test", ".5"),
     "clean": ("data", "--output", "out", "--every", "--scores", "scores.csv"),
-    "sort": ("data", "--output", "out", "--how", "move", "--scores", "scores.csv"),
+    "sort": ("data", "--output", "out", "--action", "move", "--scores", "scores.csv"),
 }
 
 
@@ -156,8 +156,8 @@ def test_split_in_place(run: Run, data: Path) -> None:
     assert "leaks: 0 copies" in leaks
     run("undo", manifest(data), "--apply")
     assert before == {name for name in tree(data) if not name.startswith("undo-")}
-    with pytest.raises(ValueError, match="--how copy needs --output"):
-        run("split", "data", "--how", "copy")
+    with pytest.raises(ValueError, match="--action copy needs --output"):
+        run("split", "data", "--action", "copy")
 
 
 def test_clean_prints_lists(run: Run, data: Path, scores: Path) -> None:
@@ -173,8 +173,7 @@ def test_clean_prints_lists(run: Run, data: Path, scores: Path) -> None:
         ValueError, match="pictures that could not be scored .*: 1, such as sfw/broken"
     ):
         run(*command, "--strict")
-    with pytest.raises(ValueError, match="expected --called FOLDER=CLASS, got x"):
-        run(*command, "--called", "x")
+    assert "expected LABEL=CLASS, got 'x'" in run(*command, "--map", "x", status=2)
 
 
 def test_sort_links_and_draws(
@@ -277,7 +276,16 @@ def test_help_is_there(command: str, run: Run) -> None:
         ("check", "data", "--output", "data"),
         ("dedupe", "data", "--output", "./data/"),
         ("clean", "data", "--scores", "scores.csv", "--output", "link"),
-        ("sort", "data", "--scores", "scores.csv", "--how", "move", "--output", "data"),
+        (
+            "sort",
+            "data",
+            "--scores",
+            "scores.csv",
+            "--action",
+            "move",
+            "--output",
+            "data",
+        ),
     ],
 )
 def test_nothing_goes_into_the_folder_itself(
@@ -314,7 +322,7 @@ def test_a_file_that_changed_since_it_was_scored_is_not_sorted(
     scores.write_text("\n".join([*stamped, ""]))
     shutil.copyfile(data / "sfw/coffee.png", data / "sfw/rocket.jpg")
     arguments = ("sort", data, "--output", tmp_path / "out", "--scores", scores)
-    said = run(*arguments, "--how", "move", "--apply")
+    said = run(*arguments, "--action", "move", "--apply")
     changed = "pictures that have changed since they were scored (left out): 1, such as"
     assert f"{changed} sfw/rocket.jpg" in said
     assert (data / "sfw/rocket.jpg").exists()

@@ -13,7 +13,6 @@ from open_nsfw_tf.dataset import File, ScoredFolder, join_scores, scan
 from open_nsfw_tf.dataset import sort as sort_pictures
 from open_nsfw_tf.dataset.label_errors import (
     Disagreement,
-    confusion,
     find_label_errors,
     moves_of,
 )
@@ -27,6 +26,7 @@ from open_nsfw_tf.dataset.sort import (
     write_sheets,
 )
 from open_nsfw_tf.dataset.sort import moves_of as sort_moves
+from open_nsfw_tf.evaluate.metrics import confusion_matrix
 from open_nsfw_tf.tables import Table
 from open_nsfw_tf.undo import undo
 
@@ -207,7 +207,8 @@ def test_planted_label_errors_are_found(classes: int, seed: int) -> None:
     assert [m.likely_error for m in found] == sorted(
         (m.likely_error for m in found), reverse=True
     )
-    counts = confusion(pictures)
+    predicted = pictures.scores.argmax(axis=1)
+    counts = confusion_matrix(pictures.labels, predicted, classes)
     assert counts.sum() == 10_000
     assert counts.sum() - counts.trace() == len(found)
 

@@ -38,6 +38,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path}
 
 
+def run(
+    command: list[Any], cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that must succeed."""
+    done = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (command, done.stderr)
+    return done
+
+
 def test_there_is_something_to_run() -> None:
     assert len(SHELL) >= 5
     assert len(PYTHON) >= 4
@@ -50,15 +61,7 @@ def test_commands_of_the_readme(
     if "examples/" in block:  # the reader stands in a checkout
         (folder / "examples").symlink_to(ROOT / "examples")
     for command in block.splitlines():
-        done = subprocess.run(
-            ["sh", "-ec", command],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (command, done.stderr)
+        done = run(["sh", "-ec", command], cwd=folder, env=environment)
         assert done.stdout
         assert not done.stderr
 
@@ -67,15 +70,7 @@ def test_commands_of_the_readme(
 def test_python_of_the_readme(
     block: str, folder: Path, environment: dict[str, str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run([sys.executable, "-W", "error", "-c", block], cwd=folder, env=environment)
 
 
 @pytest.mark.install
@@ -87,27 +82,14 @@ def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
     # The Python that a machine has, not this virtual environment's.
     home = Path(sys.base_prefix) / "bin"
     clean["PATH"] = f"{home}{os.pathsep}{os.defpath}"
-    done = subprocess.run(
-        ["sh", "-ec", FIRST],
-        cwd=copy,
-        env=clean,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run(["sh", "-ec", FIRST], cwd=copy, env=clean)
     score = float(re.search(r"NSFW score:\t(.+)", done.stdout)[1])  # type: ignore[index]
     golden = GOLDEN["samples"]["astronaut.png"]["nsfw"]
     assert abs(score - golden) <= SCORE_TOLERANCE
 
 
 def test_ci_runs_both_commands_in_their_order() -> None:
-    done = subprocess.run(
-        ["bash", ROOT / ".ci" / "run", "--print"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run(["bash", ROOT / ".ci" / "run", "--print"])
     assert done.stdout.splitlines() == [FIRST, SECOND]
 
 
@@ -153,25 +135,17 @@ HELP = [
 
 @pytest.mark.parametrize("command", HELP, ids=" ".join)
 def test_help_is_there(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [SCRIPTS / command[0], *command[1:]],
-        env={**environment, "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment["COLUMNS"] = "100"
+    done = run([SCRIPTS / command[0], *command[1:]], env=environment)
     assert "Usage: " in done.stdout
     assert not done.stderr
 
 
 def test_examples_run(folder: Path, environment: dict[str, str]) -> None:
-    done: Any = subprocess.run(
+    done = run(
         [sys.executable, ROOT / "examples" / "classify_pictures.py", "photo.jpg", "x"],
         cwd=folder,
         env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
     )
     lines = done.stdout.splitlines()
     golden = GOLDEN["samples"]["rocket.jpg"]["nsfw"]
@@ -191,13 +165,10 @@ def test_the_benchmark_runs(
         "0",
         "--json",
     ]
-    done = subprocess.run(
+    done = run(
         [sys.executable, *command, tmp_path / "out.json", folder / "photo.jpg"],
         cwd=ROOT,
         env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
     )
     assert "classify_nsfw.py, very first run" in done.stdout
     assert (tmp_path / "out.json").exists()

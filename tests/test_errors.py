@@ -16,6 +16,7 @@ PACKAGE = Path(open_nsfw_tf.__file__).parent
 BUILT_IN = {
     "OpenNsfwError": Exception,
     "ImageError": ValueError,
+    "NotReadError": ValueError,
     "WeightsError": ValueError,
     "ExportError": RuntimeError,
     "TrainingError": RuntimeError,

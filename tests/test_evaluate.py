@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from open_nsfw_tf import libraries
 from open_nsfw_tf.evaluate import (
     Criterion,
     Evaluation,
@@ -21,7 +22,7 @@ from open_nsfw_tf.evaluate import (
 from open_nsfw_tf.evaluate import thresholds as choose
 from open_nsfw_tf.evaluate.bootstrap import GROUPS, intervals, rate_interval
 from open_nsfw_tf.evaluate.comparison import mcnemar, paired
-from open_nsfw_tf.evaluate.metrics import BINS, calibration
+from open_nsfw_tf.evaluate.metrics import BINS, calibration, confusion_matrix
 from open_nsfw_tf.evaluate.thresholds import rank, thinned
 from open_nsfw_tf.report import plots
 
@@ -465,10 +466,24 @@ def test_bad_criteria(criterion: Any, words: str) -> None:
         by_hand(**criterion)
 
 
-@pytest.mark.parametrize("module", ["evaluate.metrics", "report.plots"])
-def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"open_nsfw_tf.{module}.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'open_nsfw_tf\[evaluate\]'"):
+def test_the_confusion_matrix_is_scikit_learns() -> None:
+    labels, predicted = np.random.default_rng(0).integers(0, 4, (2, 99))
+    wanted = metrics.confusion_matrix(labels, predicted, labels=range(6))
+    assert np.array_equal(confusion_matrix(labels, predicted, 6), wanted)
+
+
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib"])
+def test_a_missing_extra_is_named(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = libraries.find_spec
+    monkeypatch.setattr(
+        libraries,
+        "find_spec",
+        lambda name: None if name == package else installed(name),
+    )
+    needed = rf"this needs {package}: pip install 'open_nsfw_tf\[evaluate\]'"
+    with pytest.raises(ImportError, match=needed):
         plots.roc([by_hand()])
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from open_nsfw_tf.dataset import scan
 from open_nsfw_tf.evaluate import JoinedScores, Labels, join, read_labels
+from open_nsfw_tf.files import class_files
 from open_nsfw_tf.tables import Table
+from open_nsfw_tf.train.data import read_split
 
 PATHS = ["nsfw/a.jpg", "nsfw/deep/b c.jpg", "sfw/d.jpg"]
 PAIRS = list(zip(PATHS, ["nsfw", "nsfw", "sfw"], strict=True))
@@ -100,12 +103,38 @@ def test_labels_in_every_encoding(
     assert (found.paths, found.labels) == (["é/a.jpg", "b.jpg"], ["nsfw", "sfw"])
 
 
-def test_links_to_class_folders_are_told_of(tmp_path: Path) -> None:
+def test_links_to_folders_are_told_of(tmp_path: Path) -> None:
     folder(tmp_path / "elsewhere", ["a.jpg"])
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d/sfw").symlink_to("../elsewhere")
+    (tmp_path / "d/deep").mkdir(parents=True)
+    (tmp_path / "d/sfw").symlink_to("..")
+    (tmp_path / "d/deep/far").symlink_to("../../elsewhere")
     with pytest.raises(ValueError, match="links to folders are not followed"):
         read_labels(tmp_path / "d")
+
+
+def test_a_class_folder_may_be_a_link_as_in_training(tmp_path: Path) -> None:
+    folder(tmp_path / "elsewhere", ["a.jpg", "in/b.jpg", ".hidden/c.jpg"])
+    root = folder(tmp_path / "d", ["nsfw/x.jpg", "train/nsfw/y.jpg"])
+    for name in ("sfw", "train/sfw", "nsfw/deep", ".no", "train/nsfw/deep"):
+        (root / name).symlink_to(tmp_path / "elsewhere")
+    (root / "nsfw/linked.jpg").symlink_to(tmp_path / "elsewhere/a.jpg")
+    (root / "self").symlink_to(".")
+    (root / "train/up").symlink_to("..")
+    expected = ["nsfw/linked.jpg", "nsfw/x.jpg", "sfw/a.jpg", "sfw/in/b.jpg"]
+    split = ["train/nsfw/y.jpg", "train/sfw/a.jpg", "train/sfw/in/b.jpg"]
+    assert list(class_files(root)) == expected + split
+    (root / "t.csv").touch()
+    assert read_labels(root).paths == expected + split
+    training = read_split(str(root / "train"))
+    found = [path for paths in training.classes.values() for path in paths]
+    assert sorted(found) == [str(root / path) for path in split]
+    scanned = scan(root)  # which moves files, and leaves what is elsewhere
+    assert [file.name for file in scanned.files] == [
+        "nsfw/x.jpg",
+        "t.csv",
+        "train/nsfw/y.jpg",
+    ]
+    assert {"sfw", "self", "train/sfw", "nsfw/linked.jpg"} < set(scanned.left)
 
 
 def test_bad_labels(tmp_path: Path) -> None:

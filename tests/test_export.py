@@ -15,8 +15,9 @@ import pytest
 from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
+from open_nsfw_tf import libraries
 from open_nsfw_tf.errors import ExportError, ImageError
-from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.export import job as job_room
 from open_nsfw_tf.export import onnx as onnx_module
 from open_nsfw_tf.quantize.samples import readable_pictures
@@ -46,7 +47,7 @@ def test_onnx(weights: Any, tmp_path: Path, layout: str, precision: str) -> None
     made = export(
         "onnx", path, weights, precision=precision, layout=layout, pictures=PHOTOS
     )
-    assert made.difference <= FORMATS["onnx"].tolerances[precision]
+    assert made.difference <= EXPORTERS["onnx"].tolerances[precision]
     assert made.compared == 3
     assert made.path == path
     assert (
@@ -104,7 +105,7 @@ def test_int8_drifts_as_little_as_said(
 def test_tflite(weights: Any, tmp_path: Path, precision: str) -> None:
     path = tmp_path / "nsfw.tflite"
     made = export("tflite", path, weights, precision=precision, pictures=PHOTOS)
-    assert made.difference <= FORMATS["tflite"].tolerances[precision]
+    assert made.difference <= EXPORTERS["tflite"].tolerances[precision]
     said = json.loads((tmp_path / "nsfw.json").read_text())
     assert said["labels"] == ["sfw", "nsfw"]
     assert said["input"]["mean"] == [104, 117, 123]
@@ -120,7 +121,7 @@ def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
 
     path = tmp_path / "graphs"
     made = export("graph", path, weights, input_type=input_type, pictures=PHOTOS)
-    assert made.difference <= FORMATS["graph"].tolerances["float32"]
+    assert made.difference <= EXPORTERS["graph"].tolerances["float32"]
     names = {file.name for file in path.iterdir()}
     assert names == {
         "checkpoint",
@@ -271,14 +272,14 @@ def test_wrong_options(weights: Any) -> None:
 
 
 def test_a_missing_extra_is_told(weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_room, "find_spec", lambda _: None)
+    monkeypatch.setattr(libraries, "find_spec", lambda _: None)
     for format in ("tflite", "coreml"):
         with pytest.raises(ImportError, match=rf"open_nsfw_tf\[{format}\]"):
             export(format, "x", weights)
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = (SCRIPTS / "open-nsfw", "export", "onnx", tmp_path / "nsfw.onnx")
+    command = (SCRIPTS / "open-nsfw", "export", "onnx", "-o", tmp_path / "nsfw.onnx")
     done = run(*command, "--pictures", PHOTOS[0], "--pictures", PHOTOS[1])
     assert done.returncode == 0, done.stderr
     assert "23.6 MB; scores differ by at most" in done.stdout

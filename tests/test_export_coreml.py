@@ -16,13 +16,13 @@ if find_spec("coremltools") is None:
 from open_nsfw_tf import WeightsError
 from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import ExportError
-from open_nsfw_tf.export import FORMATS, Export, Job, coreml, export
+from open_nsfw_tf.export import EXPORTERS, Export, Job, coreml, export
 from open_nsfw_tf.image import MEAN_BGR, YAHOO, load_rgb, pixels, yahoo_tensor
 
 NAMES = ("coffee.png", "astronaut.png", "rocket.jpg", "chelsea.png")
 SIZES = {"float32": 23_750_000, "float16": 11_950_000}  # bytes, at most
 SPEC = Path("Data/com.apple.CoreML/model.mlmodel")
-WRONG = 5 * max(FORMATS["coreml"].tolerances.values())  # measured: 0.012 and more
+WRONG = 5 * max(EXPORTERS["coreml"].tolerances.values())  # measured: 0.012 and more
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -74,7 +74,7 @@ def altered(package: Path, folder: Path, alter: Callable[[Any], None]) -> Path:
 def test_scores_are_the_models(exported: Export) -> None:
     precision = exported.path.stem
     print(f"{precision}: {exported.difference:.2g}, {exported.size} bytes")
-    assert exported.difference <= FORMATS["coreml"].tolerances[precision]
+    assert exported.difference <= EXPORTERS["coreml"].tolerances[precision]
     assert exported.compared == len(NAMES)
     assert exported.size <= SIZES[precision]
     assert [path.name for path in exported.path.parent.iterdir()] == [

@@ -9,15 +9,14 @@ import pictures
 import pytest
 from PIL import Image
 
+from open_nsfw_tf.encoding import as_utf8, read_paths
 from open_nsfw_tf.files import (
     PICTURE_TYPES,
     PassedOver,
-    as_utf8,
     by_content,
     by_suffix,
     is_picture,
     is_system_file,
-    read_paths,
     refuse_existing,
     replacing,
     type_by_content,

@@ -21,7 +21,7 @@ from PIL import Image
 
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
-    FORMATS,
+    PICTURE_FORMATS,
     YAHOO,
     check_batch,
     create_yahoo_image_loader,
@@ -279,7 +279,7 @@ def test_formats_that_run_programs_are_not_read(tmp_path: Path) -> None:
     pictures.sample("coffee.png").save(path, format="EPS")
     with pytest.raises(ImageError, match="not a picture this library reads"):
         load(path)
-    assert "EPS" not in FORMATS
+    assert "EPS" not in PICTURE_FORMATS
 
 
 def icon(side: int) -> bytes:

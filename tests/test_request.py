@@ -18,7 +18,12 @@ from open_nsfw_tf import (
     create_tensorflow_image_loader,
     create_yahoo_image_loader,
 )
-from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+from open_nsfw_tf.export.request import (
+    IMAGE_LOADERS,
+    INPUT_TYPES,
+    TARGETS,
+    predict_request,
+)
 
 ROOT = Path(__file__).parent.parent
 ROCKET = pictures.path("rocket.jpg")
@@ -77,7 +82,7 @@ def test_a_signature_can_be_named() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_loaders_write_the_same_body(target: str) -> None:
-    bodies = {predict_request(ROCKET, target, "tensor", each) for each in LOADERS}
+    bodies = {predict_request(ROCKET, target, "tensor", each) for each in IMAGE_LOADERS}
     assert len(bodies) == 1
 
 
@@ -93,7 +98,7 @@ def test_sources_write_the_same_body(input_type: str) -> None:
     "options, reason",
     [
         ({"target": "aws"}, "no target 'aws': choose one of tf-serving, ml-engine"),
-        ({"input_type": "jpeg"}, "no input type 'jpeg': .* tensor, bytes, base64_jpeg"),
+        ({"input_type": "jpeg"}, "no input type 'jpeg': .* tensor, base64_jpeg, bytes"),
         ({"image_loader": "cv2"}, "no image loader 'cv2': .* yahoo, tensorflow"),
     ],
 )
@@ -119,7 +124,7 @@ def test_bad_sources(picture: Any, reason: str, input_type: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("image_loader", LOADERS)
+@pytest.mark.parametrize("image_loader", IMAGE_LOADERS)
 def test_a_tensor_of_no_picture(image_loader: str) -> None:
     with pytest.raises(ImageError, match="<4 bytes>: not a"):
         predict_request(b"text", image_loader=image_loader)

@@ -16,7 +16,7 @@ import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 from serving_servers import NAME, Served, grpc_server, rest_server, run
 
-from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, predict_request
+from open_nsfw_tf.export.request import IMAGE_LOADERS, INPUT_TYPES, predict_request
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "examples" / "serving_client.py"
@@ -57,7 +57,7 @@ def post(url: str, body: str) -> Any:
 
 
 @pytest.mark.parametrize("input_type", INPUT_TYPES)
-@pytest.mark.parametrize("image_loader", LOADERS)
+@pytest.mark.parametrize("image_loader", IMAGE_LOADERS)
 def test_rest_answers_our_requests(
     url: str, input_type: str, image_loader: str
 ) -> None:

@@ -1,5 +1,6 @@
 """Two tables of scores beside each other."""
 
+import json
 import math
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_tables_that_cannot_be_compared() -> None:
     other = Table(["a"], {"drawing": np.zeros(1)}, [None], None)
     with pytest.raises(ValueError, match="share no column of scores: nsfw and drawing"):
         compare(table(a=0.1), other)
+
+
+def test_the_commands_lines_of_json(tmp_path: Path) -> None:
+    for name, rows in (
+        ("a", "x,0.5,0.25\ny,0.5,0.5\n"),
+        ("b", "x,0.5,0.5\ny,0.5,0.5\n"),
+    ):
+        (tmp_path / f"{name}.csv").write_text(f"path,sfw,nsfw\n{rows}")
+    tables = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    done = CliRunner().invoke(app, ["compare", *tables, "--json", "--top", "1"])
+    assert done.exit_code == 0, done.output
+    sfw, nsfw = map(json.loads, done.stdout.splitlines())
+    assert (sfw["column"], sfw["correlation"], sfw["max"]) == ("sfw", None, 0)
+    assert (nsfw["column"], nsfw["count"], nsfw["mean"]) == ("nsfw", 2, 0.125)
+    assert nsfw["largest"] == [["x", 0.25, 0.5]]
 
 
 def test_rank_says_what_it_leaves_out(tmp_path: Path) -> None:

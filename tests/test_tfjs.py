@@ -7,10 +7,8 @@ import json
 import random
 import resource
 import shutil
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from open_nsfw_tf.backbones.trained import read_trained
 from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, fetch_model
 from open_nsfw_tf.engines import FLOAT32
-from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.formats import tfjs
 from open_nsfw_tf.image import tensor
 
@@ -362,7 +360,7 @@ def test_damaged_files_are_an_error_of_one_line(
 def published(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be served, whose network stands for nsfwjs's MobileNetV2."""
     folder = tmp_path / "served"
-    plain, package = folder / "mobilenet_v2", folder / nsfwjs.PACKED / "mobilenet_v2"
+    plain, package = folder / "mobilenet_v2", folder / "package" / "mobilenet_v2"
     shutil.copytree(made, plain)
     package.mkdir(parents=True)
     layers_models.minified(made, package)
@@ -377,12 +375,7 @@ def published(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         (blob(plain / "model.json"), blob(package / "model.min.js")),
         tuple(blob(shard) for shard in sorted(plain.glob("group*"))),
     )
-    archive = folder / "nsfwjs.tgz"
-    with tarfile.open(archive, "w:gz") as file:
-        file.add(folder / "package", "package")
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     monkeypatch.setitem(nsfwjs.NETWORKS, "nsfwjs-mobilenet", ours)
-    monkeypatch.setattr(nsfwjs, "PACKAGE", replace(nsfwjs.PACKAGE, sha256=digest))
     return folder
 
 
@@ -402,12 +395,12 @@ def server(published: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("place", ["mobilenet_v2", "mobilenet_v2/", "nsfwjs.tgz"])
+@pytest.mark.parametrize("folder", ["mobilenet_v2", "mobilenet_v2/"])
 def test_a_fetched_network_is_a_trained_model(
-    place: str, server: str, tmp_path: Path
+    folder: str, server: str, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    url = f"{server}/{place}"
+    url = f"{server}/{folder}"
     done = CliRunner().invoke(
         app, ["weights", "fetch", "nsfwjs-mobilenet", "-o", str(run), "--url", url]
     )
@@ -430,15 +423,17 @@ def test_a_damaged_network_is_not_kept(
     run = tmp_path / "run"
     with pytest.raises(WeightsError, match="expected git_blob"):
         fetch_model("nsfwjs-mobilenet", run, f"{server}/mobilenet_v2")
-    # Upstream cannot be reached, and the package is damaged.
     monkeypatch.setattr(nsfwjs, "UPSTREAM", f"{server}/none")
-    package = replace(nsfwjs.PACKAGE, url=f"{server}/nsfwjs.tgz")
-    monkeypatch.setattr(nsfwjs, "PACKAGE", replace(package, sha256="0" * 64))
-    with pytest.raises(WeightsError, match=r"answered 404; .* expected sha256 0000"):
+    with pytest.raises(WeightsError, match=r"answered 404; .* npm pack nsfwjs@4.3.0"):
         fetch_model("nsfwjs-mobilenet", run)
     assert not run.exists()
-    monkeypatch.setattr(nsfwjs, "PACKAGE", package)
-    assert fetch_model("nsfwjs-mobilenet", run).path == run  # from the package
+
+
+def test_the_npm_package_is_a_network_too(published: Path, tmp_path: Path) -> None:
+    done = convert(published / "package" / "mobilenet_v2", tmp_path / "run")
+    assert read_trained(done.path).origin["source"] == (
+        "infinitered/nsfwjs, models/mobilenet_v2"
+    )
 
 
 def test_a_folder_of_mixed_files_is_refused(published: Path, tmp_path: Path) -> None:
@@ -524,12 +519,12 @@ def test_nsfwjs_answers_the_same_today(installed: Path, runs: dict[str, Path]) -
 
 
 @pytest.mark.nsfwjs
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORTERS)
 def test_exports_give_nsfwjs_s_scores(
     format: str, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Each export compares itself with the model, whose scores are nsfwjs's."""
     named = [golden_picture(name) for name in nsfwjs_golden.SAMPLES[:2]]
-    target = tmp_path / f"out{FORMATS[format].suffix or '.onnx'}"
+    target = tmp_path / f"out{EXPORTERS[format].suffix or '.onnx'}"
     done = export(format, target, model=runs[OTHER], pictures=named)
     assert done.difference <= FLOAT32

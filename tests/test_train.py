@@ -25,7 +25,8 @@ from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.cli.train import _bar
 from open_nsfw_tf.errors import TrainingError
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, results
+from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult
+from open_nsfw_tf.train import run_folder as results
 from open_nsfw_tf.train import run_folder as runs
 from open_nsfw_tf.train import train as train_with
 from open_nsfw_tf.train.config import make_config
@@ -296,7 +297,7 @@ def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "momentum"], "expected NAME=VALUE"),
         (["--epochs", "many"], "expected a number, or some with commas"),
         (["--recipe", "resnet"], "not one of yahoo, mobilenet"),
-        (["--mixed-precision", "int8"], "not one of float32, bfloat16, float16"),
+        (["--precision", "int8"], "not one of float32, bfloat16, float16"),
     ],
 )
 def test_wrong_usage(more: list[str], message: str, tmp_path: Path) -> None:
@@ -419,12 +420,16 @@ def test_what_cannot_begin_leaves_no_run(
     run = tmp_path / "run"
     if mode == "overwrite":
         shutil.copytree(whole.run, run)
-    before = sorted(os.listdir(run)) if run.exists() else [runs.LOCK]
+
+    def listed() -> list[str]:
+        return sorted(os.listdir(run)) if run.exists() else []
+
+    before = listed()
     with pytest.raises(WeightsError, match="--init random"):
         train(folder, run, backbone="squeezenet", size=32, mode=mode)
     with pytest.raises(OSError, match="nowhere"):
         train(folder / "nowhere", run, mode=mode, **ASKED)
-    assert sorted(os.listdir(run)) == before
+    assert listed() == before
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -484,7 +489,7 @@ def test_two_workers_come_to_the_loss_of_one(
 
 LONE = """
 from open_nsfw_tf.cli.app import errors_in_one_line
-from open_nsfw_tf.train import devices
+from open_nsfw_tf.train import learner as devices
 devices.LONGEST_WAIT = 2
 with errors_in_one_line():
     devices.find_workers()

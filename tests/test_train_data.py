@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from test_files import heif
 
 from open_nsfw_tf.dataset import join_scores, scan, split
 from open_nsfw_tf.evaluate import Labels, join
@@ -120,6 +121,7 @@ def test_broken_pictures_are_listed_and_notes_ignored(tmp_path: Path) -> None:
     assert "0 bytes" in data.broken[1][1]
     assert all("\n" not in reason for _, reason in data.broken)
     assert data.ignored == 2
+    assert data.passed_over == {".csv": 1, ".txt": 1}
     assert totals == [7] * 7
 
 
@@ -128,6 +130,18 @@ def test_pictures_above_the_limit_are_broken(tmp_path: Path) -> None:
     Image.new("RGB", (50, 50)).save(tmp_path / "a" / "large.png")
     data = read_data(tmp_path, validation=0, max_pixels=100)
     assert "2500" in data.broken[0][1] or "50 x 50" in data.broken[0][1]
+
+
+def test_classes_of_nothing_but_heic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    fill(tmp_path, {"a": 1})
+    (tmp_path / "b").mkdir()
+    for name in ("1.HEIC", "2.heic"):
+        (tmp_path / "b" / name).write_bytes(heif(b"heic"))
+    with pytest.raises(ValueError, match=r"passed over: 2 \.heic \(to read them: pip"):
+        read_data(tmp_path)
 
 
 def test_links_and_odd_names(tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from open_nsfw_tf.quantize.samples import generated_pictures
 from open_nsfw_tf.train import inputs as inputs_module
 from open_nsfw_tf.train.augment import YAHOO_SCALE, Augmentation, augment, transform
 from open_nsfw_tf.train.data import Split
-from open_nsfw_tf.train.features import features
-from open_nsfw_tf.train.inputs import UNCHANGED, Inputs, Pixels
+from open_nsfw_tf.train.inputs import UNCHANGED, Inputs, Pixels, features
 
 SMALL = Preprocessing(24, 16, False, "RGB", (127.5, 127.5, 127.5), 1 / 127.5)
 TUTORIALS = Augmentation(

@@ -433,7 +433,7 @@ def test_the_command_line(
     assert "coffee.png" in line
 
     table = tmp_path / "scores.jsonl"
-    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--link"]
+    sort = ["--move-to", tmp_path / "sorted", "--threshold", "0", "--action", "link"]
     done = process(tmp_path, "batch", *PICTURES, "-o", table, "--model", run, *sort)
     assert "2 nsfw" in done.stdout
     assert len(read_table(table)) == len(PICTURES)
@@ -542,8 +542,12 @@ def test_broken_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> Non
     with pytest.raises(OSError, match="expected the folder of a trained model"):
         Classifier(model=folder)
     (folder / MODEL).write_bytes(b"[" * 100_000)
-    with pytest.raises(WeightsError, match="expected a trained model.*recursion"):
+    with pytest.raises(
+        WeightsError, match=r"expected a trained model.*recursion"
+    ) as deep:
         read_trained(folder)
+    assert str(deep.value).startswith(f"{folder}: ")
+    assert "model.json is no JSON" in str(deep.value)
 
 
 def test_arrays_of_another_shape_are_refused(

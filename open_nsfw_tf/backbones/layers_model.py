@@ -22,7 +22,7 @@ from open_nsfw_tf.backbones.graph_ops import (
 from open_nsfw_tf.backbones.registry import BACKBONES
 from open_nsfw_tf.backbones.trained import HeadLayer, TrainedModel
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
-from open_nsfw_tf.formats import BROKEN
+from open_nsfw_tf.formats import PARSE_ERRORS
 from open_nsfw_tf.formats.tfjs import Layer, LayersModel
 from open_nsfw_tf.image import Preprocessing
 
@@ -80,7 +80,7 @@ def _described() -> Iterator[None]:
     """Turn what a description without an option causes into a WeightsError."""
     try:
         yield
-    except BROKEN as error:
+    except PARSE_ERRORS as error:
         if isinstance(error, WeightsError):
             raise
         raise _another(f"its description is broken ({one_line(error)})") from error

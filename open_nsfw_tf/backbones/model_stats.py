@@ -73,7 +73,7 @@ def _published(
 
 
 # What Yahoo's authors published of their ImageNet models; Open-NSFW began as the second.
-PUBLISHED = (
+PUBLISHED_STATS = (
     _published("ResNet-50", "pynetbuilder's", 0.7175, 3_858_000_000, 25_550_000),
     _published("ResNet-50 1by2", "pynetbuilder's", 0.6679, 1_069_600_000, 6_920_000),
 )
@@ -111,7 +111,7 @@ def model_stats(classes: int = 2, *, measure: bool = True) -> list[ModelStats]:
                 source=backbone.top1_source,
             )
         )
-    return [*rows, *PUBLISHED]
+    return [*rows, *PUBLISHED_STATS]
 
 
 def milliseconds_of(name: str, classes: int = 2, runs: int = RUNS) -> float:

@@ -1,34 +1,25 @@
 """The two networks of nsfwjs that are ours: what is published, and fetching it.
 
 They were trained for the tutorial's five classes, drawings among them. Upstream has them
-as TensorFlow.js layers models; the npm package has the same data inside scripts, which are
-not run. Every file is verified by git's name of its content.
+as TensorFlow.js layers models. Every file is verified by git's name of its content.
 """
 
 import os
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats.tfjs import MODEL, SCRIPT, LayersModel
-from open_nsfw_tf.weights import MAX_BYTES, TIMEOUT, Published, download
+from open_nsfw_tf.weights import TIMEOUT, Published, download
 
 CLASSES = ("drawing", "hentai", "neutral", "porn", "sexy")  # in the networks' order
 LICENCE = "MIT, Copyright (c) 2019 Infinite Red, Inc."
 SOURCE = "infinitered/nsfwjs"
 COMMIT = "d55a54c51f14380670064cc129b2ea51029c5e46"
 UPSTREAM = f"https://raw.githubusercontent.com/{SOURCE}/{COMMIT}/models"
-# Its sha512 is the one that npm publishes:
-# WTKDte0vp1X97N1h34P79G/hG+sVT3+TnDz9di1WseIJR93v11E4viNX7Vg9WsO6HYoR772Nzq2iM8jo3XBZ+g==
-PACKAGE = Published(
-    title="nsfwjs 4.3.0, the npm package",
-    file="nsfwjs-4.3.0.tgz",
-    url="https://registry.npmjs.org/nsfwjs/-/nsfwjs-4.3.0.tgz",
-    sha256="4496790efc9bdc6f3e85a826a8e482c1fa1e9db4b3d18c095e98cc0c73cfb12f",
-    licence=LICENCE,
+PACKAGE = (
+    "nsfwjs@4.3.0"  # of npm: it has the same data inside scripts, which are not run
 )
-PACKED = "package/dist/models"  # the folder of the networks in it
 
 
 @dataclass(frozen=True)
@@ -115,54 +106,29 @@ def fetch(
     url: str | None = None,
     timeout: float = TIMEOUT,
 ) -> None:
-    """Download the files of a network: from upstream, or else in the npm package.
+    """Download the files of a network.
 
     Args:
         name: a key of `NETWORKS`.
         folder: where to put them; it exists.
-        url: of a mirror: of the folder of the network, or of the package, a .tgz.
+        url: of a mirror of the network's folder; None: upstream.
         timeout: seconds without an answer before giving up.
 
     Raises:
-        WeightsError: neither can be had; the message has both reasons.
+        WeightsError: a file cannot be had, or is damaged.
     """
-    network, target = NETWORKS[name], Path(folder)
-    if url is not None:
-        if url.endswith(".tgz"):
-            _fetch_package(network, target, url, timeout)
-        else:
-            _fetch_files(network, target, url.rstrip("/"), timeout)
-        return
-    try:
-        _fetch_files(network, target, f"{UPSTREAM}/{network.folder}", timeout)
-    except WeightsError as first:
-        try:
-            _fetch_package(network, target, None, timeout)
-        except WeightsError as second:
-            raise WeightsError(f"{first}; {second}") from second
-
-
-def _fetch_files(network: Network, folder: Path, url: str, timeout: float) -> None:
+    network = NETWORKS[name]
+    url = (url or f"{UPSTREAM}/{network.folder}").rstrip("/")
     files = {MODEL: network.model[0], **network.git_blobs}
-    for number, (file, blob) in enumerate(files.items(), 1):
-        title = f"{network.folder}/{file}, file {number} of {len(files)}"
-        copy = Published(title, file, f"{url}/{file}", git_blob=blob, licence=LICENCE)
-        download(copy, folder / file, timeout=timeout)
-
-
-def _fetch_package(
-    network: Network, folder: Path, url: str | None, timeout: float
-) -> None:
-    """Take the network's scripts out of the package; nothing else is unpacked."""
-    packed = folder / PACKAGE.file
-    download(PACKAGE, packed, url, timeout)
-    for model in (folder / MODEL, *(folder / name for name in network.git_blobs)):
-        model.unlink(missing_ok=True)  # of a download that was cut
-    names = [MODEL.replace(".json", SCRIPT), *(n + SCRIPT for n in network.git_blobs)]
-    with tarfile.open(packed) as archive:
-        for name in names:
-            member = archive.extractfile(f"{PACKED}/{network.folder}/{name}")
-            if member is None:
-                raise WeightsError(f"{PACKAGE.file}: {name} is not in it")
-            (folder / name).write_bytes(member.read(MAX_BYTES))
-    packed.unlink()
+    try:
+        for number, (file, blob) in enumerate(files.items(), 1):
+            title = f"{network.folder}/{file}, file {number} of {len(files)}"
+            copy = Published(
+                title, file, f"{url}/{file}", git_blob=blob, licence=LICENCE
+            )
+            download(copy, Path(folder) / file, timeout=timeout)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; the npm package has the network too: `npm pack {PACKAGE}`, unpack "
+            f"it, and `open-nsfw convert package/dist/models/{network.folder} RUN`"
+        ) from error

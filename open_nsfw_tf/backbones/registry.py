@@ -21,6 +21,16 @@ CAFFE_MEAN = (103.939, 116.779, 123.68)  # BGR, of 0..255: mode "caffe"
 HALF = (127.5, 127.5, 127.5)  # mode "tf": from -1 to 1
 
 
+Pretrained = Callable[[str, Weights | str | os.PathLike[str] | None], Any]
+
+
+def no_weights(name: str, weights: object) -> Any:
+    """Of a network that begins at random: refuse to find pretrained values."""
+    raise WeightsError(
+        f"{name} has no pretrained weights: choose --init random, or another backbone"
+    )
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A network without its last layer.
@@ -30,12 +40,12 @@ class Backbone:
         source: the paper or the file that defines it.
         preprocessing: of pictures; its crop is the usual input size.
         features: values of ``pool``.
-        least: pixels a side of the smallest input that it can take.
         parameters: trainable values of the body.
-        statistics: running means and variances of the body.
         madds: multiply-adds of the body for one picture.
         body: from a symbolic batch, and pretrained values or None, to ``pool``.
         pretrained: finds the pretrained values that `body` takes.
+        statistics: running means and variances of the body's batch norms.
+        least: pixels a side of the smallest input that it can take.
         last: the name of the last dense layer.
         head: what its paper puts between ``pool`` and the last layer; `build` adds only
             the head that it is given.
@@ -47,12 +57,12 @@ class Backbone:
     source: str
     preprocessing: Preprocessing
     features: int
-    least: int
     parameters: int
-    statistics: int
     madds: int
     body: Callable[[Any, Any], Any]
-    pretrained: Callable[[str, Weights | str | os.PathLike[str] | None], Any]
+    pretrained: Pretrained = no_weights
+    statistics: int = 0
+    least: int = 32
     last: str = "logits"
     head: tuple[HeadLayer, ...] = ()
     top1: float | None = None
@@ -64,19 +74,12 @@ class Backbone:
         return self.last == DENSE
 
 
-def _no_weights(name: str, weights: object) -> Any:
-    raise WeightsError(
-        f"{name} has no pretrained weights: choose --init random, or another backbone"
-    )
-
-
 BACKBONES = {
     OPEN_NSFW: Backbone(
         title="ResNet-50-thin (Open-NSFW)",
         source="yahoo/open_nsfw, nsfw_model/deploy.prototxt",
         preprocessing=YAHOO,
         features=1024,
-        least=32,
         parameters=5_915_840,
         statistics=26_624,
         madds=1_068_548_096,
@@ -89,7 +92,6 @@ BACKBONES = {
         source="He et al., arXiv 1512.03385; keras.applications",
         preprocessing=Preprocessing(256, 224, False, "BGR", CAFFE_MEAN, 1.0),
         features=2048,
-        least=32,
         parameters=23_534_592,
         statistics=53_120,
         madds=3_855_925_248,
@@ -103,7 +105,6 @@ BACKBONES = {
         source="Sandler et al., arXiv 1801.04381; keras.applications",
         preprocessing=Preprocessing(224, 224, False, "RGB", HALF, 1 / 127.5),
         features=1280,
-        least=32,
         parameters=2_223_872,
         statistics=34_112,
         madds=299_494_272,
@@ -131,9 +132,7 @@ BACKBONES = {
         source="Simonyan and Zisserman, arXiv 1409.1556; keras.applications",
         preprocessing=Preprocessing(256, 224, False, "BGR", CAFFE_MEAN, 1.0),
         features=512,
-        least=32,
         parameters=14_714_688,
-        statistics=0,
         madds=15_346_630_656,
         body=keras_apps.vgg16,
         pretrained=keras_apps.pretrained,
@@ -145,12 +144,9 @@ BACKBONES = {
         source="Iandola et al., arXiv 1602.07360",
         preprocessing=Preprocessing(256, 227, False, "BGR", YAHOO.mean, 1.0),
         features=512,
-        least=32,
         parameters=735_424,
-        statistics=0,
         madds=746_139_936,
         body=caffe_nets.squeezenet,
-        pretrained=_no_weights,
         head=(HeadLayer("dropout", rate=0.5),),
         top1=0.575,
         top1_source="arXiv 1602.07360",
@@ -160,12 +156,9 @@ BACKBONES = {
         source="Szegedy et al., arXiv 1409.4842; BVLC's",
         preprocessing=Preprocessing(256, 224, False, "BGR", YAHOO.mean, 1.0),
         features=1024,
-        least=32,
         parameters=5_973_552,
-        statistics=0,
         madds=1_581_647_872,
         body=caffe_nets.googlenet,
-        pretrained=_no_weights,
         head=(HeadLayer("dropout", rate=0.4),),
         top1=0.687,
         top1_source="BVLC/caffe, models/bvlc_googlenet",
@@ -177,10 +170,8 @@ BACKBONES = {
         features=12_800,
         least=187,
         parameters=5_879_040,
-        statistics=0,
         madds=935_826_112,
         body=caffe_nets.ms_ctc,
-        pretrained=_no_weights,
         head=caffe_nets.MS_CTC_HEAD,
     ),
 }

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.architecture import Weights, check_weights
-from open_nsfw_tf.errors import WeightsError, sanitize
+from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import safetensors
 from open_nsfw_tf.image import YAHOO, Preprocessing
-from open_nsfw_tf.tables import NOT_SCORES
 
 MODEL = "model.json"
 ARRAYS = "model.safetensors"
@@ -162,7 +161,10 @@ def _record(path: Path) -> dict[str, Any]:
         data = file.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise ValueError(f"{MODEL} has more than {LONGEST >> 20} MiB")
-    record = json.loads(data)
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{MODEL} is no JSON ({one_line(error)})") from error
     if isinstance(record, dict) and "weightsManifest" in record:
         raise ValueError(
             "this is a model of TensorFlow.js: make a trained model of it with "
@@ -210,6 +212,8 @@ def check_classes(names: Sequence[str]) -> None:
         ValueError: two are the same, one is that of another column, or one has characters
             that cannot be printed.
     """
+    from open_nsfw_tf.tables import NOT_SCORES  # which scoring itself does not need
+
     counts = Counter([*NOT_SCORES, *names])
     for name in names:
         if counts[name] > 1:

@@ -29,7 +29,7 @@ from open_nsfw_tf.tables import digest
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile keeps in memory
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
 # What a cut or broken archive raises.
-BROKEN = (
+ARCHIVE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -140,7 +140,7 @@ def tar_members(
                     yield from _tar_member(path, archive, member, select)
                 elif _is_link(member) and by_suffix(path) and needs_row(path):
                     yield failed(path, "a link within the archive is not followed")
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         if needs_row(name):
             reason = f"cut or broken after {count} members ({one_line(error)})"
             yield failed(name, reason)
@@ -163,7 +163,7 @@ def _tar_names(file: IO[bytes]) -> Iterator[str]:
             for member in _tar_walk(archive):
                 if _is_file(member) or _is_link(member):
                     yield member.name
-    except BROKEN:
+    except ARCHIVE_ERRORS:
         return  # the archive is reported where it is read for its pictures
     finally:
         file.seek(position)
@@ -198,7 +198,7 @@ def zip_members(
                 path = names.path_of(member.filename)
                 if needs_row(path):
                     yield from _zip_member(path, archive, member, select)
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         if needs_row(name):
             yield failed(name, f"cut or broken zip ({one_line(error)})")
 
@@ -209,7 +209,7 @@ def _zip_member(
     try:
         with archive.open(member) as file:
             yield from _read(path, file, member.file_size, select)
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         yield failed(path, error)
 
 

@@ -1,22 +1,24 @@
 """One picture: where it is, whether it is one, and its row in the table."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from open_nsfw_tf.classifier import AnyScores
-from open_nsfw_tf.errors import ImageError, one_line
+from open_nsfw_tf.errors import ImageError, NotReadError, one_line
 from open_nsfw_tf.files import (
     PassedOver,
     Stamp,
     by_content,
     by_suffix,
-    open_regular,
+    canonical,
+    file_sha256,
     stamp_of,
 )
 from open_nsfw_tf.image import describe
-from open_nsfw_tf.tables import STAMP
+from open_nsfw_tf.tables import STAMP, digest
 
 Row = dict[str, Any]  # a value for each of `columns_of`
 
@@ -37,8 +39,9 @@ class Item:
             read.
         error: why it cannot be read, or None.
         stamp: size and time of the file, or of the archive, before it was read; None
-            where there is no file.
+            where there is no file, or the system did not let it be read.
         sha256: of the file, in hexadecimal, where it was asked for.
+        unread: whether the error is the system's: the stamp stays None.
     """
 
     path: str
@@ -46,15 +49,22 @@ class Item:
     error: str | None = None
     stamp: Stamp | None = None
     sha256: str | None = None
+    unread: bool = False
 
 
 def failed(path: str, reason: str | BaseException, stamp: Stamp | None = None) -> Item:
-    """An item whose row has an error instead of scores."""
+    """An item whose row has an error instead of scores.
+
+    Where the error is not the picture's but the system's, there is no stamp.
+    """
+    unread = isinstance(reason, NotReadError) or (
+        isinstance(reason, OSError) and reason.errno is not None
+    )
     if isinstance(reason, BaseException):
         # The system's own words leave out the path, which the row has anyway.
         words = reason.strerror if isinstance(reason, OSError) else None
         reason = words or one_line(reason)
-    return Item(path, b"", reason, stamp)
+    return Item(path, b"", reason, None if unread else stamp, unread=unread)
 
 
 def too_large(path: str, where: str, stamp: Stamp | None = None) -> Item:
@@ -76,11 +86,10 @@ def with_hash(item: Item) -> Item:
     if isinstance(item.picture, bytes):
         return replace(item, sha256=hashlib.sha256(item.picture).hexdigest())
     try:
-        with open_regular(item.picture) as file:
-            found = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        found = file_sha256(item.picture)
     except (OSError, ValueError):
         return item  # the classifier says what is wrong with it
-    return replace(item, sha256=found.hexdigest())
+    return replace(item, sha256=found)
 
 
 def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:
@@ -92,6 +101,9 @@ def row_of(
     item: Item, result: AnyScores | ImageError, classes: Sequence[str], hashes: bool
 ) -> Row:
     """The row of a picture, with the columns of `columns_of`.
+
+    Size and time are left out where the picture was not read for a reason that is not
+    its own: the next run then takes the file for another one, and tries again.
 
     Args:
         item: the picture.
@@ -109,8 +121,45 @@ def row_of(
         row.update(zip(classes, result, strict=True))
     if hashes:
         row["sha256"] = item.sha256
-    row.update(zip(STAMP, item.stamp or (None, None), strict=True))
+    stamp = None if isinstance(result, NotReadError) else item.stamp
+    row.update(zip(STAMP, stamp or (None, None), strict=True))
     return row
+
+
+# -- one file, however it is named
+
+
+def file_key(path: str) -> bytes:
+    """16 bytes that stand for a file, the same for all spellings of its path.
+
+    Links among its folders are followed; a link to a file is a file of its own. Members
+    of an archive go by their names as they are: ARCHIVE/../b.png is not b.png.
+    """
+    exists = path
+    while exists and not os.path.lexists(exists):
+        exists = os.path.dirname(exists)
+    rest = path[len(exists) :] if exists else f"/{path}"
+    return digest(canonical(exists or os.curdir) + rest)
+
+
+class Containers:
+    """The folders and archives of a run, each of which is read once.
+
+    Attributes:
+        paths: the digest of each as it was named, by its `file_key`.
+    """
+
+    def __init__(self) -> None:
+        self._entered: set[str] = set()
+        self.paths: dict[bytes, bytes] = {}
+
+    def enter(self, path: str) -> bool:
+        """Whether to read one: not if it was read before, by this or another name."""
+        self.paths[file_key(path)] = digest(path)
+        found = os.path.realpath(path) if os.path.isdir(path) else canonical(path)
+        is_new = found not in self._entered
+        self._entered.add(found)
+        return is_new
 
 
 # -- what is taken from folders and archives

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,11 @@ from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch.item import Row, columns_of
 from open_nsfw_tf.batch.remote import check_remote, is_remote, local_path
 from open_nsfw_tf.batch.scoring import RowWriter, Summary
-from open_nsfw_tf.batch.sources import STDIN, check_sources
+from open_nsfw_tf.batch.sources import check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
+from open_nsfw_tf.files import STDIN
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parquet_folder import PartsWriter
@@ -259,11 +260,13 @@ class _Run:
                 if stop():
                     finished = False
                     break
-        skipped, had_row, passed_over = self._ray.get(self.journal.skipped.remote())
-        self._progress(skipped)
+        listed = self._ray.get(self.journal.listed.remote())
+        self._progress(listed.skipped)
         if finished:
+            self._table.forget(listed.readable)
             self._table.finish()
-        return writer.summary(skipped, passed_over, self._named | had_row, finished)
+        named = self._named | listed.had_row
+        return writer.summary(listed.skipped, listed.passed_over, named, finished)
 
     def _new(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows, but for those that Ray made a second time."""
@@ -322,11 +325,7 @@ def import_ray() -> Any:
     Raises:
         ImportError: it is not installed; the message says how to.
     """
-    for package in ("ray", "pyarrow"):
-        if find_spec(package) is None:
-            raise ImportError(
-                f"many machines need {package}: pip install 'open_nsfw_tf[ray]'"
-            )
+    need("ray", "ray", "pyarrow")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # or it sends statistics to its makers
     # Or it warns of what its next version will do.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

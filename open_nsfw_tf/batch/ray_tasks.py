@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -119,6 +120,23 @@ def _utf8(error: str | None) -> str | None:
 # -- listing
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What was found beside the pictures that need a row.
+
+    Attributes:
+        skipped: pictures that had their row before, or were named twice.
+        had_row: digests of the paths that had their row before.
+        readable: as `Unscored.readable`.
+        passed_over: files that are no pictures, by kind.
+    """
+
+    skipped: int = 0
+    had_row: set[bytes] = field(default_factory=set)
+    readable: set[bytes] = field(default_factory=set)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+
 class Listing(Datasource):  # type: ignore[misc]
     """The pictures of some sources that have no row yet, as a source of Ray Data.
 
@@ -169,8 +187,16 @@ def _listed(
     found = _items(sources, select, unscored)
     while some := list(islice(found, TABLE_ROWS)):
         yield from_items(some)
-    had_row = {key for key, had in unscored.had_row.items() if had}
-    ray.get(journal.skip.remote(unscored.skipped, had_row, unscored.passed_over))
+    ray.get(
+        journal.note_listed.remote(
+            Listed(
+                unscored.skipped,
+                unscored.had_row,
+                unscored.readable(),
+                unscored.passed_over,
+            )
+        )
+    )
     yield from_items([])  # Ray wants a table, even of nothing
 
 
@@ -186,8 +212,10 @@ def _items(sources: list[str], select: str, unscored: Unscored) -> Iterator[Item
                 chosen = counting(select, passed_over)
                 yield from remote_items(source, unscored, chosen)
             else:
-                for item in items([source], unscored, select, None, passed_over):
-                    yield _remote_if_uri(item)
+                found = items(
+                    [source], unscored, select, None, passed_over, unscored.containers
+                )
+                yield from map(_remote_if_uri, found)
         except (OSError, ValueError) as error:  # it was removed since it was checked
             if unscored(source):
                 yield failed(source, error)
@@ -216,7 +244,7 @@ class Journal:
         self._open: set[bytes] = set()
         self._alone: dict[bytes, int] = {}
         self._rows: dict[bytes, Row] = {}
-        self._skipped: tuple[int, set[bytes], PassedOver] = (0, set(), PassedOver())
+        self._listed = Listed()
 
     def start(self) -> bool:
         """Note that a worker begins to load its network; whether it should."""
@@ -257,19 +285,13 @@ class Journal:
             self._alone.pop(key, None)
             self._rows.pop(key, None)
 
-    def skip(self, count: int, had_row: set[bytes], passed_over: PassedOver) -> None:
-        """Note what has been left out.
+    def note_listed(self, listed: Listed) -> None:
+        """Note what the listing has found, beside the pictures."""
+        self._listed = listed
 
-        Args:
-            count: of pictures.
-            had_row: digests of the paths that had their row before.
-            passed_over: files that are no pictures, by kind.
-        """
-        self._skipped = count, had_row, passed_over
-
-    def skipped(self) -> tuple[int, set[bytes], PassedOver]:
-        """What `skip` noted."""
-        return self._skipped
+    def listed(self) -> Listed:
+        """What `note_listed` noted."""
+        return self._listed
 
 
 class Scorer:

@@ -181,7 +181,7 @@ def fetched(item: Item) -> Item:
         with files.open_input_stream(path) as file:
             data = bytes(file.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
-        return failed(item.path, error, stamp)
+        return failed(item.path, error)  # no stamp: it is tried again
     if len(data) > MAX_BYTES:
         return too_large(item.path, "on remote storage", stamp)
     return Item(item.path, data, stamp=stamp)

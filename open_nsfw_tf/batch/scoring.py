@@ -1,9 +1,9 @@
 """Scoring pictures into a table, in memory that does not grow with their number.
 
-What is remembered of a picture is 16 bytes for its path, and 16 for its file's size and
-time, so that none gets two rows, in one run or in the runs that go on with its table,
-and that a file that has changed is scored again. While an archive is read, 16 bytes of
-each of its members are remembered too.
+What is remembered of a picture is 16 bytes for its path, 16 for its file by whatever
+path, and 16 for its file's size and time, so that none gets two rows, in one run or in
+the runs that go on with its table, and that a file that has changed is scored again.
+While an archive is read, 16 bytes of each of its members are remembered too.
 """
 
 import os
@@ -14,16 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Self
 
 from open_nsfw_tf.batch.item import (
+    Containers,
     Item,
     Row,
     columns_of,
+    file_key,
     row_of,
     with_hash,
     with_stamp,
 )
-from open_nsfw_tf.batch.sources import STDIN, check_sources, items
+from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
+from open_nsfw_tf.files import STDIN, PassedOver, Stamp, stamp_of
 from open_nsfw_tf.tables import digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
 from open_nsfw_tf.tables.parquet_folder import PartsWriter
@@ -38,7 +40,7 @@ class Summary:
     Attributes:
         rows: how many it wrote.
         failed: how many of them have an error instead of scores.
-        again: how many of them replace a row, because the file has changed.
+        again: how many of them replace a row: the file had changed, or was not read.
         skipped: pictures that had their row before, or that were named twice.
         seconds: how long it took.
         finished: whether the table is complete; False after `stop`.
@@ -105,14 +107,17 @@ def score_batch(
     columns = columns_of(classifier.classes, hashes)
     with TableWriter(output, columns, mode) as table:
         unscored = Unscored(table.done, progress=progress)
-        found = items(sources, unscored, select, stdin, unscored.passed_over)
+        found = items(
+            sources, unscored, select, stdin, unscored.passed_over, unscored.containers
+        )
         until = _Until(stop, found)
         with RowWriter(table, batch_size, MAX_WAIT, progress) as writer:
             for row in score_items(classifier, until, hashes, batch_size):
                 writer.add([row])
         if not until.stopped:
+            table.forget(unscored.readable())
             table.finish()
-        named = set(unscored.had_row)
+        named = set(unscored.named.values())
         return writer.summary(
             unscored.skipped, unscored.passed_over, named, not until.stopped
         )
@@ -169,8 +174,10 @@ class Unscored:
     """Tells which pictures need a row, and remembers which ones the sources named.
 
     A picture has its row if the table has one that was made of the file that is there
-    now: of its size and modification time. A file that was removed keeps its row. What
-    comes from standard input has neither size nor time, and is scored each time.
+    now: of its size and modification time. A row of a file that could not be read has
+    neither, so that it is tried again; a picture that is broken counts as done. A file
+    that was removed keeps its row. What comes from standard input has neither size nor
+    time, and is scored each time.
 
     Args:
         done: the attribute of that name of the table's writer.
@@ -178,9 +185,11 @@ class Unscored:
         find_stamp: gives size and time of what is at a path; None if it is no file.
 
     Attributes:
-        had_row: whether a picture had its row before, by the digest of its path.
+        named: the digest of the path of each picture, by its `item.file_key`.
+        had_row: the digests of the paths that had their row before.
         skipped: how many pictures had their row before, or were named twice.
         passed_over: for `sources.items` to count what is no picture.
+        containers: for `sources.items` to read folders and archives once.
     """
 
     def __init__(
@@ -190,20 +199,34 @@ class Unscored:
         find_stamp: Callable[[str], Stamp | None] = stamp_of,
     ) -> None:
         self._done, self._progress, self._find_stamp = done, progress, find_stamp
-        self.had_row: dict[bytes, bool] = {}
+        self.named: dict[bytes, bytes] = {}
+        self.had_row: set[bytes] = set()
         self.skipped = 0
         self.passed_over = PassedOver()
+        self.containers = Containers()
 
     def __call__(self, path: str, stamp: Stamp | None = None) -> bool:
-        """Whether a path needs a row; asked again about the same one, it says no."""
-        key = digest(path)
-        if key not in self.had_row:
-            self.had_row[key] = self._is_done(path, key, stamp)
-            if not self.had_row[key]:
+        """Whether a path needs a row; asked again about the same file, it says no.
+
+        The first path of a file is the one that gets the row.
+        """
+        file, key = file_key(path), digest(path)
+        if file not in self.named:
+            self.named[file] = key
+            if not self._is_done(path, key, stamp):
                 return True
+            self.had_row.add(key)
         self.skipped += 1
         self._progress(1)
         return False
+
+    def readable(self) -> set[bytes]:
+        """The digests of the folders and archives with which nothing is wrong.
+
+        A row of theirs says what was wrong in an earlier run. To be called at the end.
+        """
+        paths = self.containers.paths.items()
+        return {path for key, path in paths if key not in self.named}
 
     def _is_done(self, path: str, key: bytes, stamp: Stamp | None) -> bool:
         known = self._done.get(key)

@@ -1,12 +1,15 @@
 """Pictures moved, or linked, to one folder a class, by the scores in a table.
 
 The table is complete before the first file is moved. If moving is killed, the next run
-moves the rest.
+moves the rest, and the file that was on its way may stand twice, as ``p.png`` and
+``p-2.png``, or half as ``.TOKEN-NUMBER.part``: undoing the killed run's manifest removes
+what is too many.
 """
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
 from open_nsfw_tf.tables import Table, digest
+from open_nsfw_tf.tables.rows import path_bytes
 
 SCORE = "nsfw"  # the column that is compared with the threshold
 FOLDERS = LABELS  # for scores below the threshold, and from it on
@@ -118,6 +122,8 @@ def _moves(
         score, stamp = table.columns[SCORE][row], table.stamp(row)
         if np.isnan(score) or stamp is None or digest(path) not in named:
             continue
+        with suppress(UnicodeError):  # as the system has it in a locale without UTF-8
+            path = os.fsdecode(path_bytes(path))
         target = folder / FOLDERS[int(score >= threshold)] / os.path.basename(path)
         yield Move(_absolute(path), os.path.abspath(target), stamp)
 

@@ -17,27 +17,26 @@ from typing import IO, Any
 from open_nsfw_tf.batch.archives import is_tar, is_zip, tar_members, zip_members
 from open_nsfw_tf.batch.item import (
     SELECT,
+    Containers,
     Item,
     NeedsRow,
     Select,
     counting,
     failed,
 )
+from open_nsfw_tf.encoding import LISTS, read_paths
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     HEAD,
-    LISTS,
+    STDIN,
     PassedOver,
     by_content,
     is_system_file,
     open_regular,
     read_head,
-    read_paths,
     walk,
 )
 from open_nsfw_tf.image import read_file
-
-STDIN = "-"
 
 
 def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
@@ -79,6 +78,7 @@ def items(
     select: str = "either",
     stdin: IO[bytes] | None = None,
     passed_over: PassedOver | None = None,
+    containers: Containers | None = None,
 ) -> Iterator[Item]:
     """The pictures to score, lazily.
 
@@ -93,20 +93,22 @@ def items(
         stdin: binary, where "-" is among the sources.
         passed_over: counts the files of folders and archives that are not taken, and the
             files of macOS and Windows in lists.
+        containers: the folders and archives that were read before, and so are not.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
     """
     chosen = counting(select, PassedOver() if passed_over is None else passed_over)
+    containers = Containers() if containers is None else containers
     for source in sources:
         if source == STDIN:
             if stdin is None:
                 raise ValueError("standard input is closed: expected pictures there")
             yield from _stream(source, stdin, needs_row, chosen)
         elif os.path.isdir(source):
-            yield from _walk(source, needs_row, chosen)
+            yield from _walk(source, needs_row, chosen, containers)
         elif os.path.lexists(source):
-            yield from _file(source, needs_row, chosen)
+            yield from _file(source, needs_row, chosen, containers)
         else:
             for match, error in _matches(source):
                 if needs_row(match):
@@ -159,8 +161,10 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     return not hidden and fnmatchcase(names[0], first) and _fits(names[1:], others)
 
 
-def _walk(folder: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
-    for entry in walk(folder):
+def _walk(
+    folder: str, needs_row: NeedsRow, select: Select, containers: Containers
+) -> Iterator[Item]:
+    for entry in walk(folder, containers.enter) if containers.enter(folder) else ():
         path = entry.path
         if entry.error is not None:
             if needs_row(path):
@@ -185,17 +189,20 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _file(path: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
+def _file(
+    path: str, needs_row: NeedsRow, select: Select, containers: Containers
+) -> Iterator[Item]:
     """The pictures in a file that was named; a file of no known kind is a picture."""
     head = _head(path)
     suffix = Path(path).suffix.lower()
     try:
         if by_content(head):
             pass
-        elif is_zip(head):
-            return (yield from _archive(zip_members, path, needs_row, select))
-        elif is_tar(head) or suffix == ".tar":
-            return (yield from _archive(tar_members, path, needs_row, select))
+        elif is_zip(head) or is_tar(head) or suffix == ".tar":
+            members = zip_members if is_zip(head) else tar_members
+            if containers.enter(path):
+                yield from _archive(members, path, needs_row, select)
+            return
         elif suffix in LISTS:
             with open_regular(path) as file:
                 return (yield from _list(path, file, needs_row, select))
@@ -215,7 +222,7 @@ def _archive(
         status = os.fstat(file.fileno())
         stamp = status.st_size, status.st_mtime_ns
         for item in members(path, file, needs_row, select):
-            yield replace(item, stamp=stamp)
+            yield item if item.unread else replace(item, stamp=stamp)
 
 
 def _stream(

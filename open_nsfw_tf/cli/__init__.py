@@ -5,13 +5,13 @@ names, and prints. Errors are one line on standard error and exit status 1; wron
 is exit status 2. A command's module is imported when it runs.
 """
 
-from open_nsfw_tf.cli import loading as _loading  # isort: skip - before the others
+from open_nsfw_tf.cli import interrupt as _interrupt  # isort: skip - before the others
 
 from importlib import import_module
 
 from open_nsfw_tf.cli.app import app, errors_in_one_line, open_standard_output
 
-_loading.loaded()
+_interrupt.modules_loaded()
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
 def _run(name: str) -> None:
     """Run a script of `open_nsfw_tf.cli.legacy`."""
-    with _loading.loading():
+    with _interrupt.ending_silently():
         script = getattr(import_module("open_nsfw_tf.cli.legacy"), name)
     with errors_in_one_line():
         open_standard_output()

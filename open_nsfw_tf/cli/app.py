@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from open_nsfw_tf import __version__
-from open_nsfw_tf.cli.loading import loading
+from open_nsfw_tf.cli.interrupt import ending_silently
 from open_nsfw_tf.errors import sanitize
 
 # By the name of a command: its module, and its line in --help.
@@ -77,7 +77,7 @@ class _Commands(TyperGroup):
         """The command of the imported module, instead of the entry for --help."""
         name, found, rest = super().resolve_command(ctx, args)
         if name is not None:
-            with loading():
+            with ending_silently():
                 module = import_module(f"open_nsfw_tf.cli.{COMMANDS[name][0]}")
             found = get_group(module.commands).commands[name]
         return name, found, rest

@@ -29,7 +29,7 @@ from open_nsfw_tf.batch.sorting import (
     check_sortable,
     sort_files,
 )
-from open_nsfw_tf.batch.sources import STDIN, check_sources, count
+from open_nsfw_tf.batch.sources import check_sources, count
 from open_nsfw_tf.classifier import BATCH_SIZE, MAX_BATCH_SIZE, Classifier
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.cli.options import (
@@ -40,6 +40,7 @@ from open_nsfw_tf.cli.options import (
     standard_input,
 )
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
 
@@ -86,17 +87,24 @@ class Sorting:
             help="With --move-to: nsfw is what scores as much or more.",
         ),
     ] = None
-    link: Annotated[
-        bool, typer.Option("--link", help="With --move-to: make links, move nothing.")
-    ] = False
+    action: Annotated[
+        str,
+        choice(
+            ("move", "link"),
+            "--action",
+            help="With --move-to: what to do with the files; link: symbolic links.",
+        ),
+    ] = "move"
 
     def check(self, sources: list[str], trained: TrainedModel | None) -> None:
         """Refuse wrong combinations of options, before any work."""
         if (self.move_to is None) != (self.threshold is None):
             raise typer.BadParameter("--move-to and --threshold go together.")
-        if self.link and self.move_to is None:
-            raise typer.BadParameter("--link needs --move-to and --threshold.")
         if self.move_to is None:
+            if self.action != "move":
+                raise typer.BadParameter(
+                    f"--action {self.action} needs --move-to and --threshold."
+                )
             return
         if any(map(is_remote, sources)):
             raise typer.BadParameter("--move-to moves files of this machine only.")
@@ -113,7 +121,7 @@ class Sorting:
         if named:
             table = read_table(output)
             counts, journal = sort_files(
-                table, named, self.move_to, self.threshold, self.link
+                table, named, self.move_to, self.threshold, self.action == "link"
             )
         parts = ", ".join(f"{number} {name}" for name, number in counts.items())
         print(f"{sanitize(self.move_to)}: {parts or 'no files'}")
@@ -171,8 +179,8 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Which files are read, and how."""
+class Selection:
+    """Which files are scored, how many at once, and whether they are hashed."""
 
     hashes: Annotated[
         bool, typer.Option("--hash", help="Add the SHA-256 of each picture's file.")
@@ -219,7 +227,7 @@ def batch(
     scoring: Scoring,
     sorting: Sorting,
     cluster: Cluster,
-    reading: Reading,
+    selection: Selection,
     writing: Writing,
 ) -> None:
     """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
@@ -228,18 +236,20 @@ def batch(
     be read is a row with its error. A run that was interrupted,
     even killed, goes on with --resume: no row is lost, none is there twice.
     """
-    mode, select = writing.mode, reading.select
+    mode, select = writing.mode, selection.select
     trained = None if scoring.model is None else read_trained(scoring.model)
     sorting.check(sources, trained)
     cluster.check(scoring)
     if cluster.ray is None:
         check_sources(sources, select)  # before loading weights, which takes longer
         classifier = scoring.classifier(model=trained)
-        score = score_here(classifier, sources, reading.batch_size)
+        score = score_here(classifier, sources, selection.batch_size)
     else:
         score = cluster.scorer(scoring, trained)
     with _silence() if cluster.ray else nullcontext():
-        summary = run(score, sources, output, select, mode=mode, hashes=reading.hashes)
+        summary = run(
+            score, sources, output, select, mode=mode, hashes=selection.hashes
+        )
     try:
         print_summary(summary, output)
     finally:  # also where nobody reads the summary any more
@@ -295,7 +305,7 @@ def _summary_line(summary: Summary) -> str:
     rate = summary.rows / max(summary.seconds, 1e-9)
     parts = [f"{summary.rows} pictures", f"{summary.failed} without a score"]
     if summary.again:
-        parts.append(f"{summary.again} scored again that had changed")
+        parts.append(f"{summary.again} scored again that had changed or were not read")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped that have a row")
     line = f"{', '.join(parts)}; {summary.seconds:.1f} s, {rate:.1f} a second"

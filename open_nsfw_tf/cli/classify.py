@@ -8,11 +8,11 @@ import typer
 
 from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.cli.options import (
-    STDIN,
     JsonOption,
+    PixelsOption,
     Scoring,
     grouped,
-    standard_input,
+    picture_at,
 )
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import MAX_PIXELS, describe
@@ -40,9 +40,7 @@ def classify(
             "threshold: choose it on your own pictures.",
         ),
     ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse larger pictures.")
-    ] = MAX_PIXELS,
+    max_pixels: PixelsOption = MAX_PIXELS,
 ) -> None:
     """Score pictures: the probability, 0 to 1, that each one is pornographic.
 
@@ -56,8 +54,7 @@ def classify(
         raise ValueError(
             f"--threshold is of a class nsfw: this model has {', '.join(classes)}"
         )
-    pictures = [standard_input() if path == STDIN else path for path in images]
-    results = classifier.classify_many(pictures, errors="yield")
+    results = classifier.classify_many(list(map(picture_at, images)), errors="yield")
     failed = False
     for path, result in zip(images, results, strict=True):
         row: dict[str, Any] = {"path": path, **dict.fromkeys(classes), "error": None}

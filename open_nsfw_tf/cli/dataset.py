@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from open_nsfw_tf import dataset
-from open_nsfw_tf.cli.options import PixelsOption, choice, grouped, one_of
+from open_nsfw_tf.cli.options import (
+    MapOption,
+    PixelsOption,
+    StrictOption,
+    WorkersOption,
+    choice,
+    grouped,
+    one_of,
+    pairs,
+)
 from open_nsfw_tf.dataset import File, ProposedMoves, ReadOptions, Scan
 from open_nsfw_tf.dataset import duplicates as copies
 from open_nsfw_tf.dataset.check import KINDS, MIN_SIDE, looks_like_picture
@@ -48,14 +57,8 @@ ApplyOption = Annotated[
 ]
 ActionOption = Annotated[
     str,
-    choice(ACTIONS, "--how", help="What to do with the files; link: symbolic links."),
-]
-ReadersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=1,
-        help="Threads that read pictures; one for each core if not given.",
+    choice(
+        ACTIONS, "--action", help="What to do with the files; link: symbolic links."
     ),
 ]
 DistanceOption = Annotated[
@@ -76,7 +79,7 @@ class Reading:
     """How pictures are read."""
 
     max_pixels: PixelsOption = MAX_PIXELS
-    workers: ReadersOption = None
+    workers: WorkersOption = None
 
 
 @dataclass(frozen=True)
@@ -210,19 +213,19 @@ def split_command(
             help="Where train, test and val go. Without it: into DIR itself.",
         ),
     ] = None,
-    how: ActionOption = "move",
+    action: ActionOption = "move",
     distance: DistanceOption = copies.DISTANCE,
     apply: ApplyOption = False,
 ) -> None:
     """Divide every class into train and test; near duplicates stay together."""
-    if output is None and how != "move":
+    if output is None and action != "move":
         raise ValueError(
-            f"--how {how} needs --output: a folder for the divided pictures"
+            f"--action {action} needs --output: a folder for the divided pictures"
         )
     found = find_files(folder, output, into_itself=True)
     division, seed = shares.record(), shares.seed
     with _read_options(found, reading) as options:
-        done = dataset.split(found, output, division, seed, distance, how, options)
+        done = dataset.split(found, output, division, seed, distance, action, options)
     _unreadable(found, done.unreadable)
     if done.unlabelled:
         print(f"{len(done.unlabelled)} in no class folder are left alone")
@@ -276,20 +279,6 @@ ScoresOption = Annotated[
         help="A table of scores (CSV, JSON lines, Parquet): path and one column a class."
     ),
 ]
-CalledOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--called",
-        "--map",
-        metavar="FOLDER=CLASS",
-        help="The class of the table that a class folder stands for, where they are "
-        "called differently; may be given many times.",
-    ),
-]
-StrictOption = Annotated[
-    bool,
-    typer.Option("--strict", help="Fail if pictures and scores do not fit one to one."),
-]
 
 
 @dataclass(frozen=True)
@@ -297,20 +286,13 @@ class Scored:
     """The table of scores, and how it is joined with the folder."""
 
     scores: ScoresOption
-    called: CalledOption = None
+    map: MapOption = None
     strict: StrictOption = False
 
+    @property
     def names(self) -> dict[str, str]:
         """The class that a folder stands for, where they are called differently."""
-        names = {}
-        for pair in self.called or ():
-            name, equals, column = pair.partition("=")
-            if not equals:
-                raise ValueError(
-                    f"expected --called FOLDER=CLASS, got {sanitize(pair)}"
-                )
-            names[name] = column
-        return names
+        return pairs(self.map, "--map", "LABEL=CLASS")
 
 
 @dataset_app.command("clean")
@@ -334,7 +316,7 @@ def clean_command(
     """Find labels that are likely wrong, by confident learning on a table of scores."""
     found = find_files(folder, output)
     result = dataset.clean(
-        found, scored.scores, output, every, scored.names(), scored.strict
+        found, scored.scores, output, every, scored.names, scored.strict
     )
     _print_problems(result.scored)
     print(
@@ -403,14 +385,14 @@ def sort_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where the folders go.")
     ] = Path("sorted"),
-    how: ActionOption = "link",
+    action: ActionOption = "link",
     apply: ApplyOption = False,
 ) -> None:
     """Sort pictures by how right the classifier was, with sheets to look at."""
     found = find_files(folder, output)
-    options = SortOptions(deciding.by, deciding.positive, deciding.threshold, how)
+    options = SortOptions(deciding.by, deciding.positive, deciding.threshold, action)
     result = dataset.sort(
-        found, scored.scores, output, options, scored.names(), scored.strict
+        found, scored.scores, output, options, scored.names, scored.strict
     )
     _print_problems(result.scored)
     for name, count in Counter(one.folder for one in result.pictures).items():
@@ -452,22 +434,22 @@ def find_files(
 
 def act(moves: ProposedMoves, apply: bool) -> None:
     """Say what will be done, and do it if that is wanted."""
-    how, plan = moves.action, moves.plan
+    action, plan = moves.action, moves.plan
     for step in plan.moves:
         source, wanted = (
             sanitize(step.source, LONGEST_PATH),
             sanitize(step.target, LONGEST_PATH),
         )
-        print(f"{how} {source} -> {wanted}")
+        print(f"{action} {source} -> {wanted}")
     if not plan.moves:
-        print(f"nothing to {how}")
+        print(f"nothing to {action}")
     elif not apply:
-        print(f"nothing was touched: --apply does {len(plan.moves)} x {how}")
+        print(f"nothing was touched: --apply does {len(plan.moves)} x {action}")
     elif journal := moves.apply(_print_undo):
         gone = len(plan.missing) + len(journal.missing)
         changed = len(plan.changed) + len(journal.changed)
         print(
-            f"{how}: {len(journal.finished)} done"
+            f"{action}: {len(journal.finished)} done"
             + (f", {gone} had gone" if gone else "")
             + (f", {changed} had changed and are left" if changed else "")
         )

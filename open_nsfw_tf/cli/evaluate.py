@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_nsfw_tf.cli.options import JsonOption, Scoring, grouped
+from open_nsfw_tf.cli.options import (
+    JsonFileOption,
+    JsonOption,
+    MapOption,
+    Scoring,
+    StrictOption,
+    grouped,
+    pairs,
+)
 from open_nsfw_tf.errors import sanitize
 
 if TYPE_CHECKING:
@@ -34,9 +42,6 @@ LabelsOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Write the report: one HTML file."),
-]
-JsonFileOption = Annotated[
-    Path | None, typer.Option(help="Write every figure as JSON.")
 ]
 MaxFnrOption = Annotated[
     float | None,
@@ -79,19 +84,6 @@ PositiveOption = Annotated[
         "that are added up. Without it: nsfw."
     ),
 ]
-MapOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="LABEL=CLASS",
-        help="The class that a label stands for, such as porn=nsfw or 1=nsfw; may "
-        "be given many times.",
-    ),
-]
-StrictOption = Annotated[
-    bool,
-    typer.Option("--strict", help="Fail if scores and labels do not fit exactly."),
-]
 BootstrapOption = Annotated[
     int,
     typer.Option(min=0, help="Replicates for the confidence intervals; 0: none."),
@@ -112,18 +104,6 @@ def _pair(text: str, flag: str) -> tuple[float, float]:
             f"expected two numbers with a colon, got {text!r}.", param_hint=flag
         ) from error
     return first, second
-
-
-def _names(pairs: list[str] | None) -> dict[str, str]:
-    names = {}
-    for pair in pairs or ():
-        label, equals, name = pair.partition("=")
-        if not (label and equals and name):
-            raise typer.BadParameter(
-                f"expected LABEL=CLASS, got {pair!r}.", param_hint="--map"
-            )
-        names[label.strip()] = name.strip()
-    return names
 
 
 @dataclass(frozen=True)
@@ -158,7 +138,7 @@ class Joining:
     """How scores and labels are joined."""
 
     positive: PositiveOption = None
-    names: MapOption = None
+    map: MapOption = None
     strict: StrictOption = False
 
 
@@ -199,7 +179,7 @@ def evaluate_command(
         labels,
         choosing.criterion(),
         positive=joining.positive or ("nsfw",),
-        names=_names(joining.names),
+        names=pairs(joining.map, "--map", "LABEL=CLASS"),
         strict=joining.strict,
         bootstrap=bootstrap,
         classifier=scoring.classifier,

@@ -7,33 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from open_nsfw_tf.cli.options import (
+    Destination,
     ModelOption,
     OverwriteOption,
     WeightsOption,
     choice,
     grouped,
 )
+from open_nsfw_tf.cli.request import NetworkInputOption
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.export import FORMATS, export
+from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.image import Picture
 
-PRECISIONS = tuple(dict.fromkeys(p for f in FORMATS.values() for p in f.tolerances))
-INPUT_TYPES = FORMATS["savedmodel"].input_types
-LAYOUTS = FORMATS["onnx"].layouts
-
 commands = typer.Typer()
-
-InputTypeOption = Annotated[
-    str,
-    choice(
-        INPUT_TYPES,
-        "--input-type",
-        "--input_type",
-        "-i",
-        help="What the network takes: preprocessed floats, base64 text of picture "
-        "files, or picture files (bytes).",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -43,15 +29,16 @@ class ExportOptions:
     precision: Annotated[
         str | None,
         choice(
-            PRECISIONS,
+            dict.fromkeys(p for known in EXPORTERS.values() for p in known.tolerances),
             "--precision",
             help="float32 is exact; float16 and int8 are smaller and approximate.",
         ),
     ] = None
-    input_type: InputTypeOption = "tensor"
-    layout: Annotated[str, choice(LAYOUTS, "--layout", help="Of the ONNX input.")] = (
-        "nhwc"
-    )
+    input_type: NetworkInputOption = "tensor"
+    layout: Annotated[
+        str,
+        choice(EXPORTERS["onnx"].layouts, "--layout", help="Of the ONNX input."),
+    ] = "nhwc"
     version: Annotated[
         int, typer.Option(min=1, help="Of the SavedModel: the folder's name.")
     ] = 1
@@ -66,12 +53,14 @@ def export_command(
     format: Annotated[
         str,
         choice(
-            FORMATS,
+            EXPORTERS,
             argument=True,
-            help="; ".join(f"{name}: {known.title}" for name, known in FORMATS.items()),
+            help="; ".join(
+                f"{name}: {known.title}" for name, known in EXPORTERS.items()
+            ),
         ),
     ],
-    destination: Annotated[Path, typer.Argument(help="The file or folder to make.")],
+    destination: Destination,
     options: ExportOptions,
     weights: WeightsOption = None,
     model: ModelOption = None,
@@ -92,7 +81,7 @@ def export_command(
     """
     export_and_print(
         format,
-        destination,
+        destination.path,
         weights=weights,
         model=model,
         **asdict(options),

@@ -2,31 +2,30 @@
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from open_nsfw_tf.classifier import MAX_BATCH_SIZE, Classifier
 from open_nsfw_tf.cli.options import (
-    STDIN,
     CommonOption,
     OverwriteOption,
     ResumeOption,
     TopOption,
     Writing,
     choice,
-    standard_input,
+    picture_at,
 )
 from open_nsfw_tf.cli.request import (
     ImageLoaderOption,
-    InputTypeOption,
+    NetworkInputOption,
+    RequestInputOption,
     SignatureOption,
     TargetOption,
 )
 from open_nsfw_tf.cli.request import request as print_request
 from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.export.request import INPUT_TYPES as SENT
-from open_nsfw_tf.export.request import LOADERS
+from open_nsfw_tf.export.request import IMAGE_LOADERS
 from open_nsfw_tf.image import Picture, describe, read_file
 
 if TYPE_CHECKING:
@@ -46,18 +45,6 @@ tflite = _script("export_tflite.py")
 request = _script("create_predict_request.py")
 caffe = _script("convert_caffe.py")
 
-INPUT_TYPES = ("tensor", "base64_jpeg")
-NetworkInputOption = Annotated[
-    str,
-    choice(
-        SENT,
-        "--input_type",
-        "--input-type",
-        "-i",
-        help="What the network takes: preprocessed floats, base64 text of picture "
-        "files, or picture files (bytes).",
-    ),
-]
 TFLITE_PRECISIONS = ("float32", "float16", "int8")
 ModelWeightsOption = Annotated[
     Path | None,
@@ -79,7 +66,7 @@ def classify_nsfw(
     image_loader: Annotated[
         str,
         choice(
-            LOADERS,
+            IMAGE_LOADERS,
             "--image_loader",
             "-l",
             help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
@@ -89,7 +76,7 @@ def classify_nsfw(
     input_type: Annotated[
         str,
         choice(
-            INPUT_TYPES,
+            ("tensor", "base64_jpeg"),
             "--input_type",
             "-i",
             help="What the network takes: the prepared picture, or its file as base64 "
@@ -101,7 +88,7 @@ def classify_nsfw(
     """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
     from open_nsfw_tf.image import create_yahoo_image_loader
 
-    picture = standard_input() if input_file == STDIN else input_file
+    picture = picture_at(input_file)
     load = create_yahoo_image_loader()
     if input_type == "base64_jpeg":
         load = _load_base64
@@ -135,12 +122,20 @@ def create_predict_request(
         str, typer.Argument(help="Path of the picture; - reads standard input.")
     ],
     target: TargetOption,
-    input_type: InputTypeOption = "tensor",
+    input_type: RequestInputOption = "tensor",
     image_loader: ImageLoaderOption = "yahoo",
     signature_name: SignatureOption = None,
 ) -> None:
     """Print the body of a request, with the flags of the first port."""
     print_request(input_file, target, input_type, image_loader, signature_name)
+
+
+def _export(format: str, target: Path, **options: Any) -> None:
+    from open_nsfw_tf.cli.export import (
+        export_and_print,
+    )  # when it is known to be needed
+
+    export_and_print(format, target, **options)
 
 
 @savedmodel.command()
@@ -159,9 +154,7 @@ def savedmodel_command(
     serving_default takes base64 text, as the first port's did; predict_images and
     predict_bytes are there too.
     """
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "savedmodel",
         target,
         weights=model_weights,
@@ -192,9 +185,7 @@ def graph_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write checkpoint, graph, frozen and optimised graph, as the first port did."""
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "graph",
         target,
         weights=model_weights,
@@ -217,9 +208,7 @@ def tflite_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a TensorFlow Lite network and its description, a JSON file beside it."""
-    from open_nsfw_tf.cli.export import export_and_print
-
-    export_and_print(
+    _export(
         "tflite",
         target,
         weights=model_weights,
@@ -237,11 +226,9 @@ def convert_caffe(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a caffemodel without Caffe: `open-nsfw convert --from caffemodel`."""
-    from open_nsfw_tf.cli.weights import convert_command
+    from open_nsfw_tf.cli.weights import convert_and_print
 
-    convert_command(
-        caffemodel, destination, source_format="caffemodel", overwrite=overwrite
-    )
+    convert_and_print(caffemodel, destination, "caffemodel", overwrite=overwrite)
 
 
 @batch.command()
@@ -269,7 +256,7 @@ def batch_classify(
     image_loader: Annotated[
         str,
         choice(
-            LOADERS,
+            IMAGE_LOADERS,
             "--image_loader",
             "-l",
             help="Pillow prepares the pictures for both: the scores are the same.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from open_nsfw_tf.backbones.trained import MAX_CLASSES
-from open_nsfw_tf.cli.options import JsonOption
+from open_nsfw_tf.cli.options import JsonFileOption, JsonOption
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import replacing
 
@@ -34,9 +34,7 @@ def models_command(
         ),
     ] = True,
     json_lines: JsonOption = False,
-    json_file: Annotated[
-        Path | None, typer.Option(help="Write the table as JSON.")
-    ] = None,
+    json_file: JsonFileOption = None,
     svg: Annotated[
         Path | None,
         typer.Option(

@@ -10,14 +10,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
-from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.image import MAX_PIXELS
+from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.files import STDIN
+from open_nsfw_tf.image import MAX_PIXELS, Picture
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier
     from open_nsfw_tf.tables.append import Mode
-
-STDIN = "-"  # the name of a file that is standard input
 
 
 def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
@@ -83,7 +82,8 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Threads that decode and score in parallel; default: one for each core.",
+        help="Threads that read and score pictures in parallel; default: one for each "
+        "core.",
     ),
 ]
 DeviceOption = Annotated[
@@ -99,6 +99,19 @@ ResumeOption = Annotated[
     bool,
     typer.Option("--resume", help="Continue an earlier run: skip what it has done."),
 ]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="LABEL=CLASS",
+        help="The class of the scores that a label, or a class folder, stands for, such "
+        "as porn=nsfw or 1=nsfw; may be given many times.",
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Fail if pictures and scores do not fit one to one."),
+]
 TopOption = Annotated[
     int, typer.Option(min=1, help="How many of the largest differences to print.")
 ]
@@ -110,6 +123,9 @@ CommonOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line.")
+]
+JsonFileOption = Annotated[
+    Path | None, typer.Option("--json-file", help="Write every figure to a JSON file.")
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing destination.")
@@ -158,6 +174,50 @@ class Writing:
         return "resume" if self.resume else "overwrite" if self.overwrite else "new"
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where one result goes: `-o` as in every command, or the last argument."""
+
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="DEST", help="The same as --output DEST.")
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DEST", help="The file or folder to make."
+        ),
+    ] = None
+
+    @property
+    def path(self) -> Path:
+        """The one that was given."""
+        match [path for path in (self.output, self.destination) if path is not None]:
+            case [path]:
+                return path
+            case []:
+                raise typer.BadParameter("expected --output DEST.")
+            case both:
+                names = " and ".join(map(sanitize, both))
+                raise typer.BadParameter(f"expected one DEST, got --output {names}.")
+
+
+def pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
+    """The values of an option that is given as NAME=VALUE, by their names.
+
+    Args:
+        texts: what was given.
+        flag: the option, for the error.
+        form: of a text, for the error, such as ``LABEL=CLASS``.
+    """
+    found = {}
+    for text in texts or ():
+        name, _, value = map(str.strip, text.partition("="))
+        if not (name and value):
+            raise typer.BadParameter(f"expected {form}, got {text!r}.", param_hint=flag)
+        found[name] = value
+    return found
+
+
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Let a command have dataclasses as parameters, whose fields are options.
 
@@ -196,6 +256,15 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
+
+
+def picture_at(path: str) -> Picture:
+    """The picture that an argument names: a path, or - for standard input.
+
+    Raises:
+        ImageError: standard input is closed.
+    """
+    return standard_input() if path == STDIN else path
 
 
 def standard_input() -> IO[bytes]:

@@ -1,11 +1,16 @@
 """`open-nsfw request`: the body of a request to TF Serving or ML Engine."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.options import STDIN, choice, standard_input
-from open_nsfw_tf.export.request import INPUT_TYPES, LOADERS, TARGETS, predict_request
+from open_nsfw_tf.cli.options import choice, picture_at
+from open_nsfw_tf.export.request import (
+    IMAGE_LOADERS,
+    INPUT_TYPES,
+    TARGETS,
+    predict_request,
+)
 
 commands = typer.Typer()
 
@@ -18,22 +23,30 @@ TargetOption = Annotated[
         help="Who answers it: TF Serving's REST interface, or Google's ML Engine.",
     ),
 ]
-InputTypeOption = Annotated[
+
+
+def _input_type(help: str) -> Any:
+    return choice(INPUT_TYPES, "--input-type", "--input_type", "-i", help=help)
+
+
+NetworkInputOption = Annotated[
     str,
-    choice(
-        INPUT_TYPES,
-        "--input-type",
-        "--input_type",
-        "-i",
-        help="What is sent: the prepared picture as numbers, its file as base64 text, "
-        'or its file as {"b64": ...}. The score is the same; the files are far '
-        "smaller.",
+    _input_type(
+        "What the network takes: preprocessed floats, base64 text of picture files, or "
+        "picture files (bytes)."
+    ),
+]
+RequestInputOption = Annotated[
+    str,
+    _input_type(
+        "What is sent: the prepared picture as numbers, its file as base64 text, or its "
+        'file as {"b64": ...}. The score is the same; the files are far smaller.'
     ),
 ]
 ImageLoaderOption = Annotated[
     str,
     choice(
-        LOADERS,
+        IMAGE_LOADERS,
         "--image-loader",
         "--image_loader",
         "-l",
@@ -58,10 +71,13 @@ def request(
         str, typer.Argument(help="A picture file; - reads it from standard input.")
     ],
     target: TargetOption,
-    input_type: InputTypeOption = "tensor",
+    input_type: RequestInputOption = "tensor",
     image_loader: ImageLoaderOption = "yahoo",
     signature_name: SignatureOption = None,
 ) -> None:
     """Print the body of a request for the scores of a picture: one line of JSON."""
-    picture = standard_input() if image == STDIN else image
-    print(predict_request(picture, target, input_type, image_loader, signature_name))
+    print(
+        predict_request(
+            picture_at(image), target, input_type, image_loader, signature_name
+        )
+    )

@@ -13,14 +13,14 @@ import typer
 from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.cli.options import Writing, choice, grouped
+from open_nsfw_tf.cli.options import PixelsOption, Writing, choice, grouped, pairs
 from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
-from open_nsfw_tf.train.config import PRECISIONS, TrainingConfig
+from open_nsfw_tf.train.config import TRAINING_PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.devices import DEVICES
+from open_nsfw_tf.train.learner import DEVICES
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
 
 commands = typer.Typer()
@@ -155,7 +155,7 @@ class Learning:
             "label_smoothing": self.label_smoothing,
             "patience": self.patience,
         }
-        found: dict[str, object] = dict(map(_pair, self.settings or ()))
+        found: dict[str, object] = dict(pairs(self.settings, "--set", "NAME=VALUE"))
         return found | {k: value for k, value in own.items() if value is not None}
 
 
@@ -163,11 +163,11 @@ class Learning:
 class Machine:
     """The hardware and the precision."""
 
-    mixed_precision: Annotated[
+    precision: Annotated[
         str,
         choice(
-            PRECISIONS,
-            "--mixed-precision",
+            TRAINING_PRECISIONS,
+            "--precision",
             help="Compute in 16 bits: faster on some hardware, less exact. The model "
             "that comes out is float32.",
         ),
@@ -197,9 +197,7 @@ class Validation:
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Leave out larger pictures.")
-    ] = MAX_PIXELS
+    max_pixels: PixelsOption = MAX_PIXELS
 
 
 @commands.command("train")
@@ -256,7 +254,7 @@ def train_command(
                 size=network.size,
                 weights=network.weights,
                 freeze_body=network.freeze_body,
-                precision=machine.mixed_precision,
+                precision=machine.precision,
                 validation=checking.validation,
                 seed=checking.seed,
                 max_pixels=checking.max_pixels,
@@ -269,15 +267,6 @@ def train_command(
             ),
         )
     _tell(result)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(
-            f"expected NAME=VALUE, got {text!r}.", param_hint="--set"
-        )
-    return name, value
 
 
 def _epochs(text: str | None) -> list[int] | int | None:
@@ -328,11 +317,12 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
         reason = data.broken[0][1]
         yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
     if data.ignored:
-        yield f"left out: {data.ignored} files that are no pictures"
+        yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
-    if config.precision != "float32":
-        yield f"computing in {config.precision}: less exact than float32"
+    precision = config.options.precision
+    if precision != "float32":
+        yield f"computing in {precision}: less exact than float32"
 
 
 def _tell_epoch(row: Row) -> None:

@@ -1,7 +1,7 @@
 """`open-nsfw weights`: finding weights; `open-nsfw convert`: converting them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -9,7 +9,13 @@ import typer
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones import nsfwjs
 from open_nsfw_tf.cli.export import named_pictures
-from open_nsfw_tf.cli.options import OverwriteOption, choice, one_of
+from open_nsfw_tf.cli.options import (
+    Destination,
+    OverwriteOption,
+    choice,
+    grouped,
+    one_of,
+)
 from open_nsfw_tf.convert import TITLES, convert, fetch_model, inspect
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.formats import FORMATS
@@ -24,10 +30,14 @@ weights_app = typer.Typer(
 commands.add_typer(weights_app, name="weights")
 
 FETCHED = (*(key for key, copy in PUBLISHED.items() if copy.url), *nsfwjs.NETWORKS)
-FORMAT_HELP = "Without it, the format is recognised by the content, then by the suffix."
+SOURCE_HELP = "Without it, the format is recognised by the content, then by the suffix."
+TARGET_HELP = "Without it, the destination's suffix sets the format: " + ", ".join(
+    known.suffixes[0] for known in FORMATS.values()
+)
 
 
 @commands.command("convert")
+@grouped
 def convert_command(
     source: Annotated[
         Path,
@@ -37,20 +47,12 @@ def convert_command(
             "of a TensorFlow.js layers model.",
         ),
     ],
-    destination: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DST",
-            help="The file to write; its suffix sets the format: "
-            + ", ".join(f"{known.suffixes[0]}" for known in FORMATS.values())
-            + ". Of a TensorFlow.js model, the folder of the trained model to make.",
-        ),
-    ],
+    destination: Destination,
     source_format: Annotated[
-        str | None, choice(FORMATS, "--from", help=FORMAT_HELP)
+        str | None, choice(FORMATS, "--from", help=SOURCE_HELP)
     ] = None,
     target_format: Annotated[
-        str | None, choice(FORMATS, "--to", help="Without it, the suffix sets it.")
+        str | None, choice(FORMATS, "--to", help=TARGET_HELP)
     ] = None,
     pictures: Annotated[
         list[str] | None,
@@ -83,9 +85,9 @@ def convert_command(
     The destination is read back: every array is compared, and both files score
     pictures. A caffemodel gets its deploy.prototxt beside it.
     """
-    done = convert(
+    convert_and_print(
         source,
-        destination,
+        destination.path,
         source_format,
         target_format,
         pictures=named_pictures(pictures),
@@ -93,6 +95,12 @@ def convert_command(
         overwrite=overwrite,
         classes=None if classes is None else classes.split(","),
     )
+
+
+def convert_and_print(
+    source: Path, destination: Path, *formats: Any, **options: Any
+) -> None:
+    done = convert(source, destination, *formats, **options)
     print_layers(done.weights)
     for line in done.notes:
         print(f"note: {line}")

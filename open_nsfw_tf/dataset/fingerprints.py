@@ -11,6 +11,7 @@ from PIL import Image
 
 from open_nsfw_tf.dataset.folder import File
 from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.files import file_sha256
 from open_nsfw_tf.image import MAX_PIXELS, describe, load_rgb
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.parallel import in_order
@@ -184,7 +185,6 @@ def _hash_of_pixels(image: Image.Image) -> bytes:
 
 def _hash_of(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(file_sha256(path))
     except OSError as error:
         raise ImageError(f"{describe(path)}: {error.strerror or error}") from error

@@ -16,6 +16,7 @@ import numpy as np
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.dataset.scored import ScoredFolder, as_folder, join_scores
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.evaluate.metrics import confusion_matrix
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import Table
 
@@ -59,7 +60,8 @@ class CleanResult:
     @property
     def confusion(self) -> np.ndarray:
         """Pictures by label and prediction, int64 (C, C), rows are labels."""
-        return confusion(self.scored)
+        labels, scores = self.scored.labels, self.scored.scores
+        return confusion_matrix(labels, scores.argmax(axis=1), len(self.scored.classes))
 
 
 def clean(
@@ -153,13 +155,6 @@ def _likely_errors(scored: ScoredFolder) -> np.ndarray:
             n_jobs=1,  # it takes hundredths of a second; processes would take seconds
         )
     return found
-
-
-def confusion(scored: ScoredFolder) -> np.ndarray:
-    """Pictures by label and prediction, int64 (C, C), rows are labels."""
-    counts = np.zeros((len(scored.classes),) * 2, np.int64)
-    np.add.at(counts, (scored.labels, scored.scores.argmax(axis=1)), 1)
-    return counts
 
 
 def moves_of(found: list[Disagreement], every: bool = False) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.forks import loading
+from open_nsfw_tf.parallel import check_count
 
 # What an engine can be built from: the canonical dict, a weights file, a trained model.
 Source = Weights | Path | TrainedModel
@@ -124,8 +125,7 @@ def create(
         RuntimeError: the device did not start.
         WeightsError: the weights cannot be read or do not fit.
     """
-    if threads is not None:
-        check_count(threads, "thread")
+    check_count(threads, "thread")
     check_count(workers, "worker")
     name = choose(name, precision, weights)
     spec = ENGINES[name]
@@ -141,17 +141,6 @@ def create(
         module = import_module(f"{__name__}.{name}")
     engine: Engine = module.Engine(weights, precision, threads, device, workers)
     return engine
-
-
-def check_count(count: int, what: str) -> int:
-    """The count, if it is at least 1.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"expected at least 1 {what}, got {count!r:.80}")
-    return count
 
 
 def choose(name: str, precision: str, weights: Source) -> str:

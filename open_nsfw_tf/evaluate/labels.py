@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from open_nsfw_tf.encoding import LISTS, as_utf8
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import (
-    LISTS,
     PassedOver,
-    as_utf8,
-    files_below,
+    class_files,
     is_picture,
     walk,
 )
@@ -50,7 +49,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     Args:
         source: one of these:
             - a folder with one folder for each class (`nsfw/`, `sfw/`), whose pictures
-              (`open_nsfw_tf.files.is_picture`) are found by `files_below`;
+              (`open_nsfw_tf.files.is_picture`) are found by `class_files`;
             - a .csv, .jsonl or .parquet table with the columns `path` and `label`; rows
               without a label are left out;
             - a .txt list with a path, a space or tab, and a label on each line; the
@@ -86,7 +85,7 @@ def _in_folder(root: Path) -> Iterator[Chunk]:
     # Files beside the class folders, such as tables, have no label; files in them that
     # are not pictures, such as notes, must not count as pictures without a score.
     paths, others = [], PassedOver()
-    for path in files_below(root):
+    for path in class_files(root):
         if os.sep in path and is_picture(os.path.join(root, path)):
             paths.append(path)
         else:

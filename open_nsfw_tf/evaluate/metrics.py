@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+from open_nsfw_tf.libraries import need
 
 BINS = 15  # of equal width, for the calibration error; as in Guo et al. 2017
 HISTOGRAM = 40  # bars
@@ -53,10 +54,7 @@ def import_metrics() -> Any:
     Raises:
         ImportError: scikit-learn is not installed; the message says how to.
     """
-    if find_spec("sklearn") is None:
-        raise ImportError(
-            "evaluating needs scikit-learn: pip install 'open_nsfw_tf[evaluate]'"
-        )
+    need("evaluate", "sklearn")
     return import_module("sklearn.metrics")
 
 
@@ -165,6 +163,21 @@ class ClassMetrics:
     macro_f1: float | None
 
 
+def confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, classes: int
+) -> np.ndarray:
+    """Pictures by label and prediction: int64 (K, K), rows are labels.
+
+    Args:
+        labels: int64 (N,), 0 to below K.
+        predicted: int64 (N,), the same.
+        classes: K.
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
 def class_metrics(
     labels: np.ndarray, scores: np.ndarray, names: tuple[str, ...]
 ) -> ClassMetrics:
@@ -180,7 +193,7 @@ def class_metrics(
     predicted = scores.argmax(axis=1)
     sums = scores.sum(axis=1, keepdims=True)
     shares = np.where(sums > 0, scores / np.where(sums > 0, sums, 1), 1 / len(names))
-    confusion = sklearn.confusion_matrix(labels, predicted, labels=list(columns))
+    confusion = confusion_matrix(labels, predicted, len(names))
     each = tuple(
         _one(names[k], confusion, k, labels == k, scores[:, k]) for k in columns
     )

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, Unpack, cast
 
@@ -22,15 +21,16 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
-from open_nsfw_tf.export.destination import beside, check_free, move, size_of
+from open_nsfw_tf.export.destination import check_free, folder_of, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
-from open_nsfw_tf.export.request import predict_request
-from open_nsfw_tf.files import replacing
+from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
+from open_nsfw_tf.files import beside, replacing
 from open_nsfw_tf.image import Picture
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.weights import load_weights
 
 __all__ = [
-    "FORMATS",
+    "EXPORTERS",
     "Export",
     "ExportError",
     "ImageError",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Format:
+class Exporter:
     """The description of an export format, available without loading its libraries.
 
     Attributes:
@@ -81,20 +81,20 @@ class Format:
 
 INT8 = 0.03  # measured on photographs left out: .029 (ONNX), .022 (TFLite); see README
 
-FORMATS = {
-    "savedmodel": Format(
+EXPORTERS = {
+    "savedmodel": Exporter(
         "TensorFlow SavedModel, for TF Serving",
         {"float32": FLOAT32},
-        ("tensor", "base64_jpeg", "bytes"),
+        INPUT_TYPES,
         marker="saved_model.pb",
     ),
-    "graph": Format(
+    "graph": Exporter(
         "TensorFlow checkpoint, graph, frozen and optimised graph",
         {"float32": FLOAT32},
-        ("tensor", "base64_jpeg", "bytes"),
+        INPUT_TYPES,
         marker="checkpoint",
     ),
-    "tflite": Format(
+    "tflite": Exporter(
         "TensorFlow Lite / LiteRT",
         {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
         packages=("ai_edge_litert", "ai_edge_quantizer"),
@@ -102,12 +102,12 @@ FORMATS = {
         described=True,
         suffix=".tflite",
     ),
-    "onnx": Format(
+    "onnx": Exporter(
         "ONNX",
         {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
         layouts=("nhwc", "nchw"),
     ),
-    "coreml": Format(
+    "coreml": Exporter(
         "Core ML .mlpackage",
         {"float32": FLOAT32, "float16": FLOAT16},
         packages=("coremltools",),
@@ -190,7 +190,7 @@ def export(
     """Write the network in another format, and prove that its scores are the same.
 
     Args:
-        format: a key of `FORMATS`.
+        format: a key of `EXPORTERS`.
         destination: the file or folder to make; for "savedmodel" the folder that will
             contain a folder named after `version`.
         weights: a path, the canonical dict, or None to search.
@@ -214,9 +214,9 @@ def export(
         OSError: a file cannot be read or written.
         WeightsError, ImageError: the weights or the pictures cannot be read.
     """
-    if format not in FORMATS:
-        raise ValueError(f"no export {format!r}: choose one of {', '.join(FORMATS)}")
-    known = FORMATS[format]
+    if format not in EXPORTERS:
+        raise ValueError(f"no export {format!r}: choose one of {', '.join(EXPORTERS)}")
+    known = EXPORTERS[format]
     precision = precision or known.default
     job = Job({}, precision, **options)
     _check_options(format, known, job)
@@ -244,8 +244,8 @@ def export(
 def _written(format: str, target: Path, description: Path | None, job: Job) -> Export:
     """Write beside the destination, prove it, and rename it."""
     module = cast(Module, import_module(f"{__name__}.{format}"))
-    tolerance = FORMATS[format].tolerances[job.precision]
-    with beside(target) as temporary:
+    tolerance = EXPORTERS[format].tolerances[job.precision]
+    with folder_of(target), beside(target) as temporary:
         module.write(temporary, job)
         difference = _difference(module, temporary, job)
         if not difference <= tolerance:
@@ -265,7 +265,7 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
     return Export(target, size, difference, tolerance, compared, tuple(job.notes))
 
 
-def _check_options(format: str, known: Format, job: Job) -> None:
+def _check_options(format: str, known: Exporter, job: Job) -> None:
     """Refuse options that the format does not have, and name a missing extra.
 
     Raises:
@@ -287,12 +287,8 @@ def _check_options(format: str, known: Format, job: Job) -> None:
         raise ValueError(f"{format} has no layout {job.layout!r}; nchw is for onnx")
     if job.version < 1:
         raise ValueError(f"expected a version of at least 1, got {job.version}")
-    missing = [name for name in known.packages if find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"exporting {format} needs {', '.join(missing)}: "
-            f"pip install 'open_nsfw_tf[{known.extra}]'"
-        )
+    if known.extra:
+        need(known.extra, *known.packages)
 
 
 def _trained(
@@ -306,10 +302,10 @@ def _trained(
     if weights is not None:
         raise ValueError("expected weights or a trained model, got both: name one")
     found = model if isinstance(model, TrainedModel) else read_trained(model)
-    if not found.is_open_nsfw and precision not in FORMATS[format].any_network:
+    if not found.is_open_nsfw and precision not in EXPORTERS[format].any_network:
         others = "; ".join(
             f"{name} in {', '.join(known.any_network)}"
-            for name, known in FORMATS.items()
+            for name, known in EXPORTERS.items()
         )
         raise ValueError(
             f"{format} in {precision} is only for Yahoo's network, and this model has "

@@ -2,14 +2,13 @@
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.files import refuse_existing
+from open_nsfw_tf.files import refuse_existing, remove
 
 
 def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
@@ -37,32 +36,17 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
 
 
 @contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """A temporary name in the destination's folder, which is made if necessary."""
+def folder_of(target: Path) -> Iterator[None]:
+    """Make the destination's folder; remove what was made if the export fails."""
     made = [folder for folder in target.parents if not folder.exists()]
-    # With the suffix, which some runtimes and libraries check.
-    name = f".{target.stem}.{secrets.token_hex(4)}{target.suffix}"
-    temporary = target.with_name(name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-    except BaseException as error:
-        _remove(temporary)
+        yield
+    except BaseException:
         with suppress(OSError):  # another process may have put files into them
             for folder in made:
                 folder.rmdir()
-        if isinstance(error, OSError):
-            error.filename = str(target)  # the user did not give the temporary name
-            del error.filename2  # otherwise the message would contain it as None
         raise
-    _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def move(temporary: Path, target: Path) -> None:
@@ -75,7 +59,7 @@ def move(temporary: Path, target: Path) -> None:
         except BaseException:
             old.rename(target)
             raise
-        _remove(old)
+        remove(old)
     else:
         temporary.rename(target)
 

@@ -22,12 +22,13 @@ from open_nsfw_tf.image import (
     load_rgb,
     read_file,
 )
+from open_nsfw_tf.model import InputType
 from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 from open_nsfw_tf.tf_image.loader import MAX_SIDE
 
 TARGETS = ("tf-serving", "ml-engine")
-INPUT_TYPES = ("tensor", "bytes", "base64_jpeg")
-LOADERS = ("yahoo", "tensorflow")
+INPUT_TYPES = tuple(kind.value for kind in InputType)
+IMAGE_LOADERS = ("yahoo", "tensorflow")
 # The formats that exported networks decode, and Pillow's modes that are always decoded.
 SERVED = {
     "JPEG": {"L", "RGB"},  # except for progressive ones, which may lack scans
@@ -72,7 +73,7 @@ def predict_request(
     """
     _check("target", target, TARGETS)
     _check("input type", input_type, INPUT_TYPES)
-    _check("image loader", image_loader, LOADERS)
+    _check("image loader", image_loader, IMAGE_LOADERS)
     if target == "ml-engine" and signature_name is not None:
         raise ValueError(
             "a request for ml-engine has no signature: give it to the command that "

@@ -24,6 +24,7 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
+from open_nsfw_tf.files import file_sha256
 
 
 class FormatModule(Protocol):
@@ -62,7 +63,7 @@ FORMATS = {  # the first with a matching suffix is used, so longer ones come fir
 
 # Checksums of the published copies, which can be trusted: git's name of the content
 # (SHA-1 of ``blob <size>\0`` and the content); of the ONNX graph SHA-256.
-PUBLISHED = {
+CHECKSUMS = {
     "npy": "fd83911bd7a2e5ab7f691485de90885827ad6431",
     "caffemodel": "c4f31059fcc1433112eefd3d100e4410a704d6a7",
     "onnx": "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
@@ -74,7 +75,7 @@ LONGEST = 1000  # characters of an error about the contents of a file
 HEAD = 512  # bytes that `detect` reads
 MAX_BYTES = 1 << 29  # of a file; the real ones have 24 MB
 # The errors that cut or broken files cause in a reader.
-BROKEN = (
+PARSE_ERRORS = (
     ValueError,
     TypeError,
     KeyError,
@@ -233,8 +234,7 @@ def sha256(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, *_version: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(str(path))
 
 
 def git_blob(path: Path) -> str:
@@ -271,7 +271,8 @@ def reading(path: Path, title: str, *broken: type[Exception]) -> Iterator[None]:
         yield
     except WeightsError as error:
         # Names in a file may be long, and contain newlines or control characters.
-        raise WeightsError(f"{sanitize(path)}: {sanitize(error, LONGEST)}") from error
+        reason = str(error).removeprefix(f"{sanitize(path)}: ")  # of a reader within
+        raise WeightsError(f"{sanitize(path)}: {sanitize(reason, LONGEST)}") from error
     except broken as error:
         raise WeightsError(
             f"{sanitize(path)}: cut or broken {title} ({one_line(error)})"

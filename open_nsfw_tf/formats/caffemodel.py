@@ -37,8 +37,8 @@ from open_nsfw_tf.architecture import (
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
-    BROKEN,
-    PUBLISHED,
+    CHECKSUMS,
+    PARSE_ERRORS,
     check_file,
     float32,
     from_file,
@@ -247,9 +247,9 @@ def read(path: Path) -> Weights:
         WeightsError: it is cut or broken, or of another network: the first layers that
             do not fit are named.
     """
-    with reading(path, "caffemodel", *BROKEN):
+    with reading(path, "caffemodel", *PARSE_ERRORS):
         check_file(path)
-        if git_blob(path) == PUBLISHED["caffemodel"]:
+        if git_blob(path) == CHECKSUMS["caffemodel"]:
             return _weights_in(path)
         return from_tensors(sandbox.run(tensors_in_file, path))
 

@@ -30,7 +30,7 @@ from open_nsfw_tf.architecture import (
 )
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
-from open_nsfw_tf.formats import BROKEN, check_file, reading, sandbox
+from open_nsfw_tf.formats import PARSE_ERRORS, check_file, reading, sandbox
 from open_nsfw_tf.formats.keras_h5 import Arrays, arrays_in, file_of, layers_of
 
 MEMBER = "model.weights.h5"
@@ -49,7 +49,7 @@ def read(path: Path) -> Weights:
         OSError: the file cannot be read.
         WeightsError: it is cut or broken, a zip bomb, or another network's.
     """
-    with reading(path, "Keras archive", *BROKEN):
+    with reading(path, "Keras archive", *PARSE_ERRORS):
         check_file(path)
         return layers_of(sandbox.run(arrays_in_archive, path))
 

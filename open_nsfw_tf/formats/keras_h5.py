@@ -24,7 +24,7 @@ from open_nsfw_tf.architecture import (
 )
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
-from open_nsfw_tf.formats import BROKEN, check_file, from_file, reading, sandbox
+from open_nsfw_tf.formats import PARSE_ERRORS, check_file, from_file, reading, sandbox
 
 if TYPE_CHECKING:
     import h5py
@@ -61,7 +61,7 @@ def read(path: Path) -> Weights:
         WeightsError: it is cut or broken, refers to other files, or is another
             network's: the first layer that does not fit is named.
     """
-    with reading(path, "HDF5 file", *BROKEN):
+    with reading(path, "HDF5 file", *PARSE_ERRORS):
         check_file(path)
         return layers_of(sandbox.run(arrays_in_file, path))
 

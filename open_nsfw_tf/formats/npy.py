@@ -14,7 +14,7 @@ import numpy as np
 from open_nsfw_tf.architecture import Layer, Weights
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.files import replacing
-from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading
+from open_nsfw_tf.formats import PARSE_ERRORS, from_file, read_bytes, reading
 from open_nsfw_tf.formats.pickled import PickledArray, unpickle
 
 MAX_HEADER = 4096  # bytes; such a file's header has about 110
@@ -47,7 +47,7 @@ def read_dict(path: Path) -> Weights:
     Raises:
         OSError, WeightsError: as `read`.
     """
-    with reading(path, ".npy file", *BROKEN):
+    with reading(path, ".npy file", *PARSE_ERRORS):
         data = read_bytes(path)
         return _weights(unpickle(_pickle_of(data)), limit=2 * len(data))
 

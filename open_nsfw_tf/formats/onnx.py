@@ -30,8 +30,8 @@ from open_nsfw_tf.architecture import (
 from open_nsfw_tf.errors import WeightsError, one_line
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import (
-    BROKEN,
-    PUBLISHED,
+    CHECKSUMS,
+    PARSE_ERRORS,
     check_file,
     float32,
     from_file,
@@ -78,9 +78,9 @@ def read(path: Path) -> Weights:
         WeightsError: it is broken, or the graph computes something else: the first
             layer that does not fit is named.
     """
-    with reading(path, "ONNX file", *BROKEN):
+    with reading(path, "ONNX file", *PARSE_ERRORS):
         check_file(path)
-        if sha256(path) == PUBLISHED["onnx"]:
+        if sha256(path) == CHECKSUMS["onnx"]:
             return weights_of(_Graph(_model_in(path)))
         return from_tensors(sandbox.run(proved_weights, path))
 
@@ -100,8 +100,8 @@ def scores(path: Path, batch: np.ndarray) -> np.ndarray:
     Raises:
         OSError, WeightsError: as `read`.
     """
-    with reading(path, "ONNX file", *BROKEN), TemporaryDirectory() as folder:
-        if sha256(path) == PUBLISHED["onnx"]:
+    with reading(path, "ONNX file", *PARSE_ERRORS), TemporaryDirectory() as folder:
+        if sha256(path) == CHECKSUMS["onnx"]:
             return _Run(_model_in(path)).outputs(batch)[0]
         inputs = Path(folder, "batch.npy")
         np.save(inputs, batch)

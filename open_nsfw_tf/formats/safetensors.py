@@ -7,7 +7,7 @@ import numpy as np
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
-from open_nsfw_tf.formats import BROKEN, from_file, read_bytes, reading
+from open_nsfw_tf.formats import PARSE_ERRORS, from_file, read_bytes, reading
 
 LAYOUT = "open_nsfw_tf: {layer}.{field}, float32, kernels HWIO, dense (in, out), BGR"
 MAX_HEADER = 1 << 20  # bytes; that of 107 layers has 20,000
@@ -27,7 +27,7 @@ def read(path: Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    with reading(path, "safetensors file", *BROKEN, SafetensorError):
+    with reading(path, "safetensors file", *PARSE_ERRORS, SafetensorError):
         data = read_bytes(path)
         if int.from_bytes(data[:8], "little") > MAX_HEADER:
             raise WeightsError(f"its header has more than {MAX_HEADER >> 20} MiB")

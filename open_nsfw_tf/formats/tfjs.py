@@ -22,7 +22,7 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.formats import BROKEN, float32, git_blob_of, reading
+from open_nsfw_tf.formats import PARSE_ERRORS, float32, git_blob_of, reading
 
 TITLE = "TensorFlow.js layers model"
 MODEL = "model.json"
@@ -112,7 +112,7 @@ def read(path: Path) -> LayersModel:
     description = _description(path)
     if description is None:
         raise WeightsError(f"{sanitize(path)}: expected a folder with {MODEL}")
-    with reading(description, TITLE, *BROKEN):
+    with reading(description, TITLE, *PARSE_ERRORS):
         record = _record(description)
         layers = tuple(_layers(record))
         _check_output(record, layers)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from importlib.resources import files
-from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +13,7 @@ from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.evaluate import Evaluation, EvaluationReport, OperatingPoint
 from open_nsfw_tf.evaluate.join import PROBLEMS
 from open_nsfw_tf.image import load_rgb
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.report import plots
 from open_nsfw_tf.report.text import FIGURES, RATES
 
@@ -63,8 +63,7 @@ def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
     """
     if not 0 <= thumbnails <= MAX_THUMBNAILS:
         raise ValueError(f"expected 0 to {MAX_THUMBNAILS} thumbnails, got {thumbnails}")
-    if find_spec("jinja2") is None:
-        raise ImportError("a report needs jinja2: pip install 'open_nsfw_tf[evaluate]'")
+    need("evaluate", "jinja2")
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from importlib import import_module
-from importlib.util import find_spec
 from io import StringIO
 from typing import Any
 
@@ -21,6 +20,7 @@ from open_nsfw_tf.backbones.model_stats import ModelStats
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.thresholds import thinned
+from open_nsfw_tf.libraries import need
 
 # Stand-in colours and the CSS variables that they become.
 COLOURS = {
@@ -217,10 +217,7 @@ def import_matplotlib() -> tuple[Any, Any]:
     Raises:
         ImportError: it is not installed; the message says how to.
     """
-    if find_spec("matplotlib") is None:
-        raise ImportError(
-            "figures need matplotlib: pip install 'open_nsfw_tf[evaluate]'"
-        )
+    need("evaluate", "matplotlib")
     figure = import_module("matplotlib.figure").Figure
     return import_module("matplotlib"), figure
 

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Literal, Self
@@ -72,6 +73,16 @@ class Writer:
 
     def _close(self) -> None:
         self._free()
+
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """Take the rows of some paths out when the table is finished.
+
+        Args:
+            paths: their digests; those that have no row are passed by.
+        """
+        for key in paths:
+            if self.done.pop(key, None) is not None:
+                self._stale[key] += 1
 
     def _refuse(self, exists: bool) -> None:
         if exists:
@@ -214,8 +225,8 @@ class TableWriter(Writer):
             except ValueError as error:
                 raise ValueError(f"{sanitize(self.path)}: {one_line(error)}") from error
         self._file.truncate(end)
-        if self._old:
-            end = self._add_columns()
+        if self._old or (self._stale and self._target is None):
+            end = self._rewritten()
         self._file.seek(end)
         if self._csv and not end:
             self._end = 0
@@ -280,8 +291,12 @@ class TableWriter(Writer):
         super()._note(path, *stamp)
         self._raw = self._raw or not parquet.is_text(path)
 
-    def _add_columns(self) -> int:
-        """Give the rows of an old table the new columns, empty; the file's new size."""
+    def _rewritten(self) -> int:
+        """The size of the file after `_rewrite`.
+
+        The rows of an old table get the new columns, empty; and what killed runs have
+        left twice goes, or each of them would make the table longer.
+        """
         self._rewrite()
         self._file.close()
         self._file = self._open("resume")  # the new file, locked
@@ -352,5 +367,9 @@ def _csv_field(value: Any) -> str:
 
 
 def _json_row(row: Row) -> bytes:
-    # ASCII: a byte of a path that is no UTF-8 is a lone surrogate, \udcff.
+    # ASCII: a byte of a path that is no UTF-8 is a lone surrogate, \udcff. Where the
+    # locale is no UTF-8, all other bytes came as surrogates too.
+    with suppress(UnicodeError):
+        name = row["path"].encode("utf-8", "surrogateescape")
+        row = row | {"path": name.decode("utf-8", "surrogateescape")}
     return json.dumps(row, allow_nan=False).encode() + b"\n"

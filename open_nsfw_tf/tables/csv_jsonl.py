@@ -2,7 +2,7 @@
 
 Files are read record by record as bytes, so that whoever goes on with a file that was
 cut off knows where its last whole record ends. They are written in UTF-8, with other
-bytes by surrogateescape; whatever `open_nsfw_tf.files.as_utf8` takes is read. Blank
+bytes by surrogateescape; whatever `open_nsfw_tf.encoding.as_utf8` takes is read. Blank
 lines, and rows of a spreadsheet in which nothing stands, are skipped.
 """
 
@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from open_nsfw_tf.encoding import as_utf8, encoding_of
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import as_utf8, encoding_of
 from open_nsfw_tf.tables.rows import CHUNK, LONGEST_ROW, Chunk, Row
 
 # The first port's names, and ours.

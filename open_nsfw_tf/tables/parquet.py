@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import replacing
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables.csv_jsonl import lines, parse_object
 from open_nsfw_tf.tables.rows import (
     CHUNK,
@@ -22,6 +22,7 @@ from open_nsfw_tf.tables.rows import (
     Chunk,
     Row,
     is_stale,
+    path_bytes,
     score_columns,
     without_stamp,
 )
@@ -37,10 +38,7 @@ def check_installed() -> None:
     Raises:
         ImportError: pyarrow is not installed; the message says how to.
     """
-    if find_spec("pyarrow") is None:
-        raise ImportError(
-            "tables as .parquet need pyarrow: pip install 'open_nsfw_tf[parquet]'"
-        )
+    need("parquet", "pyarrow")
 
 
 def import_pyarrow() -> tuple[Any, Any]:
@@ -215,7 +213,7 @@ def _columnwise(
             for name in columns:
                 chunk[name].append(row[name])
         if raw:
-            chunk["path"] = [os.fsencode(path) for path in chunk["path"]]
+            chunk["path"] = [path_bytes(path) for path in chunk["path"]]
         yield chunk
 
 

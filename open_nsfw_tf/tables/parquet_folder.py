@@ -103,6 +103,7 @@ class PartsWriter(Writer):
                         self._note(*row)
                 except ValueError as error:
                     raise ValueError(f"{sanitize(part)}: {one_line(error)}") from error
+            self.finish()  # what killed runs have left twice
         names = [part.stem.removeprefix("part-") for part in files(self.path)]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 

@@ -87,8 +87,18 @@ def without_stamp(columns: Iterable[str]) -> list[str]:
 
 def digest(path: str) -> bytes:
     """16 bytes that stand for a path, where many are remembered."""
-    # JSON may hold half a character, which only this way of encoding takes.
-    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return blake2b(path_bytes(path), digest_size=16).digest()
+
+
+def path_bytes(path: str) -> bytes:
+    """A path as bytes, the same in every locale.
+
+    Where the locale is no UTF-8, Python has the bytes of other letters as surrogates.
+    """
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, which JSON may hold
+        return path.encode("utf-8", "surrogatepass")
 
 
 def is_stale(path: str, stale: Counter[bytes]) -> bool:

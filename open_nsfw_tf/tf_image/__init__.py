@@ -1,7 +1,7 @@
 """Yahoo's preprocessing as TensorFlow ops, with the same results as Pillow.
 
-`loader` has the loaders, `decode` decodes files to Pillow's pixels, and `resize` is
-Pillow's bilinear filter. TensorFlow is imported when a loader runs, not with this
+`loader` has the loaders, `decode` decodes files to Pillow's pixels, with the rules for
+each format in `jpeg`, `png` and `webp`, and `resize` is Pillow's bilinear filter. TensorFlow is imported when a loader runs, not with this
 package.
 """
 

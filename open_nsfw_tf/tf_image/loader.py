@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -63,7 +63,8 @@ def load_bytes_tensor(
 
     Source: Yahoo's classify_nsfw.py and the Resample.c of Pillow.
     """
-    return _load_batch(strings, _load, preprocessing or YAHOO)
+    blobs, reasons = _load_batch(preprocessing or YAHOO)(_as_strings(strings))
+    return _require(reasons, blobs)
 
 
 def load_base64_tensor(
@@ -84,7 +85,12 @@ def load_base64_tensor(
         tf.errors.InvalidArgumentError: As for `load_bytes_tensor`; also when an element
             is not base64.
     """
-    return _load_batch(strings, _load_base64, preprocessing or YAHOO)
+    tf = import_tensorflow()
+
+    data, not_base64 = _decode_base64(_as_strings(strings))
+    blobs, reasons = _load_batch(preprocessing or YAHOO)(data)
+    reasons = tf.where(tf.equal(not_base64, ""), reasons, not_base64)
+    return _require(reasons, blobs)
 
 
 def require_finite(values: tf.Tensor, of: str) -> tf.Tensor:
@@ -211,44 +217,49 @@ def _load(
         return tf.ensure_shape(blob, shape), reason
 
 
-def _load_base64(
-    text: tf.Tensor, preprocessing: Preprocessing
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the blob of one base64 picture, and the reason as `_load` does."""
+def _as_strings(strings: tf.Tensor) -> tf.Tensor:
+    tf = import_tensorflow()
+    return tf.ensure_shape(tf.convert_to_tensor(strings, tf.string), (None,))
+
+
+def _decode_base64(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the decoded strings, "" for a bad one, and the reasons as `_load` does."""
     tf = import_tensorflow()
 
     with tf.device("/CPU:0"):
-        text = tf.strings.regex_replace(text, r"\s+", "")
-        good = tf.strings.regex_full_match(text, "[A-Za-z0-9+/_-]*={0,2}")
+        texts = tf.strings.regex_replace(texts, r"\s+", "")
+        good = tf.strings.regex_full_match(texts, "[A-Za-z0-9+/_-]*={0,2}")
         for old, new in ((r"\+", "-"), ("/", "_"), ("=+", "")):
-            text = tf.strings.regex_replace(text, old, new)
+            texts = tf.strings.regex_replace(texts, old, new)
         # A last group of a single character is not valid base64.
-        good = good & tf.not_equal(tf.strings.length(text) % 4, 1)
+        good = good & tf.not_equal(tf.strings.length(texts) % 4, 1)
         reason = "not base64: expected A-Z a-z 0-9 with +/ or -_, = only at the end"
-        blob, why = tf.cond(
-            good,
-            lambda: _load(tf.io.decode_base64(text), preprocessing),
-            lambda: (tf.zeros((preprocessing.crop, preprocessing.crop, 3)), reason),
-        )
-        return blob, why
+        data = tf.io.decode_base64(tf.where(good, texts, ""))
+        return data, tf.where(good, "", reason)
 
 
-def _load_batch(
-    strings: tf.Tensor, load: Callable[..., Any], preprocessing: Preprocessing
-) -> tf.Tensor:
-    """Apply `load` to each string and fail once, naming all the bad elements."""
+@functools.cache
+def _load_batch(preprocessing: Preprocessing) -> Callable[..., Any]:
+    """Make `_load` for a batch: strings (N,) to blobs (N, crop, crop, 3), reasons (N,).
+
+    A function of TensorFlow, which a SavedModel holds once for all its signatures.
+    """
     tf = import_tensorflow()
 
-    strings = tf.ensure_shape(tf.convert_to_tensor(strings, tf.string), (None,))
     shape = (preprocessing.crop, preprocessing.crop, 3)
     specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.string))
-    blobs, reasons = tf.map_fn(
-        lambda string: load(string, preprocessing),
-        strings,
-        fn_output_signature=specs,
-        parallel_iterations=None if tf.executing_eagerly() else PARALLEL_PICTURES,
-    )
-    return _require(reasons, blobs)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+    def load(strings: Any) -> tuple[Any, Any]:
+        blobs, reasons = tf.map_fn(
+            lambda string: _load(string, preprocessing),
+            strings,
+            fn_output_signature=specs,
+            parallel_iterations=PARALLEL_PICTURES,
+        )
+        return blobs, reasons
+
+    return cast(Callable[..., Any], load)
 
 
 def _require(reasons: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -271,7 +282,7 @@ def _prepare(picture: tf.Tensor, preprocessing: Preprocessing = YAHOO) -> tf.Ten
     """Turn uint8 RGB (H, W, 3) into the network's float32 (crop, crop, 3)."""
     tf = import_tensorflow()
 
-    from open_nsfw_tf.tf_image.decode import decode_jpeg
+    from open_nsfw_tf.tf_image.jpeg import decode_jpeg
 
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2

@@ -1,10 +1,10 @@
 """Training on folders of pictures: the original network, or another backbone.
 
 `recipes` has the tables, `config` the options of a run. `data` finds and checks the
-pictures, `augment` varies them, `inputs` makes batches of them, and `features` makes
-batches of the features of a frozen body. The loop is in `trainer`; `learner` takes one
-step of it, on the devices that `devices` finds. `run_folder` is where all is written,
-`results` what comes out.
+pictures, `augment` varies them, `inputs` makes batches of them, or of a frozen body's
+features of them. The loop is in `trainer`; `learner` takes one step of it, on one device
+or many. `run_folder` has all that is written, from the config to the scores of the test
+set.
 """
 
 import os
@@ -17,9 +17,9 @@ from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.train import run_folder
 from open_nsfw_tf.train.config import TrainingOptions, make_config
 from open_nsfw_tf.train.data import read_data
-from open_nsfw_tf.train.devices import is_chief
+from open_nsfw_tf.train.learner import is_chief
 from open_nsfw_tf.train.recipes import Row, best_row
-from open_nsfw_tf.train.results import draw_curves, positive_classes, score_test_set
+from open_nsfw_tf.train.run_folder import draw_curves, positive_classes, score_test_set
 from open_nsfw_tf.train.trainer import Callbacks, Trainer
 
 __all__ = ["Callbacks", "TrainingOptions", "TrainingResult", "train"]
@@ -72,7 +72,8 @@ def train(
             the defaults.
         mode: "new" refuses a folder with a run in it, "resume" goes on with it,
             "overwrite" starts anew.
-        devices: "one", or "all" graphics cards; see `open_nsfw_tf.train.devices`.
+        devices: "one", or "all" graphics cards; see
+            `open_nsfw_tf.train.learner.find_workers`.
         callbacks: called meanwhile.
 
     Returns:
@@ -93,9 +94,9 @@ def train(
     with _folder(folder, mode, chief):
         found = read_data(
             data,
-            validation=config.validation,
-            seed=config.seed,
-            max_pixels=config.max_pixels,
+            validation=options.validation,
+            seed=options.seed,
+            max_pixels=options.max_pixels,
         )
         positive = positive_classes(found.classes, options.positive)
         record = config.record(found, data)

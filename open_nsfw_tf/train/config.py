@@ -13,7 +13,7 @@ from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, override
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+TRAINING_PRECISIONS = ("float32", "bfloat16", "float16")
 VERSION = 1  # of the config
 SPREAD = 1 / 64  # about that of photographs' pixels, of 0..255
 
@@ -62,35 +62,26 @@ class TrainingConfig:
     """All that decides what comes out, but for the pictures.
 
     Attributes:
+        options: of which it was made.
         name: of the recipe.
-        recipe: with all overrides.
+        recipe: with all that the options change in it.
         backbone: a key of `BACKBONES`.
         preprocessing: of the pictures.
         weights: a file to take instead of the backbone's own pretrained weights.
-        freeze_body: whether only the head is trained, on features computed once.
-        precision: of `PRECISIONS`, for the computation.
-        validation: the share of the pictures that is split off where there is no val/.
-        seed: for everything that is drawn by chance.
-        max_pixels: larger pictures count as broken.
     """
 
+    options: TrainingOptions
     name: str
     recipe: Recipe
     backbone: str
     preprocessing: Preprocessing
     weights: str | None
-    freeze_body: bool
-    precision: str
-    validation: float
-    seed: int
-    max_pixels: int
 
     @property
     def dtype(self) -> str:
         """The precision as Keras calls it."""
-        return (
-            self.precision if self.precision == "float32" else f"mixed_{self.precision}"
-        )
+        precision = self.options.precision
+        return precision if precision == "float32" else f"mixed_{precision}"
 
     def record(self, data: Data, root: str | os.PathLike[str]) -> dict[str, Any]:
         """As ``config.json`` has it: what a resumed run must have in common."""
@@ -102,9 +93,9 @@ class TrainingConfig:
             "classes": list(data.classes),
             "preprocessing": self.preprocessing.record(),
             "weights": self.weights,
-            "freeze_body": self.freeze_body,
-            "precision": self.precision,
-            "seed": self.seed,
+            "freeze_body": self.options.freeze_body,
+            "precision": self.options.precision,
+            "seed": self.options.seed,
             "hyperparameters": self.recipe.hyperparameters(),
             "pictures": {
                 "training": data.count(data.train),
@@ -120,8 +111,7 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
     Raises:
         ValueError: an option makes no sense.
     """
-    own = isinstance(options.recipe, Recipe)
-    name = "own" if own else options.recipe
+    name = "own" if isinstance(options.recipe, Recipe) else options.recipe
     recipe = _recipe(options)
     backbone, precision = options.backbone or recipe.backbone, options.precision
     if backbone not in BACKBONES:
@@ -129,9 +119,9 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
             f"no backbone is called {sanitize(backbone, 80)}: choose of "
             f"{', '.join(BACKBONES)}"
         )
-    if precision not in PRECISIONS:
+    if precision not in TRAINING_PRECISIONS:
         raise ValueError(
-            f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r:.80}"
+            f"expected a precision of {', '.join(TRAINING_PRECISIONS)}, got {precision!r:.80}"
         )
     if type(options.seed) is not int or not 0 <= options.seed < 1 << 31:
         raise ValueError(
@@ -139,16 +129,12 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
         )
     weights = options.weights
     return TrainingConfig(
-        name=str(name),
+        options,
+        name=name,
         recipe=recipe,
         backbone=backbone,
         preprocessing=_preprocessing(backbone, recipe, options.size),
         weights=None if weights is None else os.path.abspath(os.fsdecode(weights)),
-        freeze_body=options.freeze_body,
-        precision=precision,
-        validation=options.validation,
-        seed=options.seed,
-        max_pixels=options.max_pixels,
     )
 
 

@@ -20,15 +20,17 @@ from open_nsfw_tf.backbones.trained import MAX_CLASSES, check_classes
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import (
     SPLITS,
+    PassedOver,
     check_distinct,
     entries,
     files_below,
     is_picture,
+    leads_elsewhere,
     name_key,
 )
 from open_nsfw_tf.image import MAX_PIXELS, check_max_pixels, load_rgb
 from open_nsfw_tf.moves import is_manifest
-from open_nsfw_tf.parallel import in_order
+from open_nsfw_tf.parallel import check_count, in_order
 
 EXPECTED = (
     "expected a folder of class folders, or train/ with test/ and/or val/ of them"
@@ -67,7 +69,7 @@ class Data:
         validation: the validation pictures; empty where nothing was split off.
         test: the test set; None where there is no ``test/``.
         broken: path and reason of every picture that cannot be read.
-        ignored: how many other files there are; hidden ones do not count.
+        passed_over: the other files there are, by kind; hidden ones do not count.
     """
 
     classes: tuple[str, ...]
@@ -75,7 +77,12 @@ class Data:
     validation: Split
     test: Split | None
     broken: tuple[tuple[str, str], ...] = ()
-    ignored: int = 0
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+    @property
+    def ignored(self) -> int:
+        """How many files were passed over."""
+        return self.passed_over.total()
 
     def count(self, split: Split) -> dict[str, int]:
         """How many pictures of each class a split has."""
@@ -89,7 +96,7 @@ class SplitFolder:
 
     folder: str
     classes: dict[str, list[str]] = field(default_factory=dict)
-    ignored: int = 0
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 def read_data(
@@ -129,10 +136,12 @@ def read_data(
         raise ValueError(
             f"expected a share for validation of 0 to below 1, got {validation:g}"
         )
-    if threads is not None and threads < 1:
-        raise ValueError(f"expected at least 1 thread, got {threads}")
+    check_count(threads, "thread")
     folders = {name: read_split(path) for name, path in find_splits(root).items()}
     classes = find_classes(folders)
+    passed_over = PassedOver()
+    for each in folders.values():
+        passed_over.update(each.passed_over)
     broken = _drop_broken(list(folders.values()), max_pixels, threads, progress)
     splits = {name: _split(folder, classes) for name, folder in folders.items()}
     if "val" in splits:
@@ -145,7 +154,7 @@ def read_data(
         validated,
         splits.get("test"),
         broken,
-        sum(folder.ignored for folder in folders.values()),
+        passed_over,
     )
 
 
@@ -276,14 +285,9 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
             continue
         if kind == "file":
             files.append(name)
-        elif kind == "folder" or not _holds(path, folder):
+        elif kind == "folder" or leads_elsewhere(path):
             folders.append(name)
     return folders, files
-
-
-def _holds(link: str, folder: str) -> bool:
-    outer = os.path.realpath(link)
-    return os.path.commonpath([outer, os.path.realpath(folder)]) == outer
 
 
 def read_split(folder: str) -> SplitFolder:
@@ -295,18 +299,26 @@ def read_split(folder: str) -> SplitFolder:
     split = SplitFolder(folder)
     folders, files = _listed(folder)
     _refuse_pictures(folder, "", "in no class folder")
-    split.ignored = len(files)
+    for name in files:
+        split.passed_over.note(name)
     for name in folders:
         below = _files(os.path.join(folder, name))
         if below is None:
             continue
-        pictures = [path for path in below if is_picture(path)]
-        split.ignored += len(below) - len(pictures)
+        pictures, others = [], PassedOver()
+        for path in below:
+            if is_picture(path):
+                pictures.append(path)
+            else:
+                others.note(path)
+        split.passed_over.update(others)
         split.classes[name] = pictures
         if not pictures:
             raise ValueError(
                 f"{sanitize(os.path.join(folder, name))}: expected pictures of the class, "
                 f"found none in {len(below)} files: fill the folder or remove it"
+                + f"; passed over: {others}"
+                * bool(others)
             )
     return split
 

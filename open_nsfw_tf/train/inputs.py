@@ -1,32 +1,41 @@
-"""Batches of pictures, the same ones for the same seed and epoch.
+"""Batches of pictures, or of a frozen body's features of them, from seed and epoch alone.
 
 Pixels come from the exact loader, by Pillow in threads: TensorFlow's ops that give the
 same pixels take 1.5 times as long (`benchmarks/README.md`). The pixels before the crop are
 cached in memory if they fit: after the crop every epoch differs. Epoch number e depends on
 the seed and on e alone, so a run that is resumed there sees the same batches. So does the
 augmentation of a picture: on seed, epoch and index in the split, not on the worker.
+
+Where only a head is trained, the body gives the same numbers in every epoch: they are
+computed in one pass and cached on disk, and an epoch of the head then takes a fraction of
+a second.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from open_nsfw_tf.errors import ImageError, sanitize
+from open_nsfw_tf.files import replacing
 from open_nsfw_tf.image import (
     MAX_PIXELS,
-    Picture,
     Preprocessing,
     check_max_pixels,
     load_rgb,
     pixels,
 )
 from open_nsfw_tf.libraries import import_tensorflow
+from open_nsfw_tf.parallel import check_count
 from open_nsfw_tf.train.augment import Augmentation, augment
 from open_nsfw_tf.train.data import Split
 
@@ -39,40 +48,52 @@ AHEAD = 2  # batches that are made before they are needed
 UNCHANGED = Augmentation(flip=False, crop=False)
 SHARE = 0.25  # of the machine's memory that cached pixels take at most
 UNKNOWN_MEMORY = 1 << 34  # bytes, where the system does not say
+VERSION = 1  # of how features are computed and cached
 
 
-def resized(
-    picture: Picture, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """A picture before the crop: decoded, resized, and through JPEG if `jpeg` is set.
+class Batches(ABC):
+    """Batches of inputs and labels, by epoch.
 
-    Args:
-        picture: as for `open_nsfw_tf.image.load_rgb`.
-        preprocessing: whose `resize` and `jpeg` are taken.
-        max_pixels: as for `load_rgb`.
-
-    Returns:
-        uint8 (resize, resize, 3), RGB, 0..255; with Yahoo's preprocessing those of
-        `open_nsfw_tf.image.pixels` before its crop, bit for bit.
-
-    Raises:
-        ImageError: the picture cannot be read.
+    Attributes:
+        broken: path and reason of pictures that broke since they were checked.
     """
-    whole = replace(preprocessing, crop=preprocessing.resize)
-    return pixels(load_rgb(picture, max_pixels), whole)
+
+    broken: dict[str, str]
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    @abstractmethod
+    def epochs(self, first: int = 0, count: int = 1) -> tf.data.Dataset:
+        """The batches of some epochs, one after the other: inputs and int64 labels."""
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Iterate under this: an error that stops the batches is raised as it was."""
+        yield
+
+
+def _order(count: int, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: int64 indices."""
+    order = np.arange(count, dtype=np.int64)
+    return np.random.default_rng((seed, epoch)).permutation(order) if shuffle else order
 
 
 class Pixels:
-    """The pictures of a split as `resized` makes them, made when first asked for.
+    """The pictures of a split before the crop, made when first asked for.
 
-    Threads may ask at the same time.
+    They are decoded, resized, and saved as JPEG and loaded if `Preprocessing.jpeg` is set:
+    those of `open_nsfw_tf.image.pixels` before its crop, bit for bit. Threads may ask at
+    the same time.
 
     Args:
         split: the pictures.
-        preprocessing: as for `resized`.
+        preprocessing: of which all but the crop is done.
         cache: whether pixels are cached in memory; None: if a quarter of the machine's
             memory is enough.
-        max_pixels: as for `resized`.
+        max_pixels: larger pictures count as broken.
 
     Attributes:
         cached: whether they are.
@@ -89,8 +110,8 @@ class Pixels:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_max_pixels(max_pixels)
-        self._paths, self._preprocessing = split.paths, preprocessing
-        self._max_pixels = max_pixels
+        self._paths, self._max_pixels = split.paths, max_pixels
+        self._preprocessing = replace(preprocessing, crop=preprocessing.resize)
         shape = (len(split), preprocessing.resize, preprocessing.resize, 3)
         size = int(np.prod(shape, dtype=np.int64))
         self.cached = size <= SHARE * _machines_memory() if cache is None else cache
@@ -108,7 +129,8 @@ class Pixels:
         """
         if self._filled[index]:
             return self._cache[index]  # type: ignore[no-any-return]
-        made = resized(self._paths[index], self._preprocessing, self._max_pixels)
+        picture = load_rgb(self._paths[index], self._max_pixels)
+        made = pixels(picture, self._preprocessing)
         if self.cached:  # the system provides the memory as it is filled
             self._cache[index] = made
             self._filled[index] = True
@@ -123,7 +145,7 @@ def _machines_memory() -> int:
 
 
 @dataclass(eq=False)
-class Inputs:
+class Inputs(Batches):
     """The pictures of a split as batches.
 
     A picture that breaks after it was checked stops nothing. In training (`shuffle`) the
@@ -171,7 +193,6 @@ class Inputs:
             self.split, self.preprocessing, self.cache, self.max_pixels
         )
         self._failure: ImageError | None = None
-        self._function: Any = None
 
     def _check(self) -> None:
         if not len(self.split):
@@ -185,8 +206,7 @@ class Inputs:
                 f"expected a worker's number below that of workers, got "
                 f"{sanitize(self.shard)}"
             )
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"expected at least 1 thread, got {self.threads}")
+        check_count(self.threads, "thread")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"expected a seed of 0 to {LARGEST_SEED}, got {self.seed}")
 
@@ -200,9 +220,8 @@ class Inputs:
     def order(self, epoch: int) -> np.ndarray:
         """Which pictures an epoch has, in their order: int64 indices of the split."""
         count, (index, workers) = len(self.split), self.shard
-        order = np.arange(count, dtype=np.int64)
+        order = _order(count, self.shuffle, self.seed, epoch)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
             order = np.resize(order, -(-count // workers) * workers)
         return order[index::workers]
 
@@ -235,7 +254,7 @@ class Inputs:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Iterate under this, so that the error that stopped the batches is raised as it was.
+        """As `Batches.raising`.
 
         Raises:
             ImageError: no picture of a class can be read any more.
@@ -254,7 +273,7 @@ class Inputs:
         order = tf.numpy_function(self.order, [number], tf.int64, stateful=False)
         data = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [None]))
         data = data.map(
-            lambda index: self._one()(number, index),
+            lambda index: self._one(number, index),
             num_parallel_calls=self.threads or os.cpu_count() or 1,
         )
         if not self.shuffle:
@@ -262,15 +281,12 @@ class Inputs:
         data = data.map(lambda picture, label, good: (picture, label))
         return data.batch(self.batch_size, drop_remainder=self.drop_remainder)
 
+    @cached_property
     def _one(self) -> Any:
         """The graph that makes one picture, traced once for all epochs."""
         tf = import_tensorflow()
-        if self._function is None:
-            number = tf.TensorSpec([], tf.int64)
-            self._function = tf.function(
-                self._picture, input_signature=[number, number]
-            )
-        return self._function
+        number = tf.TensorSpec([], tf.int64)
+        return tf.function(self._picture, input_signature=[number, number])
 
     def _picture(self, epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tf = import_tensorflow()
@@ -329,3 +345,210 @@ def normalized(picture: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         picture = picture[..., ::-1]
     picture -= tf.constant(preprocessing.mean, tf.float32)
     return picture if preprocessing.scale == 1 else picture * preprocessing.scale
+
+
+# -- features of a frozen body
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of pictures.
+
+    Attributes:
+        values: float32 (N, F), memory-mapped, read only.
+        labels: int64 (N,).
+        broken: path and reason of pictures that broke since they were checked, which
+            have no row.
+        cached: whether they were found on disk.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    broken: dict[str, str] = field(default_factory=dict)
+    cached: bool = False
+
+
+def features(
+    body: Any,
+    split: Split,
+    preprocessing: Preprocessing,
+    folder: str | os.PathLike[str],
+    *,
+    batch_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int], None] = lambda pictures: None,
+) -> Features:
+    """Compute the features of pictures, or read them from the cache.
+
+    They are cached under a digest of the body's weights and precision, the preprocessing,
+    and the pictures' paths, sizes and times: if any of them changed, the
+    features are computed again.
+    The files, ``features-*.npy`` and ``rows-*.npy``, can be removed at any time.
+
+    Args:
+        body: a keras.Model from float32 (N, crop, crop, 3) to (N, F), as
+            `open_nsfw_tf.backbones.body_of` gives it; run as in inference.
+        split: the pictures, seen once and in their order, without augmentation.
+        preprocessing: of the body.
+        folder: of the cache; made if it is not there.
+        batch_size: pictures at once.
+        max_pixels: larger pictures count as broken.
+        progress: called with the number of pictures of every batch.
+
+    Raises:
+        OSError: they cannot be written into the folder.
+        ImageError: no picture can be read any more.
+    """
+    inputs = Inputs(
+        split,
+        preprocessing,
+        batch_size=batch_size,
+        cache=False,
+        max_pixels=max_pixels,
+    )
+    cache = Path(os.fsdecode(folder))
+    cache.mkdir(parents=True, exist_ok=True)
+    key = _key(body, split, preprocessing)
+    values, rows = (cache / f"{name}-{key}.npy" for name in ("features", "rows"))
+    cached = _read(values, rows, len(split), body.output_shape[-1])
+    if cached is None:
+        _compute(body, inputs, values, rows, progress)
+        cached = _read(values, rows, len(split), body.output_shape[-1])
+        if cached is None:
+            raise OSError(f"{values}: the features changed while they were written")
+        return Features(cached[0], split.labels[cached[1]], inputs.broken)
+    lost = np.setdiff1d(np.arange(len(split)), cached[1])
+    reason = "it could not be read when its features were computed"
+    broken = {split.paths[row]: f"{split.paths[row]}: {reason}" for row in lost}
+    return Features(cached[0], split.labels[cached[1]], broken, cached=True)
+
+
+@dataclass(eq=False)
+class FeatureBatches(Batches):
+    """Batches of features, in the order in which `Inputs` would give the pictures.
+
+    Attributes:
+        found: the features.
+        batch_size: rows a batch.
+        shuffle: another order every epoch, the one that `Inputs` would give.
+        seed: of the order.
+    """
+
+    found: Features
+    _: KW_ONLY
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.broken = self.found.broken
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.found.labels) // self.batch_size)
+
+    def epochs(self, first: int = 0, count: int = 1) -> tf.data.Dataset:
+        """A dataset of (float32 (B, F), int64 (B,)) for some epochs."""
+        tf = import_tensorflow()
+        width = self.found.values.shape[1]
+        return tf.data.Dataset.from_generator(
+            lambda: self._batches(range(first, first + count)),
+            output_signature=(
+                tf.TensorSpec((None, width), tf.float32),
+                tf.TensorSpec((None,), tf.int64),
+            ),
+        )
+
+    def _batches(self, epochs: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        values, labels = self.found.values, self.found.labels
+        for epoch in epochs:
+            order = _order(len(labels), self.shuffle, self.seed, epoch)
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                yield values[rows], labels[rows]
+
+
+def _files_digest(split: Split) -> bytes:
+    """A digest of the pictures' paths, sizes and times, and of their order."""
+    known = hashlib.sha256()
+    for path in split.paths:
+        try:
+            status = os.stat(path)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # gone since it was found
+            state = "none"
+        known.update(os.fsencode(path) + f"\0{state}\0".encode())
+    return known.digest()
+
+
+def _key(body: Any, split: Split, preprocessing: Preprocessing) -> str:
+    known = hashlib.sha256(f"{VERSION} {preprocessing}".encode())
+    known.update(_files_digest(split))
+    # No names: Keras numbers layers from process to process as they are made.
+    for layer in body.layers:
+        shape = getattr(layer.output, "shape", None)
+        known.update(f"{type(layer).__name__} {layer.compute_dtype} {shape}".encode())
+    for weight in body.weights:
+        array = np.ascontiguousarray(weight)
+        known.update(f"{array.shape} {array.dtype}".encode())
+        known.update(array.data)
+    return known.hexdigest()[:16]
+
+
+def _read(
+    values: Path, rows: Path, pictures: int, width: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """What is cached, if it is whole: features, and the index of each one's picture."""
+    try:
+        found = np.load(values, mmap_mode="r", allow_pickle=False)
+        which = np.load(rows, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = (
+        found.dtype == np.float32
+        and found.shape == (len(which), width)
+        and which.dtype == np.int64
+        and which.ndim == 1
+        and 0 < len(which) <= pictures
+        and bool(np.all(np.diff(which, prepend=-1) > 0))
+        and which[-1] < pictures
+    )
+    return (found, which) if whole else None
+
+
+def _compute(
+    body: Any,
+    inputs: Inputs,
+    values: Path,
+    rows: Path,
+    progress: Callable[[int], None],
+) -> None:
+    """One pass over all pictures, whose features are written as they come."""
+    tf = import_tensorflow()
+    spec = tf.TensorSpec([None, *body.input_shape[1:]], tf.float32)
+    forward = tf.function(lambda batch: body(batch, training=False))
+    # Traced at once: otherwise TensorFlow warns that earlier bodies were traced too.
+    run = forward.get_concrete_function(spec)
+    count, width = 0, body.output_shape[-1]
+    with replacing(values) as unfinished, unfinished.open("wb") as file:
+        _write_header(file, (0, width))
+        for batch, _ in inputs.epochs():
+            made = np.asarray(run(batch), np.float32)
+            file.write(made.tobytes())
+            count += len(made)
+            progress(len(made))
+        file.seek(0)
+        # NumPy leaves room in a header for the first axis to grow.
+        _write_header(file, (count, width))
+        paths = enumerate(inputs.split.paths)
+        good = [row for row, path in paths if path not in inputs.broken]
+        if not good:
+            raise inputs.failure("no picture")
+        with replacing(rows) as other, other.open("wb") as target:
+            np.save(target, np.array(good, np.int64), allow_pickle=False)
+
+
+def _write_header(file: Any, shape: tuple[int, int]) -> None:
+    head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, head)

@@ -1,4 +1,4 @@
-"""One step of training and one of validation, on one device or on many.
+"""The devices that train together, and one step of training on them.
 
 Found with Keras 3.15 and TensorFlow 2.21: `model.fit` under MultiWorkerMirroredStrategy
 fails with two workers (a `PerReplica` value cannot become a tensor; keras-team/keras
@@ -8,6 +8,10 @@ is run by `strategy.run`, and Keras' optimizer adds up the gradients of all devi
 training runs that way here, on one device as well.
 """
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.backbones import POOL
-from open_nsfw_tf.backbones.trained import HeadLayer
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.libraries import import_tensorflow
 from open_nsfw_tf.train.recipes import ALL, HEAD, Recipe
 
+DEVICES = ("one", "all")
+CLUSTER = "TF_CONFIG"  # the environment variable that names the workers
+LONGEST_WAIT = 600.0  # seconds, until all workers must have connected
 PREDICTIONS = "predictions"  # the softmax of every network here
 _WORKER_GONE = "another worker is gone: start all of them again, with --resume"
 HINTS = {  # what to do about TensorFlow's errors
@@ -33,6 +39,138 @@ HINTS = {  # what to do about TensorFlow's errors
 }
 LARGEST_INPUT = 128.0  # about that of pixels minus their mean
 Sums = np.ndarray  # float64: of losses, of right answers, of pictures
+
+# Another process's program. Arguments: whom to kill unless standard input ends in time,
+# the seconds to wait, and the message to print before.
+WATCHDOG = """
+import os, select, signal, sys
+if not select.select([sys.stdin], [], [], float(sys.argv[2]))[0]:
+    print(sys.argv[3], file=sys.stderr, flush=True)
+    os.kill(int(sys.argv[1]), getattr(signal, "SIGKILL", signal.SIGTERM))
+"""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train together, and the devices of this one.
+
+    Attributes:
+        strategy: TensorFlow's.
+        index: of this process among the workers, from 0.
+        count: of the workers, one process each.
+        devices: of this process.
+    """
+
+    strategy: Any
+    index: int = 0
+    count: int = 1
+    devices: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the files."""
+        return self.index == 0
+
+
+def is_chief() -> bool:
+    """`Workers.is_chief` before the other workers are found, by `CLUSTER` alone.
+
+    Raises:
+        ValueError: `CLUSTER` cannot be read.
+    """
+    cluster = _cluster()
+    return not cluster or cluster["task"]["index"] == 0
+
+
+def find_workers(devices: str = "one") -> Workers:
+    """Find the other workers, and the devices here.
+
+    Args:
+        devices: "one", or "all": all graphics cards of this machine. Where the
+            environment variable TF_CONFIG names several workers, each is one process with
+            one device: start the same command for each, with its own index and, where
+            a machine has several cards, its own CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ValueError: no such devices; TF_CONFIG cannot be read.
+        RuntimeError: the other workers are not found, or TensorFlow was used before.
+    """
+    tf = import_tensorflow()
+    if devices not in DEVICES:
+        raise ValueError(
+            f"expected devices of {', '.join(DEVICES)}, got {devices!r:.80}"
+        )
+    cluster = _cluster()
+    if cluster and len(cluster["cluster"]["worker"]) > 1:
+        return _cluster_workers(tf, cluster)
+    names = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if devices == "all" and not names:
+        names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    if devices == "all" and len(names) > 1:
+        return Workers(tf.distribute.MirroredStrategy(names), devices=len(names))
+    return Workers(tf.distribute.get_strategy())
+
+
+def _cluster() -> dict[str, Any]:
+    text = os.environ.get(CLUSTER)
+    if not text:
+        return {}
+    try:
+        cluster = json.loads(text)
+        task, names = cluster["task"], cluster["cluster"]
+        known = task["type"] == "worker" and set(names) == {"worker"}
+        if known and 0 <= task["index"] < len(names["worker"]):
+            return dict(cluster)
+        raise ValueError("other tasks")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{CLUSTER}: expected {{"cluster": {{"worker": ["host:port", ...]}}, "task": '
+            f'{{"type": "worker", "index": 0}}}}, got {sanitize(text, 80)}'
+        ) from error
+
+
+def _cluster_workers(tf: Any, cluster: dict[str, Any]) -> Workers:
+    try:
+        cards = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(cards[:1], "GPU")
+        with _limited_wait():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise RuntimeError(
+            f"{CLUSTER}: no cluster came together: {one_line(error)}"
+        ) from error
+    count = len(cluster["cluster"]["worker"])
+    return Workers(strategy, cluster["task"]["index"], count)
+
+
+@contextmanager
+def _limited_wait() -> Iterator[None]:
+    """End this process if the other workers do not come: TensorFlow would wait for ever.
+
+    Meanwhile it runs neither its own threads nor signal handlers, so that another process
+    has to watch it. Nothing is lost: no file has been written yet.
+    """
+    message = (
+        f"error: {CLUSTER}: not all workers came within {LONGEST_WAIT:g} s: start the "
+        "same command for each of them, and see whether one has ended"
+    )
+    watchdog = subprocess.Popen(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            WATCHDOG,
+            f"{os.getpid()}",
+            f"{LONGEST_WAIT}",
+            message,
+        ],
+        stdin=subprocess.PIPE,
+        stderr=sys.stderr,  # which may not be the file that C libraries write to
+    )
+    try:
+        yield
+    finally:
+        watchdog.communicate()  # it ends when its input does
 
 
 def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
@@ -50,15 +188,16 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
     """
     names = [layer.name for layer in model.layers]
     body = names.index(POOL)
-    if first not in (ALL, HEAD) and first not in names[:body]:
+    starts = {name: index for index, name in enumerate(names[:body])}
+    starts |= {ALL: 0, HEAD: body}
+    if first not in starts:
         raise ValueError(
             f"the network has no layer {sanitize(first)!r} to train from: expected {ALL}, "
             f"{HEAD} or one of its layers, such as {names[1]}"
         )
-    start = {ALL: 0, HEAD: body}.get(first, names.index(first) if first in names else 0)
     for index, layer in enumerate(model.layers):
         frozen = _is_norm(layer) and index < body and recipe.batch_norm_frozen
-        layer.trainable = index >= start and not frozen
+        layer.trainable = index >= starts[first] and not frozen
 
 
 def set_batch_norms(model: Any, recipe: Recipe) -> None:
@@ -114,19 +253,15 @@ def multipliers_and_decays(
     """
     first = next(layer for layer in model.layers if layer.weights) if folded else None
     last = model.get_layer(PREDICTIONS).input._keras_history.operation
-    own = {f"head_{n}": layer for n, layer in enumerate(recipe.head) if layer.l2}
-    kernels = {}
-    for layer in model.layers:
-        for variable in layer.variables:
-            kernels[id(variable)] = layer
+    owners = {id(one): layer for layer in model.layers for one in layer.variables}
     multipliers, decays = [], []
     for variable in variables:
-        layer = kernels[id(variable)]
-        kernel = variable.name == "kernel"
-        factors = {True: recipe.last_kernel, False: recipe.last_bias}
-        small = LARGEST_INPUT**-2 if kernel and layer is first else 1.0
-        multipliers.append(factors[kernel] if layer is last else small)
-        l2 = own.get(layer.name, HeadLayer("dropout")).l2
+        layer, kernel = owners[id(variable)], variable.name == "kernel"
+        multiplier = LARGEST_INPUT**-2 if kernel and layer is first else 1.0
+        if layer is last:
+            multiplier = recipe.last_kernel if kernel else recipe.last_bias
+        l2 = getattr(getattr(layer, "kernel_regularizer", None), "l2", 0.0)
+        multipliers.append(multiplier)
         decays.append(recipe.weight_decay + 2 * l2 if kernel else 0.0)
     return multipliers, decays
 
@@ -224,7 +359,6 @@ class Learner:
         # Pictures that are spread over devices come as one value for each of them.
         spread = isinstance(strategy, tf.distribute.MirroredStrategy)
         signature = None if spread else [*spec, flag]
-        self._multi_worker = tf.distribute.MultiWorkerMirroredStrategy
         as_graph = partial(tf.function, autograph=False)  # nothing here branches
         self._train = as_graph(self._run, input_signature=signature)
         self._test = as_graph(self._measure, input_signature=spec)
@@ -264,10 +398,11 @@ class Learner:
 
     def added_up(self, sums: Sums) -> Sums:
         """Sums of all workers, of one device each."""
-        if not isinstance(self.strategy, self._multi_worker):
+        tf = import_tensorflow()
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return sums
         with one_line_errors():
-            return self._first(self._reduce(import_tensorflow().constant(sums)))
+            return self._first(self._reduce(tf.constant(sums)))
 
     def average_statistics(self) -> None:
         """Give all devices the same running statistics of batch norms, their mean."""

@@ -3,10 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.train import run_folder
 from open_nsfw_tf.train.config import TrainingConfig
 from open_nsfw_tf.train.data import Data, Split, class_weights
-from open_nsfw_tf.train.devices import find_workers
-from open_nsfw_tf.train.features import FeatureBatches, features
-from open_nsfw_tf.train.inputs import Inputs
+from open_nsfw_tf.train.inputs import Batches, FeatureBatches, Inputs, features
 from open_nsfw_tf.train.learner import (
     Learner,
     LearnerOptions,
     Sums,
+    find_workers,
     head_of,
     logits_of,
     set_batch_norms,
@@ -36,8 +34,7 @@ from open_nsfw_tf.train.recipes import (
     next_stage,
     rows_of_stage,
 )
-from open_nsfw_tf.train.results import TensorBoard, draw_curves
-from open_nsfw_tf.train.run_folder import State
+from open_nsfw_tf.train.run_folder import State, TensorBoard
 
 REDRAW = 30.0  # seconds between two drawings of the curves
 
@@ -62,20 +59,6 @@ class Callbacks:
     epoch: Callable[[Row], None] = lambda row: None
     note: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
-
-
-class Batches(Protocol):
-    """Batches by epoch: `Inputs`, or `FeatureBatches`."""
-
-    @property
-    def steps(self) -> int:
-        """Batches in an epoch."""
-
-    def epochs(self, first: int = 0, count: int = 1) -> Any:
-        """A dataset of the batches of some epochs: inputs and labels."""
-
-    def raising(self) -> AbstractContextManager[None]:
-        """Iterate under this."""
 
 
 class Trainer:
@@ -131,7 +114,7 @@ class Trainer:
                 "the weights have their batch norms folded into the kernels: those stay "
                 "frozen, as what they normalised by is lost"
             )
-        batches = self._features if config.freeze_body else self._pictures
+        batches = self._features if config.options.freeze_body else self._pictures
         self.batches = batches(data.train, True)
         self.validation = batches(data.validation, False)
         self._learner: Learner | None = None
@@ -166,7 +149,7 @@ class Trainer:
         self._restore()
         finished = self._epochs(callbacks)
         for batches in (self.batches, self.validation):
-            self.broken |= getattr(batches, "broken", {})
+            self.broken |= batches.broken
         return finished
 
     def write_model(self, folder: Path) -> None:
@@ -203,7 +186,7 @@ class Trainer:
                 f"expected a --batch-size that {replicas} devices can share evenly, got "
                 f"{size}"
             )
-        if replicas > 1 and self.config.freeze_body:
+        if replicas > 1 and self.config.options.freeze_body:
             raise ValueError(
                 "--freeze-body trains the head alone, in seconds: expected one device"
             )
@@ -228,7 +211,7 @@ class Trainer:
                 init=recipe.init,
                 weights=config.weights,
                 replace_last=recipe.replace_last,
-                seed=config.seed,
+                seed=config.options.seed,
                 dtype=config.dtype,
             )
 
@@ -240,11 +223,11 @@ class Trainer:
             batch_size=recipe.batch_size // workers.count,
             augmentation=recipe.augmentation if training else None,
             shuffle=training,
-            seed=self.config.seed,
+            seed=self.config.options.seed,
             shard=(workers.index, workers.count),
             # The devices of one machine must get equal parts of every batch.
             drop_remainder=training and workers.devices > 1,
-            max_pixels=self.config.max_pixels,
+            max_pixels=self.config.options.max_pixels,
         )
 
     def _features(self, split: Split, training: bool) -> Batches:
@@ -253,15 +236,13 @@ class Trainer:
             split,
             self.config.preprocessing,
             self.folder / run_folder.FEATURES,
-            max_pixels=self.config.max_pixels,
+            max_pixels=self.config.options.max_pixels,
         )
-        self.broken |= found.broken
         return FeatureBatches(
-            found.values,
-            found.labels,
+            found,
             batch_size=self.recipe.batch_size,
             shuffle=training,
-            seed=self.config.seed,
+            seed=self.config.options.seed,
         )
 
     # -- the loop
@@ -297,14 +278,14 @@ class Trainer:
         if self._learner is None or self.state.stage != number:
             first = self.recipe.stages[number].trainable_from
             set_trainable(self.model, self.recipe, first)
-            network = head_of if self.config.freeze_body else logits_of
+            network = head_of if self.config.options.freeze_body else logits_of
             weights = None
             if self.recipe.class_weights:
                 weights = class_weights(self.data.train, self.data.classes)
             options = LearnerOptions(
                 self.recipe,
                 weights,
-                scaled=self.config.precision == "float16",
+                scaled=self.config.options.precision == "float16",
                 folded=self._folded,
             )
             self._learner = Learner(
@@ -348,14 +329,14 @@ class Trainer:
             return
         state = self.state
         where = where or f"at step {state.step + 1} of {self.batches.steps}"
-        kept = (
+        saved = (
             f"the checkpoint of epoch {len(state.history)} is kept"
             if state.history
             else "no checkpoint was saved yet"
         )
         raise TrainingError(
             f"the loss is {loss:g} {where} of epoch {len(state.history) + 1}, with the "
-            f"learning rate {rate:g}: begin anew with a lower --learning-rate; {kept}"
+            f"learning rate {rate:g}: begin anew with a lower --learning-rate; {saved}"
         )
 
     def _finish_epoch(self, learner: Learner, number: int) -> None:
@@ -388,7 +369,7 @@ class Trainer:
         run_folder.write_history(self.folder, state.history)
         self._tensorboard.write(row)
         if time.monotonic() - self._drawn > REDRAW:
-            draw_curves(self.folder, state.history)
+            run_folder.draw_curves(self.folder, state.history)
             self._drawn = time.monotonic()
 
     def _validate(self, learner: Learner) -> Sums:

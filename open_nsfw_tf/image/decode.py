@@ -1,10 +1,4 @@
-"""From a picture of any kind to the network's exact input: bytes -> RGB -> float32.
-
-Yahoo's ``classify_nsfw.py`` (yahoo/open_nsfw) converts to RGB, resizes to 256 x 256
-with Pillow's bilinear filter, saves as JPEG, decodes that, crops 224 x 224 from the
-middle, swaps to BGR and subtracts the mean. Every step changes scores, so none is left
-out. As in the original, alpha is dropped, EXIF orientation is ignored, and the first
-frame of an animation is used. Networks with other preprocessing share the code.
+"""From a picture of any kind to RGB, by Pillow.
 
 Pillow decodes an allow-list of raster formats, up to a limit of pixels that is checked
 before anything is allocated. Whatever is wrong with a picture is raised as an
@@ -17,15 +11,15 @@ its pixels are stored, and applied; EXIF orientation is ignored, as in all forma
 """
 
 import ctypes
+import errno
 import logging
 import os
 import stat
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
 from typing import IO, Any
@@ -33,34 +27,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, _imaging
 
-from open_nsfw_tf.errors import ImageError, one_line, sanitize
+from open_nsfw_tf.errors import ImageError, NotReadError, one_line, sanitize
 from open_nsfw_tf.files import HEIF_NEEDED, PICTURE_TYPES
 from open_nsfw_tf.forks import fork_waits_for, loading
-
-__all__ = [
-    "CROP",
-    "FORMATS",
-    "LARGEST",
-    "MAX_PIXELS",
-    "MEAN_BGR",
-    "RESIZE",
-    "YAHOO",
-    "ImageError",
-    "Picture",
-    "Preprocessing",
-    "check_batch",
-    "check_max_pixels",
-    "create_yahoo_image_loader",
-    "decoding",
-    "describe",
-    "identify",
-    "is_heif",
-    "load_rgb",
-    "pixels",
-    "read_file",
-    "tensor",
-    "yahoo_tensor",
-]
 
 # Pillow's own limit for an error: twice its limit for a warning, with its rounding.
 MAX_PIXELS = 178_956_970
@@ -69,7 +38,7 @@ READ = 1 << 20  # bytes to read from a stream at once
 
 # Raster formats only. Pillow's own list has EPS (runs Ghostscript) and dozens of
 # formats that nobody moderates; a JPEG with several pictures in it (MPO) opens as JPEG.
-FORMATS = tuple(PICTURE_TYPES)
+PICTURE_FORMATS = tuple(PICTURE_TYPES)
 
 Picture = (
     str
@@ -81,125 +50,6 @@ Picture = (
     | Image.Image
     | np.ndarray
 )
-
-
-# -- preprocessing, as data that is stored with a model
-
-ORDERS = ("BGR", "RGB")
-# Both are bilinear. "antialiased" is Pillow's, which covers the source when it shrinks, and
-# rounds to whole values. "aligned" is that of TensorFlow 1 and TensorFlow.js with aligned
-# corners: it takes four pixels of the source, and does not round.
-RESIZES = ("antialiased", "aligned")
-LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
-_MAX = 3.4e38  # the largest float32, the type of the network's input
-_FIELDS = (
-    "expected the preprocessing's resize, crop, jpeg, order, mean, scale and filter"
-)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The steps from a picture to a network's input.
-
-    Attributes:
-        resize: pixels, both sides, before the crop.
-        crop: pixels, both sides, from the middle: the network's input.
-        jpeg: whether the resized picture is saved as JPEG (quality 75, 4:2:0) and read
-            again, as Yahoo's pipeline did.
-        order: of the channels, "BGR" or "RGB".
-        mean: of 0..255, subtracted from the channels, in their `order`.
-        scale: the difference is multiplied by this.
-        filter: how pictures are resized, of `RESIZES`.
-
-    Raises:
-        ValueError: a value is of another type or out of range.
-    """
-
-    resize: int
-    crop: int
-    jpeg: bool
-    order: str
-    mean: tuple[float, float, float]
-    scale: float
-    filter: str = RESIZES[0]
-
-    def __post_init__(self) -> None:
-        sides = (self.resize, self.crop)
-        if not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
-            raise ValueError(
-                f"expected a resize and a crop of 1 to {LARGEST} pixels, got "
-                f"{sanitize(self.resize, 40)} and {sanitize(self.crop, 40)}"
-            )
-        if self.crop > self.resize:
-            raise ValueError(
-                f"expected a crop of at most {self.resize} pixels, the size after "
-                f"resizing, got {self.crop}"
-            )
-        if self.order not in ORDERS or type(self.jpeg) is not bool:
-            raise ValueError(f"{_FIELDS}; the order is BGR or RGB, jpeg a truth value")
-        numbers = (*self.mean, self.scale)
-        if len(self.mean) != 3 or not all(map(_is_number, numbers)):
-            raise ValueError(f"{_FIELDS}; the mean has three numbers, the scale is one")
-        if self.filter not in RESIZES or (self.aligned and self.jpeg):
-            raise ValueError(
-                f"{_FIELDS}; the filter is {' or '.join(RESIZES)}, and jpeg false with "
-                f"{RESIZES[1]}"
-            )
-
-    @property
-    def aligned(self) -> bool:
-        """Whether pictures are resized with aligned corners, to values with fractions."""
-        return self.filter == RESIZES[1]
-
-    @property
-    def words(self) -> str:
-        """The steps in words, for users of an exported network without this package."""
-        how = " with aligned corners, no antialiasing" * self.aligned
-        order = [f"RGB; bilinear resize to {self.resize}x{self.resize}{how}"]
-        if self.jpeg:
-            order.append("JPEG, quality 75, and back")
-        if self.crop != self.resize:
-            order.append(f"centre crop {self.crop}x{self.crop}")
-        order += [self.order] if self.order != "RGB" else []
-        return "; ".join([*order, self.values])
-
-    @property
-    def values(self) -> str:
-        """The arithmetic on the values 0..255, in words."""
-        return "minus mean" if self.scale == 1 else f"minus mean, times {self.scale:g}"
-
-    def record(self) -> dict[str, Any]:
-        """The fields as JSON values, for `from_record`."""
-        return {**asdict(self), "mean": list(self.mean)}
-
-    @classmethod
-    def from_record(cls, record: object) -> "Preprocessing":
-        """The preprocessing from the result of `record`.
-
-        Raises:
-            ValueError: fields are missing, surplus or out of range.
-        """
-        if isinstance(record, dict):  # older ones do not say it
-            record = {"filter": RESIZES[0], **record}
-        if not isinstance(record, dict) or set(record) != set(cls.__annotations__):
-            raise ValueError(_FIELDS)
-        mean = record["mean"]
-        return cls(**{**record, "mean": tuple(mean) if isinstance(mean, list) else ()})
-
-
-def _is_number(value: object) -> bool:
-    # Compared and not converted: an integer in JSON may be too large for a float.
-    return type(value) in (int, float) and abs(value) <= _MAX  # type: ignore[arg-type]
-
-
-# yahoo/open_nsfw, classify_nsfw.py; its training mean.
-YAHOO = Preprocessing(256, 224, True, "BGR", (104.0, 117.0, 123.0), 1.0)
-RESIZE = YAHOO.resize  # pixels, both sides; before the crop
-CROP = YAHOO.crop  # pixels, both sides; the network's input
-MEAN_BGR = YAHOO.mean  # of 0..255
-
-
-# -- from any kind of picture to RGB
 
 
 def describe(picture: object) -> str:
@@ -226,8 +76,9 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
-            one of `FORMATS`, or an object or array of another kind. The message names
-            the picture and the reason in one line.
+            one of `PICTURE_FORMATS`, or an object or array of another kind. The message names
+            the picture and the reason in one line. It is a `NotReadError` where the
+            system, memory or a missing library is at fault, and not the picture.
     """
     check_max_pixels(max_pixels)
     with _naming(picture):
@@ -276,10 +127,14 @@ def _naming(picture: object) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{describe(picture)}: {error}") from error
+        raise type(error)(f"{describe(picture)}: {error}") from error
     except OSError as error:
+        # Pillow's own errors of broken pictures have no number; EINVAL is that of a
+        # decoder that goes where a broken picture sends it.
+        broken = error.errno in (None, errno.EINVAL)
+        kind = ImageError if broken else NotReadError
         reason = error.strerror or one_line(error)
-        raise ImageError(f"{describe(picture)}: {reason}") from error
+        raise kind(f"{describe(picture)}: {reason}") from error
     except UnicodeEncodeError as error:  # such as a lone surrogate
         reason = "expected a path, got characters that no file name can have"
         raise ImageError(f"{describe(picture)}: {reason}") from error
@@ -294,7 +149,7 @@ def decoding() -> Iterator[None]:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("not enough memory to decode it") from error
+        raise NotReadError("not enough memory to decode it") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"corrupt picture ({one_line(error)})") from error
 
@@ -517,7 +372,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def identify(file: IO[bytes], max_pixels: int) -> Any:
-    """Open a picture of one of `FORMATS`; only the header is read.
+    """Open a picture of one of `PICTURE_FORMATS`; only the header is read.
 
     Raises ImageError or Pillow's own errors: for use under `decoding`.
     """
@@ -525,7 +380,8 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     file.seek(0)
     prefix = file.read(16)
     reasons = []
-    for name in FORMATS:
+    kind = ImageError
+    for name in PICTURE_FORMATS:
         factory, accept = _plugin(name)
         if factory is None:
             reasons.append(f"this Pillow has no decoder for {name}")
@@ -533,14 +389,15 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
         accepted = accept is None or accept(prefix)
         if isinstance(accepted, str):  # the plugin's message: a codec is missing
             reasons.append(accepted)
+            kind = NotReadError
         elif accepted:
             try:
                 return _open_as(name, factory, file, max_pixels)
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 reasons.append(f"it starts as {name}, but: {one_line(error)}")
-    known = ", ".join(FORMATS)
+    known = ", ".join(PICTURE_FORMATS)
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    raise ImageError(f"not a picture this library reads{why}; it reads {known}")
+    raise kind(f"not a picture this library reads{why}; it reads {known}")
 
 
 def _plugin(name: str) -> Any:
@@ -569,7 +426,7 @@ def _open_heif(file: IO[bytes], name: str) -> Any:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise ImageError(f"HEIC and HEIF need pillow-heif: {HEIF_NEEDED}") from error
+        raise NotReadError(f"HEIC and HEIF need pillow-heif: {HEIF_NEEDED}") from error
     return HeifImageFile(file, name)
 
 
@@ -602,183 +459,3 @@ def _check_tiles(image: Any, max_pixels: int) -> None:
     sides = [image.tag_v2.get(tag, 1) for tag in (322, 323)]
     if all(isinstance(side, int) and side > 0 for side in sides):
         _check_size((sides[0], sides[1]), max(max_pixels, 1 << 16))
-
-
-# -- from RGB to a network's input
-
-
-def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The pixels for a network: resized, sent through JPEG if it says so, and cropped.
-
-    Args:
-        image: of mode RGB, any size.
-        preprocessing: of the network.
-
-    Returns:
-        (crop, crop, 3), RGB, 0..255: uint8, or float32 if it resizes with aligned corners.
-    """
-    side, crop = preprocessing.resize, preprocessing.crop
-    edge = (side - crop) // 2
-    if preprocessing.aligned:
-        return _aligned(np.asarray(image), side)[edge : edge + crop, edge : edge + crop]
-    # Two calls, one for each axis, horizontal first: Pillow did that in one call until
-    # version 13, which begins with the vertical axis for some tall pictures.
-    resized = image.resize((side, image.height), Image.Resampling.BILINEAR)
-    resized = resized.resize((side, side), Image.Resampling.BILINEAR)
-    rgb = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
-    return rgb[edge : edge + crop, edge : edge + crop]
-
-
-def _aligned(picture: np.ndarray, side: int) -> np.ndarray:
-    """Resize to float32 (side, side, 3) as TensorFlow.js does with aligned corners.
-
-    The centres of the corner pixels stay where they are. As in its CPU backend, sums are
-    float64. Only the pixels that are needed are converted.
-    """
-    height, width = picture.shape[:2]
-    top, bottom, down = _neighbours(height, side)
-    left, right, along = _neighbours(width, side)
-    down, along = down[:, np.newaxis, np.newaxis], along[:, np.newaxis]
-
-    def row(rows: np.ndarray) -> np.ndarray:
-        start, end = (
-            picture[rows[:, np.newaxis], columns].astype(np.float64)
-            for columns in (left, right)
-        )
-        mixed: np.ndarray = start + (end - start) * along
-        return mixed
-
-    upper, lower = row(top), row(bottom)
-    resized: np.ndarray = (upper + (lower - upper) * down).astype(np.float32)
-    return resized
-
-
-def _neighbours(size: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels before and after each new one, and the share of the one after."""
-    # In whole numbers, so that the same in TensorFlow gives the same bits.
-    steps = max(side - 1, 1)
-    before, rest = np.divmod(np.arange(side) * (size - 1), steps)
-    return before, np.minimum(before + 1, size - 1), rest * (1 / steps)
-
-
-def _through_jpeg(image: Image.Image) -> np.ndarray:
-    image.info.clear()  # otherwise Pillow writes the source's comment into the JPEG
-    file = BytesIO()
-    image.save(file, format="JPEG")  # quality 75, 4:2:0: Pillow's defaults
-    with Image.open(file, formats=("JPEG",)) as jpeg:
-        return np.asarray(jpeg)
-
-
-def tensor(
-    picture: Picture, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """A network's input for one picture.
-
-    Args:
-        picture: as for `load_rgb`.
-        preprocessing: of the network.
-        max_pixels: as for `load_rgb`.
-
-    Returns:
-        float32 (crop, crop, 3), its channels in the preprocessing's order, 0..255 minus
-        the mean, times the scale.
-
-    Raises:
-        ImageError: as `load_rgb`.
-    """
-    channels = pixels(load_rgb(picture, max_pixels), preprocessing)
-    if preprocessing.order == "BGR":
-        channels = channels[..., ::-1]
-    crop = preprocessing.crop
-    # Subtracting a whole row of means takes a third of the time of three values each.
-    rows = np.ascontiguousarray(channels).reshape(crop, -1) - _mean_row(preprocessing)
-    if preprocessing.scale != 1:
-        rows *= np.float32(preprocessing.scale)
-    values: np.ndarray = rows.reshape(crop, crop, len(preprocessing.mean))
-    return values
-
-
-@cache
-def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
-    """The mean, repeated for a row of pixels."""
-    return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
-
-
-def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Yahoo's network's input for one picture, equal to Caffe's bit for bit.
-
-    Args:
-        picture: as for `load_rgb`.
-        max_pixels: as for `load_rgb`.
-
-    Returns:
-        float32 (224, 224, 3), BGR, 0..255 minus (104, 117, 123).
-
-    Raises:
-        ImageError: as `load_rgb`.
-    """
-    return tensor(picture, YAHOO, max_pixels)
-
-
-def create_yahoo_image_loader(
-    expand_dims: bool = True, max_pixels: int = MAX_PIXELS
-) -> Callable[[Picture], np.ndarray]:
-    """Make the loader of the original's ``image_utils.py``.
-
-    Args:
-        expand_dims: whether the loader adds a first axis of one.
-        max_pixels: as for `load_rgb`.
-
-    Returns:
-        A function from a picture (see `load_rgb`) to float32 (1, 224, 224, 3), or
-        (224, 224, 3) without `expand_dims`; BGR, 0..255 minus (104, 117, 123). It
-        raises `ImageError`.
-
-    Raises:
-        ValueError: `max_pixels` is not a whole number of at least 1.
-    """
-    check_max_pixels(max_pixels)
-
-    def load_image(picture: Picture) -> np.ndarray:
-        loaded = yahoo_tensor(picture, max_pixels)
-        return loaded[np.newaxis] if expand_dims else loaded
-
-    return load_image
-
-
-def check_batch(batch: object, size: int = CROP) -> np.ndarray:
-    """Check a batch before it goes into a network.
-
-    Args:
-        batch: an array (N, 224, 224, 3) of floats, BGR, 0..255 minus (104, 117, 123),
-            or the input of another network.
-        size: pixels, both sides, of the network's input.
-
-    Returns:
-        The batch as contiguous float32.
-
-    Raises:
-        TypeError: it is not an array.
-        ValueError: another dtype or shape, or values that are not finite.
-    """
-    expected = f"expected a float32 batch (N, {size}, {size}, 3)"
-    if not isinstance(batch, np.ndarray):
-        raise TypeError(f"{expected}, got {type(batch).__name__}")
-    if not np.issubdtype(batch.dtype, np.floating):
-        raise ValueError(
-            f"{expected} from create_yahoo_image_loader, got dtype {batch.dtype}; "
-            "pictures go into classify()"
-        )
-    if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
-        raise ValueError(f"{expected}, got shape {batch.shape}")
-    with np.errstate(
-        over="ignore"
-    ):  # a value that overflows is found as infinite below
-        batch = np.ascontiguousarray(batch, dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        # A finite sum shows that all values are finite, and is ten times as fast to
-        # get.
-        total = batch.sum()
-    if not np.isfinite(total) and not np.isfinite(batch).all():
-        raise ValueError(f"{expected}, got values that are NaN or infinite")
-    return batch

@@ -1,6 +1,6 @@
 """Time the Pillow and the TensorFlow loader side by side; measure peak memory.
 
-python -m benchmarks.image_graph [--repeat 15] [--json image_graph.json]
+python -m benchmarks.loaders [--repeat 15] [--json loaders.json]
 
 Each loader runs in a process of its own for the memory, and both in one process, turn
 about, for the time: other work on the machine then slows both alike.
@@ -57,7 +57,7 @@ def milliseconds(data: bytes, repeat: int) -> dict[str, float]:
 
 def raised_megabytes(name: str, size: str) -> float:
     """Return by how much one picture raises a fresh process's peak memory."""
-    command = [sys.executable, "-m", "benchmarks.image_graph", "--peak", name, size]
+    command = [sys.executable, "-m", "benchmarks.loaders", "--peak", name, size]
     output = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(output.stdout)
 
@@ -77,7 +77,7 @@ def print_peak(name: str, size: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--json", default="image_graph.json")
+    parser.add_argument("--json", default="loaders.json")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
