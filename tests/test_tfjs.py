@@ -424,7 +424,7 @@ def test_a_damaged_network_is_not_kept(
     with pytest.raises(WeightsError, match="expected git_blob"):
         fetch_model("nsfwjs-mobilenet", run, f"{server}/mobilenet_v2")
     monkeypatch.setattr(nsfwjs, "UPSTREAM", f"{server}/none")
-    with pytest.raises(WeightsError, match=r"answered 404; .* npm pack nsfwjs@4.3.0"):
+    with pytest.raises(WeightsError, match=r"answered 404; .*`npm pack nsfwjs@4.3.0`"):
         fetch_model("nsfwjs-mobilenet", run)
     assert not run.exists()
 
