@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from make_dataset import PATTERNS, make_dataset
+from make_dataset import PATTERNS, DatasetOptions, make_dataset
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
@@ -155,12 +155,14 @@ def refine(options: Options) -> tuple[float, float]:
     train_folder = out / "pictures" / "train"
     planted = make_dataset(
         out / "pictures",
-        options.classes,
-        options.pictures,
-        size=options.size,
-        test=TEST,
-        errors=options.errors,
-        seed=options.seed,
+        DatasetOptions(
+            options.classes,
+            options.pictures,
+            size=options.size,
+            test=TEST,
+            errors=options.errors,
+            seed=options.seed,
+        ),
     )
     print(
         f"made {options.pictures} pictures of {options.classes} classes; {len(planted)} of "
