@@ -394,8 +394,6 @@ def file_sha256(path: str) -> str:
 
 # A file's size in bytes, and its modification time in nanoseconds since 1970.
 Stamp = tuple[int, int]
-
-
 _LATEST = (1 << 63) - 1  # ns since 1970, in 2262: tables keep times in 64 bits
 
 
@@ -443,6 +441,23 @@ def refuse_existing(
         raise FileExistsError(
             f"{sanitize(path)} exists: name {instead}, or --overwrite"
         )
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; at the end, those that stayed empty are removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # it has files, or another process has put some into it
+            for each in made:
+                each.rmdir()
 
 
 @contextmanager

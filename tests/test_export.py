@@ -288,7 +288,7 @@ def test_the_command(tmp_path: Path) -> None:
     again = run(*command)
     assert again.returncode == 1
     assert again.stderr == (
-        f"error: {tmp_path / 'nsfw.onnx'} exists: name another place, or --overwrite\n"
+        f"error: {tmp_path / 'nsfw.onnx'} exists: name another location, or --overwrite\n"
     )
     unknown = run(SCRIPTS / "open-nsfw", "export", "caffe2", tmp_path / "x")
     assert unknown.returncode == 2

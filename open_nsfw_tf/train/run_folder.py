@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,7 @@ from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.evaluate.metrics import confusion_matrix
-from open_nsfw_tf.files import lock, replacing
+from open_nsfw_tf.files import lock, made_folder, replacing
 from open_nsfw_tf.formats import PARSE_ERRORS
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.report import write_json, write_report
@@ -48,9 +48,9 @@ CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
 HISTORY, CURVES, BROKEN = "history.csv", "curves.svg", "broken.csv"
 LAST, LOGS, FEATURES = "last", "logs", "features"
 CHECKPOINT = "checkpoint.safetensors"
-SCORES, LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
+SCORES, TEST_LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
 REPORT, EVALUATION = "report.html", "evaluation.json"
-_RESULTS = (SCORES, LABELS, CONFUSION, REPORT, EVALUATION)
+_RESULTS = (SCORES, TEST_LABELS, CONFUSION, REPORT, EVALUATION)
 # The config is the first, as `clear` removes files from the end.
 FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS, *_RESULTS)
 FOLDERS = (LAST, LOGS)
@@ -87,34 +87,28 @@ def locked(folder: Path, mode: Mode) -> Iterator[None]:
         ValueError: another run writes to it now.
         OSError: it cannot be written to.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise type(error)(
-            f"{sanitize(folder)}: expected a folder for a run, got a file or what lies "
-            "below one: name another"
-        ) from error
-    names = {name for name in os.listdir(folder) if not name.startswith(".")}
-    if CONFIG not in names and names - {*FILES, FEATURES}:
-        raise FileExistsError(
-            f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
-            "that is empty or not there yet"
-        )
-    free = lock(folder / LOCK, folder)
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise type(error)(
+                f"{sanitize(folder)}: expected a folder for a run, got a file or what lies "
+                "below one: name another"
+            ) from error
+        names = {name for name in os.listdir(folder) if not name.startswith(".")}
+        if CONFIG not in names and names - {*FILES, FEATURES}:
+            raise FileExistsError(
+                f"{sanitize(folder)}: expected a folder for a run, it has other files: name "
+                "one that is empty or not there yet"
+            )
+        stack.callback(lock(folder / LOCK, folder))
         if mode == "new" and (folder / CONFIG).exists():
             raise FileExistsError(
-                f"{sanitize(folder)} has a run in it: go on with it with --resume, or begin "
-                "anew with --overwrite"
+                f"{sanitize(folder)} has a run in it: go on with it with --resume, or "
+                "begin anew with --overwrite"
             )
         _sweep(folder)
         yield
-    finally:
-        free()
-        with suppress(OSError):  # it is in use; else nothing came of it
-            for path in made:
-                path.rmdir()
 
 
 def check_apart(folder: Path, data: str) -> None:
@@ -475,7 +469,7 @@ def score_test_set(
         )
     names = [data.classes[label] for label in split.labels]
     write_rows(
-        folder / LABELS,
+        folder / TEST_LABELS,
         ["path", "label"],
         zip(split.paths, names, strict=True),
     )
@@ -495,7 +489,7 @@ def score_test_set(
         return accuracy
     found = evaluate_files(
         [folder / SCORES],
-        folder / LABELS,
+        folder / TEST_LABELS,
         positive=positive,
         bootstrap=options.bootstrap,
     )
