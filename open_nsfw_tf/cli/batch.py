@@ -153,7 +153,9 @@ class Cluster:
     actors: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --ray: how many workers, one CPU each. All there are."
+            min=1,
+            help="With --ray: how many workers, of one CPU each; default: one for each "
+            "CPU.",
         ),
     ] = None
     gpus: Annotated[
@@ -233,8 +235,8 @@ def batch(
     """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
 
     With --model it has a column for each of the model's classes. A picture that cannot
-    be read is a row with its error. A run that was interrupted,
-    even killed, goes on with --resume: no row is lost, none is there twice.
+    be read is a row with its error. A run that was interrupted, even killed, goes on
+    with --resume: no row is lost, none is there twice.
     """
     mode, select = writing.mode, selection.select
     trained = None if scoring.model is None else read_trained(scoring.model)

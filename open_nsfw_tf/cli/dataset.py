@@ -14,7 +14,6 @@ from open_nsfw_tf.cli.options import (
     MapOption,
     PixelsOption,
     StrictOption,
-    WorkersOption,
     choice,
     grouped,
     one_of,
@@ -79,7 +78,13 @@ class Reading:
     """How pictures are read."""
 
     max_pixels: PixelsOption = MAX_PIXELS
-    workers: WorkersOption = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads that read pictures in parallel; default: one for each core.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -361,7 +366,12 @@ class Deciding:
     """What a picture is called, and what folder that makes."""
 
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Called positive from here on.")
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="A picture counts as positive at this score and above.",
+        ),
     ] = 0.5
     positive: Annotated[str, typer.Option(help="The class looked for.")] = "nsfw"
     by: Annotated[

@@ -183,7 +183,10 @@ class Destination:
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DEST", help="The file or folder to make."
+            "--output",
+            "-o",
+            metavar="DEST",
+            help="The file or folder to make; required, here or as DEST.",
         ),
     ] = None
 

@@ -13,7 +13,7 @@ import typer
 from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.cli.options import PixelsOption, Writing, choice, grouped, pairs
+from open_nsfw_tf.cli.options import Writing, choice, grouped, pairs
 from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.progress import progress_bar
@@ -51,7 +51,7 @@ def _lines(name: str, recipe: Recipe) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkOptions:
     """Which network is trained, and from which weights."""
 
     recipe: Annotated[
@@ -85,7 +85,9 @@ class Network:
     ] = None
     size: Annotated[
         int | None,
-        typer.Option(help="Pixels a side that the network sees; the backbone's own."),
+        typer.Option(
+            help="Pixels a side that the network sees. Default: the backbone's own."
+        ),
     ] = None
     freeze_body: Annotated[
         bool,
@@ -168,8 +170,8 @@ class Machine:
         choice(
             TRAINING_PRECISIONS,
             "--precision",
-            help="Compute in 16 bits: faster on some hardware, less exact. The model "
-            "that comes out is float32.",
+            help="What training computes in. 16 bits are faster on some hardware, and "
+            "less exact. The model that comes out is float32 in any case.",
         ),
     ] = "float32"
     devices: Annotated[
@@ -188,16 +190,25 @@ class Validation:
 
     validation: Annotated[
         float,
-        typer.Option(help="Share of the pictures to watch, where there is no val/."),
+        typer.Option(
+            help="Share of the pictures to set aside for validation, where there is no "
+            "val/."
+        ),
     ] = 0.1
     positive: Annotated[
         list[str] | None,
         typer.Option(
-            help="The class that the report looks for; nsfw, or the last one."
+            help="The class that the report looks for; may be given many times. "
+            "Default: nsfw, or the last one."
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0
-    max_pixels: PixelsOption = MAX_PIXELS
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Larger pictures are left out, and counted as broken."
+        ),
+    ] = MAX_PIXELS
 
 
 @commands.command("train")
@@ -220,7 +231,7 @@ def train_command(
             help="The folder for the model, its history and its report.",
         ),
     ],
-    network: Network,
+    network: NetworkOptions,
     learning: Learning,
     machine: Machine,
     checking: Validation,
@@ -316,7 +327,7 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
     if data.broken:
         reason = data.broken[0][1]
         yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
-    if data.ignored:
+    if data.passed_over:
         yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
