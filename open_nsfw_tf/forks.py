@@ -139,9 +139,8 @@ def _take_locks() -> None:
         if len(locks) == len(_waited_for):
             _held[:] = locks
             return
-        for (
-            lock
-        ) in locks:  # meanwhile a module was imported that registered another lock
+        # Meanwhile a module was imported that registered another lock.
+        for lock in locks:
             lock.release()
 
 

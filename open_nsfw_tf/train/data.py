@@ -79,11 +79,6 @@ class Data:
     broken: tuple[tuple[str, str], ...] = ()
     passed_over: PassedOver = field(default_factory=PassedOver)
 
-    @property
-    def ignored(self) -> int:
-        """How many files were passed over."""
-        return self.passed_over.total()
-
     def count(self, split: Split) -> dict[str, int]:
         """How many pictures of each class a split has."""
         counts = np.bincount(split.labels, minlength=len(self.classes))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.files import replacing
+from open_nsfw_tf.files import replacing, stamp_of
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     Preprocessing,
@@ -473,11 +473,8 @@ def _files_digest(split: Split) -> bytes:
     """A digest of the pictures' paths, sizes and times, and of their order."""
     known = hashlib.sha256()
     for path in split.paths:
-        try:
-            status = os.stat(path)
-            state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:  # gone since it was found
-            state = "none"
+        # None: it is gone since it was found.
+        state = " ".join(map(str, stamp_of(path) or ["none"]))
         known.update(os.fsencode(path) + f"\0{state}\0".encode())
     return known.digest()
 
