@@ -34,7 +34,7 @@ def _numpy() -> Multiply:
 
 
 def _onnx(operation: str, left: np.ndarray, right: np.ndarray, answer: type) -> bytes:
-    """A graph of one multiplication, whose right factor is a constant, as weights are."""
+    """A graph of one multiplication by a constant, as weights are."""
     onnx: Any = import_module("onnx")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
 

@@ -1,9 +1,9 @@
-"""Make up pictures to train on: classes told apart by texture, shape and, a little, hue.
+"""Make up pictures to train on: classes that differ by texture, shape and a little hue.
 
 Every picture has a natural-looking background, a pattern of its class in a patch of it,
 clutter that means nothing, and grain. Only the pattern is certain; its colours, size,
-direction, place and contrast differ from picture to picture. Half of the pictures have a
-hue that is likelier in their class. A share of the training pictures can be put in a
+direction, place and contrast differ from picture to picture. Half of the pictures have
+a hue that is likelier in their class. A share of the training pictures can be put in a
 wrong class on purpose; OUT/errors.csv lists those.
 
 python examples/make_dataset.py OUT [--classes 2] [--pictures 2000] [--size 256]

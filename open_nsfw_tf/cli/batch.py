@@ -213,8 +213,8 @@ def batch(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (walked recursively), globs, .txt lists of paths, tar and zip "
-            "archives, pictures; - reads a list, a tar or a picture from standard "
+            help="Folders (walked recursively), globs, .txt lists of paths, tar and "
+            "zip archives, pictures; - reads a list, a tar or a picture from standard "
             "input. With --ray also s3://, gs:// and other URIs.",
         ),
     ],
@@ -232,7 +232,8 @@ def batch(
     selection: Selection,
     writing: Writing,
 ) -> None:
-    """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
+    """Score any number of pictures into a table: path, sfw, nsfw, error, size,
+    mtime_ns.
 
     With --model it has a column for each of the model's classes. A picture that cannot
     be read is a row with its error. A run that was interrupted, even killed, goes on
@@ -295,8 +296,8 @@ def print_summary(summary: Summary, output: Path) -> None:
     """Print what was done."""
     if not summary.finished:
         print(
-            f"stopped: {summary.rows} new rows are safe; go on with the same command and "
-            f"--resume (without --overwrite)",
+            f"stopped: {summary.rows} new rows are safe; go on with the same command "
+            "and --resume (without --overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)

@@ -34,7 +34,8 @@ from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
     help="Pictures in class folders: check, clean, split, sort. Nothing is touched "
-    "without --apply, nothing is ever deleted or overwritten, and `undo` takes it back.",
+    "without --apply, nothing is ever deleted or overwritten, and `undo` takes it "
+    "back.",
     no_args_is_help=True,
 )
 commands = typer.Typer()
@@ -281,7 +282,8 @@ def undo_command(
 ScoresOption = Annotated[
     Path,
     typer.Option(
-        help="A table of scores (CSV, JSON lines, Parquet): path and one column a class."
+        help="A table of scores (CSV, JSON lines, Parquet): path and one column a "
+        "class."
     ),
 ]
 

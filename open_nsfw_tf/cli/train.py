@@ -37,7 +37,9 @@ def _list_recipes(wanted: bool) -> None:
 def _lines(name: str, recipe: Recipe) -> Iterator[str]:
     yield f"{name}: {recipe.title}"
     yield f"    from: {recipe.source}"
-    yield f"    on {recipe.backbone}, {recipe.init} weights, {recipe.batch_size} a batch"
+    yield (
+        f"    on {recipe.backbone}, {recipe.init} weights, {recipe.batch_size} a batch"
+    )
     for layer in recipe.head:
         what = {"dense": layer.units, "dropout": layer.rate}.get(layer.kind, "")
         yield f"    head: {layer.kind} {what}".rstrip()
@@ -93,8 +95,8 @@ class NetworkOptions:
         bool,
         typer.Option(
             "--freeze-body",
-            help="Train the last layers only: much faster. Pictures are looked at once, "
-            "without augmentation.",
+            help="Train the last layers only: much faster. Pictures are looked at "
+            "once, without augmentation.",
         ),
     ] = False
 
@@ -144,7 +146,8 @@ class Learning:
             "--set",
             metavar="NAME=VALUE",
             help="Any other number of the recipe, such as momentum=0.8 or "
-            "augmentation.rotation=15; may be given many times. RUN/config.json has all.",
+            "augmentation.rotation=15; may be given many times. RUN/config.json has "
+            "all.",
         ),
     ] = None
 
@@ -218,8 +221,8 @@ def train_command(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder with one folder of pictures for each class, such as sfw/ and "
-            "nsfw/; or with train/ and test/ (and val/) that have such folders.",
+            help="A folder with one folder of pictures for each class, such as sfw/ "
+            "and nsfw/; or with train/ and test/ (and val/) that have such folders.",
         ),
     ],
     run: Annotated[
@@ -326,7 +329,8 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
             yield f"{name}: {len(split)} pictures: {counts}"
     if data.broken:
         reason = data.broken[0][1]
-        yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
+        count = len(data.broken)
+        yield f"left out: {count} broken pictures, the first is {sanitize(reason)}"
     if data.passed_over:
         yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
@@ -338,9 +342,10 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
 
 def _tell_epoch(row: Row) -> None:
     print(
-        f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
-        f"validation: loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
-        f"learning rate {row['learning_rate']:.3g}; {row['seconds']:.1f} s",
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy "
+        f"{row['accuracy']:.4f}; validation: loss {row['val_loss']:.4f}, accuracy "
+        f"{row['val_accuracy']:.4f}; learning rate {row['learning_rate']:.3g}; "
+        f"{row['seconds']:.1f} s",
         flush=True,
     )
 
@@ -350,8 +355,8 @@ def _tell(result: TrainingResult) -> None:
     if not result.finished:
         print(
             f"stopped: {_epochs_done(result.history)} and the steps since are safe in "
-            f"{sanitize(result.run)}; go on with the same command and --resume (without "
-            "--overwrite)",
+            f"{sanitize(result.run)}; go on with the same command and --resume "
+            "(without --overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)

@@ -28,8 +28,8 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
     empty = marker and target.is_dir() and not any(target.iterdir())
     if not (earlier or empty or target.is_symlink()):
         raise FileExistsError(
-            f"{sanitize(target)} is no earlier export of this format: --overwrite would "
-            "delete it; name another location"
+            f"{sanitize(target)} is no earlier export of this format: --overwrite "
+            "would delete it; name another location"
         )
 
 
