@@ -91,7 +91,8 @@ setup(
             "mypy>=1.15",
             "pytest>=8",
             "pytest-xdist>=3.6",
-            "opencv-python<5",  # 5 has no importer for Caffe; opennsfw2 wants this build
+            # 5 has no importer for Caffe; opennsfw2 wants this build.
+            "opencv-python<5",
             "opennsfw2>=0.19",
             "ruff>=0.12",
             "scikit-image>=0.25",

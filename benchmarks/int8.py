@@ -2,11 +2,12 @@
 
 python -m benchmarks.int8 [--folds 2] [--held-out FOLDER] [--networks 16] [--json FILE]
 
-The installed photographs are split: each part is scored by networks that were calibrated
-on the others. `--held-out` adds photographs of your own, scored by networks calibrated on
-all installed ones. Beside our quantisation stand the same without one of its steps, and
-ONNX Runtime's own static quantisation. One network's largest change is half luck, so each
-of our figures is a mean over `--networks` whose ranges differ by up to 15 %.
+The installed photographs are split: each part is scored by networks that were
+calibrated on the others. `--held-out` adds photographs of your own, scored by networks
+calibrated on all installed ones. Beside our quantisation stand the same without one of
+its steps, and ONNX Runtime's own static quantisation. One network's largest change is
+half luck, so each of our figures is a mean over `--networks` whose ranges differ by up
+to 15 %.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.contenders import Kind
+from benchmarks.contenders import ContenderSpec
 
 SIDE = 2048  # of the square matrices: 16 MB each in float32, far beyond the caches
 OPERATIONS = 2 * SIDE**3
@@ -34,7 +34,7 @@ def _numpy() -> Multiply:
 
 
 def _onnx(operation: str, left: np.ndarray, right: np.ndarray, answer: type) -> bytes:
-    """A graph of one multiplication, whose right factor is a constant, as weights are."""
+    """A graph of one multiplication by a constant, as weights are."""
     onnx: Any = import_module("onnx")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
@@ -117,14 +117,16 @@ class Multiplier:
         self.multiply = _LIBRARIES[name.removeprefix(PREFIX)][2]()
 
 
-def multipliers(precisions: set[str]) -> dict[str, Kind]:
+def multipliers(precisions: set[str]) -> dict[str, ContenderSpec]:
     """The multiplications that can run here, by name.
 
     Args:
         precisions: that are wanted.
     """
     return {
-        PREFIX + name: Kind(Multiplier, (MEASURE,), package, precision, compared=False)
+        PREFIX + name: ContenderSpec(
+            Multiplier, (MEASURE,), package, precision, compared=False
+        )
         for name, (precision, package, _) in _LIBRARIES.items()
         if precision in precisions and find_spec(package)
     }

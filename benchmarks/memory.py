@@ -31,10 +31,10 @@ def link_photos(folder: Path, photos: list[Path], count: int) -> None:
         count: of names.
     """
     for index in range(count):
-        place = folder / f"{index // A_FOLDER:03}"
+        parent = folder / f"{index // A_FOLDER:03}"
         if index % A_FOLDER == 0:
-            place.mkdir(parents=True)
-        os.link(photos[index % len(photos)], place / f"{index:06}.jpg")
+            parent.mkdir(parents=True)
+        os.link(photos[index % len(photos)], parent / f"{index:06}.jpg")
 
 
 def measure(folder: Path, output: Path, *options: str) -> dict[str, float]:

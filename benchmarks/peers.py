@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.bench import BATCH_SIZE, Bench
-from benchmarks.contenders import ALONE, NET, PICTURES, Kind, contenders, parts
+from benchmarks.contenders import ALONE, NET, PICTURES, ContenderSpec, contenders, parts
 from benchmarks.machine import Others, cores, machine
 from benchmarks.matmul import MEASURE as MULTIPLY
 from benchmarks.matmul import multipliers
@@ -81,7 +81,7 @@ def make_batch(pictures: list[Path], exact: Classifier) -> np.ndarray:
     return np.stack([*photos, *fields[np.argsort(doubt)[-half:]]])
 
 
-def choose(only: list[str] | None) -> dict[str, Kind]:
+def choose(only: list[str] | None) -> dict[str, ContenderSpec]:
     """The contenders to measure, by name.
 
     Args:
@@ -99,7 +99,7 @@ def choose(only: list[str] | None) -> dict[str, Kind]:
 
 def measure(
     bench: Bench,
-    chosen: dict[str, Kind],
+    chosen: dict[str, ContenderSpec],
     expected: dict[str, np.ndarray],
     rounds: int,
     starts: int,
@@ -145,7 +145,7 @@ def measure(
     }
 
 
-def plan(kinds: dict[str, Kind], measures: tuple[str, ...]) -> Plan:
+def plan(kinds: dict[str, ContenderSpec], measures: tuple[str, ...]) -> Plan:
     """Who has which of some measures."""
     return {
         measure: [name for name, kind in kinds.items() if measure in kind.measures]
@@ -153,8 +153,8 @@ def plan(kinds: dict[str, Kind], measures: tuple[str, ...]) -> Plan:
     }
 
 
-def about(pictures: list[Path], kind: str, listed: int) -> Run:
-    """What is said of the pictures."""
+def describe(pictures: list[Path], kind: str, listed: int) -> Run:
+    """The kind, number and sizes of the pictures, as JSON holds them."""
     sizes = []
     for path in pictures:
         with Image.open(path) as image:
@@ -216,7 +216,7 @@ def main() -> None:
             expected = prepare(bench, pictures, asked.listed)
             run = measure(bench, chosen, expected, asked.rounds, asked.starts)
             kind = "generated photos" if made else "pictures"
-            run["pictures"] = about(pictures, kind, asked.listed)
+            run["pictures"] = describe(pictures, kind, asked.listed)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     text = markdown(run)

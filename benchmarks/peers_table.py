@@ -33,11 +33,12 @@ def _machine(run: Run) -> str:
     machine, pictures = run["machine"], run["pictures"]
     packages = ", ".join(f"{name} {at}" for name, at in machine["packages"].items())
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
-        f"{machine['python']}; {packages}.\n"
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, "
+        f"Python {machine['python']}; {packages}.\n"
         f"{pictures['count']} {pictures['kind']} of {pictures['megapixels'][0]:.1f} to "
-        f"{pictures['megapixels'][1]:.1f} Mpx; a list has {pictures['listed']}; medians "
-        f"of {run['rounds']} rounds, lowest and highest in parentheses.{_others(run)}"
+        f"{pictures['megapixels'][1]:.1f} Mpx; a list has {pictures['listed']}; "
+        f"medians of {run['rounds']} rounds, lowest and highest in "
+        f"parentheses.{_others(run)}"
     )
 
 

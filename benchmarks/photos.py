@@ -1,4 +1,4 @@
-"""The pictures to measure with: the user's, or made up with the statistics of photos."""
+"""Pictures to measure with: the user's, or made up with the statistics of photos."""
 
 from itertools import cycle, islice
 from pathlib import Path
@@ -10,7 +10,8 @@ from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import CROP, yahoo_tensor
 from open_nsfw_tf.quantize.samples import generated_pictures
 
-# Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have them.
+# Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have
+# them.
 SIZES = ((600, 400), (720, 960), (1024, 768), (1280, 960), (1600, 1200))
 QUALITIES = (85, 88, 90, 92)  # of JPEG
 

@@ -1,9 +1,11 @@
 """`open-nsfw batch --ray` beside `open-nsfw batch`: pictures a second after the start.
 
-python -m benchmarks.ray_batches [--counts 500 5500] [--rounds 2] [--json ray_batches.json]
+python -m benchmarks.ray_batches [--counts 500 5500] [--rounds 2]
+    [--json ray_batches.json]
 
 Each is run over few pictures and over many; what the first run takes, starting
-included, is taken off the second. The pictures are photos under many names (hard links).
+included, is taken off the second. The pictures are photos under many names (hard
+links).
 """
 
 import argparse

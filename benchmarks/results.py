@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench import BATCH_SIZE, MULTIPLY_ADDS
-from benchmarks.contenders import ALONE, DECODING, NET, ONE_THREAD, PICTURES, Kind
+from benchmarks.contenders import (
+    ALONE,
+    DECODING,
+    NET,
+    ONE_THREAD,
+    PICTURES,
+    ContenderSpec,
+)
 from benchmarks.matmul import MEASURE as MULTIPLY
 from benchmarks.matmul import OPERATIONS
 from benchmarks.turns import Answers
@@ -58,7 +65,7 @@ def statistic(values: list[float], factor: float = 1.0) -> Row:
 
 
 def rows(
-    kinds: dict[str, Kind],
+    kinds: dict[str, ContenderSpec],
     answers: Answers,
     first: dict[str, list[float]],
     memory: dict[str, list[Row]],
@@ -114,7 +121,7 @@ def differences(
     return found
 
 
-def matmul_rates(answers: Answers, kinds: dict[str, Kind]) -> dict[str, Row]:
+def matmul_rates(answers: Answers, kinds: dict[str, ContenderSpec]) -> dict[str, Row]:
     """GFLOP/s of every library's multiplication, with its precision, by name."""
     found = {}
     for name, turns in answers.get(MULTIPLY, {}).items():

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from benchmarks.bench import Bench
 
-# Threads of ONNX Runtime and of OpenMP look for work for a while after a call, and would
-# take the core from whoever comes next.
+# Threads of ONNX Runtime and of OpenMP look for work for a while after a call, and
+# would take the core from whoever comes next.
 PAUSE = 0.05  # seconds between turns
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",

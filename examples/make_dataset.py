@@ -1,9 +1,9 @@
-"""Make up pictures to train on: classes told apart by texture, shape and, a little, hue.
+"""Make up pictures to train on: classes that differ by texture, shape and a little hue.
 
 Every picture has a natural-looking background, a pattern of its class in a patch of it,
-clutter that says nothing, and grain. Only the pattern is certain; its colours, size,
-direction, place and contrast differ from picture to picture. Half of the pictures have a
-hue that is likelier in their class. A share of the training pictures can be put in a
+clutter that means nothing, and grain. Only the pattern is certain; its colours, size,
+direction, place and contrast differ from picture to picture. Half of the pictures have
+a hue that is likelier in their class. A share of the training pictures can be put in a
 wrong class on purpose; OUT/errors.csv lists those.
 
 python examples/make_dataset.py OUT [--classes 2] [--pictures 2000] [--size 256]
@@ -83,22 +83,11 @@ class Planted:
     truth: str
 
 
-def make_dataset(
-    folder: Path,
-    classes: int = 2,
-    pictures: int = 2000,
-    *,
-    size: int = 256,
-    test: float = 0.2,
-    errors: float = 0.0,
-    seed: int = 0,
-    names: Sequence[str] = (),
-    threads: int | None = None,
-) -> list[Planted]:
-    """Write ``train/<class>/`` and ``test/<class>/`` with about as many of every class.
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What is made.
 
-    Args:
-        folder: that is not there yet, or empty.
+    Attributes:
         classes: how many of `PATTERNS`.
         pictures: of all classes together.
         size: pixels of the shorter sides, about.
@@ -106,6 +95,25 @@ def make_dataset(
         errors: share of the training pictures that go to a wrong class.
         seed: another one gives other pictures.
         names: of the classes; none: those of their patterns.
+    """
+
+    classes: int = 2
+    pictures: int = 2000
+    size: int = 256
+    test: float = 0.2
+    errors: float = 0.0
+    seed: int = 0
+    names: Sequence[str] = ()
+
+
+def make_dataset(
+    folder: Path, options: DatasetOptions, threads: int | None = None
+) -> list[Planted]:
+    """Write ``train/<class>/`` and ``test/<class>/`` with about as many of every class.
+
+    Args:
+        folder: that is not there yet, or empty.
+        options: what is made.
         threads: None: as many as there are processors.
 
     Returns:
@@ -115,26 +123,27 @@ def make_dataset(
         OSError: the folder cannot be written to.
         ValueError: the folder holds something, or a number makes no sense.
     """
-    names = list(names) or list(PATTERNS)[:classes]
-    _check(folder, classes, pictures, names, test, errors)
-    chance = np.random.default_rng(seed)
+    classes, pictures = options.classes, options.pictures
+    names = list(options.names) or list(PATTERNS)[:classes]
+    _check(folder, options, names)
+    chance = np.random.default_rng(options.seed)
     truths = chance.permutation(np.arange(pictures) % classes)
-    first = round(pictures * (1 - test))  # of the test pictures
+    first = round(pictures * (1 - options.test))  # of the test pictures
     labels = truths.copy()
-    wrong = chance.permutation(first)[: round(errors * first)]
+    wrong = chance.permutation(first)[: round(options.errors * first)]
     labels[wrong] = (truths[wrong] + chance.integers(1, classes, len(wrong))) % classes
-    sides = np.where(np.arange(pictures) < first, "train", "test")
+    splits = np.where(np.arange(pictures) < first, "train", "test")
     paths = [
-        f"{side}/{names[label]}/{number:06}.jpg"
-        for number, (side, label) in enumerate(zip(sides, labels, strict=True))
+        f"{split}/{names[label]}/{number:06}.jpg"
+        for number, (split, label) in enumerate(zip(splits, labels, strict=True))
     ]
-    for side in set(sides):
+    for split in set(splits):
         for name in names:
-            (folder / side / name).mkdir(parents=True, exist_ok=True)
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
 
     def write(number: int) -> None:
-        own = np.random.default_rng((seed, number))
-        image = picture(list(PATTERNS)[truths[number]], own, size)
+        own = np.random.default_rng((options.seed, number))
+        image = picture(list(PATTERNS)[truths[number]], own, options.size)
         image.save(folder / paths[number], quality=int(own.integers(70, 96)))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -221,20 +230,15 @@ def _paint(
     pixels += cover * (colour - pixels)
 
 
-def _check(
-    folder: Path,
-    classes: int,
-    pictures: int,
-    names: Sequence[str],
-    test: float,
-    errors: float,
-) -> None:
+def _check(folder: Path, options: DatasetOptions, names: Sequence[str]) -> None:
+    classes, test = options.classes, options.test
     if not 2 <= classes <= len(PATTERNS) or len(set(names)) != classes:
         raise ValueError(
             f"expected 2 to {len(PATTERNS)} classes and a name for each, got {classes} "
             f"and {len(set(names))}"
         )
-    if not (0 <= test < 1 and 0 <= errors < 1) or pictures * (1 - test) < classes:
+    shares = 0 <= test < 1 and 0 <= options.errors < 1
+    if not shares or options.pictures * (1 - test) < classes:
         raise ValueError(
             "expected shares of 0 to below 1, and a training picture a class"
         )
@@ -266,7 +270,7 @@ def main() -> None:
     names = [name.strip() for name in args.pop("names").split(",") if name.strip()]
     folder = args.pop("out")
     try:
-        planted = make_dataset(folder, names=names, **args)
+        planted = make_dataset(folder, DatasetOptions(names=names, **args))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{args['pictures']} pictures in {folder}, {len(planted)} in a wrong class")

@@ -2,8 +2,8 @@
 
 python examples/ray_cluster.py scores photos s3://bucket/more
 
-scores becomes a folder of Parquet files; run the same line again to go on with it. Where
-RAY_ADDRESS names a cluster, it is used; else a Ray is started on this machine.
+scores becomes a folder of Parquet files; run the same line again to go on with it.
+Where RAY_ADDRESS names a cluster, it is used; else a Ray is started on this machine.
 """
 
 import os

@@ -1,11 +1,12 @@
 """Refine a model by its own mistakes: train, evaluate, clean, train again.
 
-The pictures are made up, and a share of those to train on is put in a wrong class, so it
-is known what the cleaning should find. The scores that it goes by are out of sample: the
-training pictures are dealt into folds, and each fold is scored by a model that was
+The pictures are made up, and a share of those to train on is put in a wrong class, so
+it is known what the cleaning should find. The scores that it goes by are out of sample:
+the training pictures are dealt into folds, and each fold is scored by a model that was
 trained on the others. A model that has learnt a wrong label by heart would confirm it.
 What is likely in a wrong class is moved to OUT/mistakes, from where `open-nsfw dataset
-undo` takes it back. Ends with status 1 if the second model is not better than the first.
+undo` takes it back. Ends with status 1 if the second model is not better than the
+first.
 
 python examples/refine.py OUT [--pictures 750] [--classes 2] [--errors .2] [--folds 4]
     [--epochs 20] [--size 256] [--seed 0]
@@ -19,7 +20,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from make_dataset import PATTERNS, make_dataset
+from make_dataset import PATTERNS, DatasetOptions, make_dataset
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import score_batch
@@ -155,16 +156,18 @@ def refine(options: Options) -> tuple[float, float]:
     train_folder = out / "pictures" / "train"
     planted = make_dataset(
         out / "pictures",
-        options.classes,
-        options.pictures,
-        size=options.size,
-        test=TEST,
-        errors=options.errors,
-        seed=options.seed,
+        DatasetOptions(
+            options.classes,
+            options.pictures,
+            size=options.size,
+            test=TEST,
+            errors=options.errors,
+            seed=options.seed,
+        ),
     )
     print(
-        f"made {options.pictures} pictures of {options.classes} classes; {len(planted)} of "
-        "those to train on are in a wrong class"
+        f"made {options.pictures} pictures of {options.classes} classes; "
+        f"{len(planted)} of those to train on are in a wrong class"
     )
     print("training the first model on all of them", flush=True)
     first = train_head(out / "pictures", out / "first", options)

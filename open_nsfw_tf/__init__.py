@@ -9,8 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-# Imported here, not when it is first needed: a process that forked while a thread imports
-# it would have an import in the child that never ends.
+# Imported here, not when it is first needed: a process that forked while a thread
+# imports it would have an import in the child that never ends.
 from open_nsfw_tf.forks import loading
 
 __version__ = "0.1.0"

@@ -307,8 +307,9 @@ def weights_in_order(
     counts = (len(convolutions), len(batch_norms), len(dense))
     if counts != (len(CONVOLUTIONS), len(CONVOLUTIONS), 1):
         raise WeightsError(
-            f"another network: expected {len(CONVOLUTIONS)} convolutions, as many batch "
-            f"norms and 1 dense layer, got {counts[0]}, {counts[1]} and {counts[2]}"
+            f"another network: expected {len(CONVOLUTIONS)} convolutions, as many "
+            f"batch norms and 1 dense layer, got {counts[0]}, {counts[1]} and "
+            f"{counts[2]}"
         )
     names = names_in_order([layer["weights"].shape for layer in convolutions])
     weights = {DENSE: dense[0]}

@@ -283,7 +283,8 @@ class Classifier:
         """
         if not _is_whole(batch_size) or not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise ValueError(
-                f"expected a batch_size of 1 to {MAX_BATCH_SIZE}, got {batch_size!r:.80}"
+                f"expected a batch_size of 1 to {MAX_BATCH_SIZE}, got "
+                f"{batch_size!r:.80}"
             )
         if errors not in ("raise", "yield"):
             raise ValueError(f"expected errors 'raise' or 'yield', got {errors!r}")

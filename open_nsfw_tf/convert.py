@@ -32,8 +32,8 @@ from open_nsfw_tf.backbones.trained import (
     write_trained,
 )
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.export.destination import check_free, folder_of, move
-from open_nsfw_tf.files import beside, refuse_existing, replacing
+from open_nsfw_tf.export.destination import check_free, move
+from open_nsfw_tf.files import beside, made_folder, refuse_existing, replacing
 from open_nsfw_tf.formats import (
     FORMATS,
     collect_notes,
@@ -290,7 +290,7 @@ def _convert_layers_model(
         notes.append("the file does not name its classes: nsfwjs's five were taken")
     images = named or sample_pictures(COMPARED)
     batch = np.stack([tensor(each, trained.preprocessing) for each in images])
-    with folder_of(target), beside(target) as temporary:
+    with made_folder(target.parent), beside(target) as temporary:
         temporary.mkdir()
         write_trained(temporary, trained)
         reread = read_trained(temporary)

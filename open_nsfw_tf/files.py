@@ -163,7 +163,7 @@ def is_system_file(name: str) -> bool:
 
 
 class PassedOver(Counter[str]):
-    """How many files were not pictures, by kind: a suffix, `SYSTEM_FILES` or `OTHERS`."""
+    """How many files were no pictures, by suffix, or as `SYSTEM_FILES` or `OTHERS`."""
 
     def note(self, name: str, head: bytes = b"") -> None:
         """Count a file by its name and, where they were read, its first bytes."""
@@ -314,10 +314,11 @@ def files_below(
             yield os.path.relpath(entry.path, root)
 
 
-# Links in a folder of classes. Training and evaluating take a link to a file for a file,
-# and the folder of a class or of a split may be a link; links to folders further down are
-# not followed. The commands of `open_nsfw_tf.dataset`, which move files, follow no link,
-# as they would take files out of folders that were not named, and list those they meet.
+# Links in a folder of classes. Training and evaluating take a link to a file for a
+# file, and the folder of a class or of a split may be a link; links to folders further
+# down are not followed. The commands of `open_nsfw_tf.dataset`, which move files,
+# follow no link, as they would take files out of folders that were not named, and list
+# those they meet.
 
 
 def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
@@ -394,8 +395,6 @@ def file_sha256(path: str) -> str:
 
 # A file's size in bytes, and its modification time in nanoseconds since 1970.
 Stamp = tuple[int, int]
-
-
 _LATEST = (1 << 63) - 1  # ns since 1970, in 2262: tables keep times in 64 bits
 
 
@@ -446,8 +445,25 @@ def refuse_existing(
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; at the end, those that stayed empty are removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # it has files, or another process has put some into it
+            for each in made:
+                each.rmdir()
+
+
+@contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the path's folder; a file or folder that has it is removed."""
+    """A temporary name in the path's folder; what has it at the end is removed."""
     # With the suffix, which some libraries check.
     name = f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     temporary = path.with_name(name)

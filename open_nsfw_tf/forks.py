@@ -75,9 +75,9 @@ class OneProcess:
 
     Args:
         name: of the library, for the error.
-        runtime: what it computes in, or None while this process has not used it, through
-            this package or not. The child never frees it: that would wait for threads
-            that the child does not have, or crash.
+        runtime: what it computes in, or None while this process has not used it,
+            through this package or not. The child never frees it: that would wait for
+            threads that the child does not have, or crash.
     """
 
     def __init__(self, name: str, runtime: Callable[[], object] = lambda: None) -> None:
@@ -139,9 +139,8 @@ def _take_locks() -> None:
         if len(locks) == len(_waited_for):
             _held[:] = locks
             return
-        for (
-            lock
-        ) in locks:  # meanwhile a module was imported that registered another lock
+        # Meanwhile a module was imported that registered another lock.
+        for lock in locks:
             lock.release()
 
 

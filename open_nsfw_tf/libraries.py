@@ -44,7 +44,7 @@ def need(extra: str, *packages: str) -> None:
 
 
 def _tensorflow_context() -> object:
-    """TensorFlow's runtime, if any code of this process has begun to use it; or None."""
+    """TensorFlow's runtime, or None if no code of this process has begun to use it."""
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = getattr(eager, "_context", None)
     return getattr(context, "_context_handle", None)

@@ -356,8 +356,8 @@ def compile_network(keras_model: Any) -> Any:
     tf = import_tensorflow()
     if not tf.executing_eagerly():
         raise RuntimeError(
-            "TensorFlow's eager execution is switched off in this process: this network "
-            "needs it on"
+            "TensorFlow's eager execution is switched off in this process: this "
+            "network needs it on"
         )
     tensor = keras_model.inputs[0]
 

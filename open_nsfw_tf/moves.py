@@ -463,7 +463,8 @@ class Journal:
         others = len(self._failed) - 1
         return MoveError(
             f"{sanitize(step.source)} -> {sanitize(step.target)}: "
-            f"{error.strerror or error}{f' (and {others} more)' if others > 0 else ''}; "
+            f"{error.strerror or error}"
+            f"{f' (and {others} more)' if others > 0 else ''}; "
             f"{len(self.finished)} of {len(self.moves)} were done: "
             f"`{self.undo_command}` takes them back"
         )

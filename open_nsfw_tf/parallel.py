@@ -66,10 +66,10 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """The results of some work on each item, in the order of the items.
 
-    The items are taken in the thread that takes the results, `AHEAD` for each worker and
-    no more before the next result is taken. An error in the work is raised in its place,
-    and so is one of the items. Closing the iterator, or losing it, drops what has not
-    begun and waits for the rest.
+    The items are taken in the thread that takes the results, `AHEAD` for each worker
+    and no more before the next result is taken. An error in the work is raised in its
+    place, and so is one of the items. Closing the iterator, or losing it, drops what
+    has not begun and waits for the rest.
 
     Args:
         work: called in the workers' threads with an item.

@@ -183,8 +183,8 @@ def find_weights(
             except WeightsError as error:
                 tried += [str(error)] if str(error) not in tried else []
     raise WeightsError(
-        f"no weights found; looked at: {'; '.join(tried)}. Install them with {INSTALL}, "
-        f"or name a file with {ENVIRONMENT} or an argument"
+        f"no weights found; looked at: {'; '.join(tried)}. Install them with "
+        f"{INSTALL}, or name a file with {ENVIRONMENT} or an argument"
     )
 
 
@@ -233,8 +233,8 @@ def verify(path: Path, copy: Published) -> None:
     for expected, digest in ((copy.sha256, sha256), (copy.git_blob, git_blob)):
         if expected and (actual := digest(path)) != expected:
             raise WeightsError(
-                f"{path}: expected {digest.__name__} {expected}, got {actual}: damaged or "
-                "another file; delete it and run `open-nsfw weights fetch`"
+                f"{path}: expected {digest.__name__} {expected}, got {actual}: damaged "
+                "or another file; delete it and run `open-nsfw weights fetch`"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: the trained weights, Caffe's numbers, and a cache of their own."""
+"""What the tests share: the trained weights, Caffe's numbers and a cache."""
 
 import json
 import os

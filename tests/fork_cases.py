@@ -168,8 +168,8 @@ def loading(what: str, path: str, expected: float) -> Iterator[tuple[str, str]]:
 def started(what: str, path: str, expected: float) -> Iterator[tuple[str, str]]:
     """Processes that `multiprocessing` starts in its three ways.
 
-    A classifier is sent to them, as its bound method to those of a pool; a loader is made
-    there.
+    A classifier is sent to them, as its bound method to those of a pool; a loader is
+    made there.
     """
     use = None if what in LOADERS or what == "default" else make(what)
     if isinstance(use, Scorer):

@@ -240,7 +240,7 @@ def test_archives(folder: Path, classifier: Classifier, name: str) -> None:
     assert count([name]) is None
 
 
-def test_archives_that_are_cut_are_told_of(folder: Path) -> None:
+def test_archives_that_are_cut_are_reported(folder: Path) -> None:
     whole = tar("a.tar")
     with tarfile.open("a.tar") as archive:
         ends = [member.offset for member in archive.getmembers()]

@@ -1,4 +1,4 @@
-"""Batches that go on and move files: only what was named, scored, and is the same still."""
+"""Batches that go on and move files: only what was named, scored, and is the same."""
 
 import io
 import os

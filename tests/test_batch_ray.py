@@ -1,4 +1,4 @@
-"""Ray: the local batch's rows, whatever dies. Clusters run in processes of their own."""
+"""Ray: the local batch's rows, whatever dies. Clusters run in other processes."""
 
 import os
 import re

@@ -106,7 +106,7 @@ def test_files_of_the_operating_system_are_counted(tmp_path: Path) -> None:
     assert not found.left
 
 
-def test_class_folders_that_are_links_are_told_of(tmp_path: Path) -> None:
+def test_class_folders_that_are_links_are_reported(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.jpg").write_bytes(b"x")
     (tmp_path / "d").mkdir()

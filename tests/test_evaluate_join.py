@@ -103,7 +103,7 @@ def test_labels_in_every_encoding(
     assert (found.paths, found.labels) == (["é/a.jpg", "b.jpg"], ["nsfw", "sfw"])
 
 
-def test_links_to_folders_are_told_of(tmp_path: Path) -> None:
+def test_links_to_folders_are_reported(tmp_path: Path) -> None:
     folder(tmp_path / "elsewhere", ["a.jpg"])
     (tmp_path / "d/deep").mkdir(parents=True)
     (tmp_path / "d/sfw").symlink_to("..")

@@ -26,8 +26,9 @@ SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
 PHOTOS = [pictures.path(name) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
 
-# The largest change of a score by int8 over the golden samples; README. No range is chosen
-# by these pictures' scores: that took .02 to .004 on them, and nothing on others.
+# The largest change of a score by int8 over the golden samples; README. No range is
+# chosen by these pictures' scores: that took .02 to .004 on them, and nothing on
+# others.
 INT8 = {"onnx": 0.03, "tflite": 0.012}
 INT8_BYTES = {"onnx": 6_500_000, "tflite": 6_500_000}
 
@@ -288,7 +289,8 @@ def test_the_command(tmp_path: Path) -> None:
     again = run(*command)
     assert again.returncode == 1
     assert again.stderr == (
-        f"error: {tmp_path / 'nsfw.onnx'} exists: name another place, or --overwrite\n"
+        f"error: {tmp_path / 'nsfw.onnx'} exists: name another location, or "
+        "--overwrite\n"
     )
     unknown = run(SCRIPTS / "open-nsfw", "export", "caffe2", tmp_path / "x")
     assert unknown.returncode == 2

@@ -12,9 +12,9 @@ TESTS = Path(__file__).parent
 PICTURE = "coffee.png"
 
 # What comes of the use of an engine or a loader in a child: the right score, a
-# RuntimeError of one line, or, where that depends on what the parent had just begun, one
-# of the two. "before": the parent has made it and not used it; a loader that was only made
-# has not touched TensorFlow yet.
+# RuntimeError of one line, or, where that depends on what the parent had just begun,
+# one of the two. "before": the parent has made it and not used it; a loader that was
+# only made has not touched TensorFlow yet.
 RIGHT, RAISES = {"right"}, {"raises"}
 EITHER = RIGHT | RAISES
 TABLE = {

@@ -1,4 +1,4 @@
-"""8 bits: each step against what it must keep, and the whole against the float network."""
+"""8 bits: each step against what it must keep, the whole against the float network."""
 
 from typing import Any
 

@@ -133,7 +133,8 @@ def test_a_tensor_of_no_picture(image_loader: str) -> None:
 def test_tensorflow_is_not_loaded() -> None:
     code = (
         "import sys; from open_nsfw_tf.export.request import predict_request\n"
-        f"for kind in {INPUT_TYPES}: predict_request({str(ROCKET)!r}, input_type=kind)\n"
+        f"for kind in {INPUT_TYPES}: predict_request({str(ROCKET)!r}, "
+        "input_type=kind)\n"
         "sys.exit(bool({'tensorflow', 'keras', 'onnxruntime'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The child process for parsers: what hangs, crashes or takes all memory is an error."""
+"""The child process for parsers: hanging, crashing or taking all memory is an error."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A server's two interfaces, and who asks them: our requests, the example, the README."""
+"""A server's two interfaces, as our requests, the example and the README ask them."""
 
 import base64
 import json

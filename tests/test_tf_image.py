@@ -510,7 +510,7 @@ def malformed_jpegs():
 
 
 def malformed_pngs():
-    """Chunks that are short, with a wrong checksum, doubled, of odd kinds and places."""
+    """Chunks that are short, damaged, doubled, of odd kinds and in odd positions."""
     data = encode(TINY, "PNG")
     header, body = data[:33], data[33:]
     names = "gAMA cHRM sRGB pHYs tRNS tEXt zTXt iTXt iCCP eXIf acTL fcTL fdAT teST IEND"

@@ -1,4 +1,4 @@
-"""Training: what comes out, and that nothing that ends a run costs more than its step."""
+"""Training: what comes out, and that what ends a run costs no more than its step."""
 
 import csv
 import io

@@ -120,7 +120,7 @@ def test_broken_pictures_are_listed_and_notes_ignored(tmp_path: Path) -> None:
     ]
     assert "0 bytes" in data.broken[1][1]
     assert all("\n" not in reason for _, reason in data.broken)
-    assert data.ignored == 2
+    assert data.passed_over.total() == 2
     assert data.passed_over == {".csv": 1, ".txt": 1}
     assert totals == [7] * 7
 
@@ -266,7 +266,8 @@ def test_class_weights_have_a_mean_of_one() -> None:
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Data, Any]:
     folder = tmp_path_factory.mktemp("made")
-    planted = made.make_dataset(folder, 3, 60, size=48, errors=0.25, test=0.2)
+    options = made.DatasetOptions(3, 60, size=48, errors=0.25, test=0.2)
+    planted = made.make_dataset(folder, options)
     return folder, read_data(folder, validation=0), planted
 
 
@@ -295,8 +296,8 @@ def test_made_up_data_is_the_same_for_the_same_seed(
     generated: tuple[Path, Data, Any], tmp_path: Path
 ) -> None:
     folder, data, planted = generated
-    options: Any = {"size": 48, "errors": 0.25, "test": 0.2, "threads": 1}
-    assert made.make_dataset(tmp_path, 3, 60, **options) == planted
+    options = made.DatasetOptions(3, 60, size=48, errors=0.25, test=0.2)
+    assert made.make_dataset(tmp_path, options, threads=1) == planted
     for name in names(data.train, folder)[::7]:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 

@@ -1,4 +1,4 @@
-"""Batches, augmentation, caches and features of a frozen body, by numbers known before."""
+"""Batches, augmentation, caches and features of a frozen body, by known numbers."""
 
 import json
 import os

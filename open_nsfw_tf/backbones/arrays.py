@@ -42,8 +42,8 @@ def set_weights(model: Any, weights: Weights) -> None:
     """Give a network the values that `weights_of` gave of another one.
 
     Raises:
-        WeightsError: layers or variables are missing or surplus, shapes differ, or values
-            are not finite float32; one line names all of it, and nothing is set.
+        WeightsError: layers or variables are missing or surplus, shapes differ, or
+            values are not finite float32; one line names all of it, and nothing is set.
     """
     fields = _fields(model)
     shapes = {
@@ -57,7 +57,7 @@ def set_weights(model: Any, weights: Weights) -> None:
 
 
 def initialise(model: Any, seed: int | None) -> None:
-    """Initialise every kernel: normal, scaled by the inputs (He et al., arXiv 1502.01852).
+    """Initialise every kernel: normal, scaled by the inputs (He, arXiv 1502.01852).
 
     Biases and batch norms stay as they are.
     """

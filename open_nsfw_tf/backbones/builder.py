@@ -42,10 +42,11 @@ def build(
         name: a key of `BACKBONES`.
         classes: how many, 2 or more.
         head: the layers between the pooled features and the last dense layer.
-        size: of the input, pixels a side; None: the crop of the backbone's preprocessing.
-        init: "pretrained": Yahoo's weights for resnet50_thin, ImageNet's for the networks
-            of `keras.applications`, which Keras downloads, verifies and caches;
-            "random": He's initialisation, batch norms that change nothing.
+        size: of the input, pixels a side; None: the crop of the backbone's
+            preprocessing.
+        init: "pretrained": Yahoo's weights for resnet50_thin, ImageNet's for the
+            networks of `keras.applications`, which Keras downloads, verifies and
+            caches; "random": He's initialisation, batch norms that change nothing.
         weights: pretrained weights to use instead of those: for resnet50_thin the
             canonical dict or the path of a weights file, for the networks of
             `keras.applications` the path of Keras' file without the top.
@@ -139,7 +140,8 @@ def _backbone(name: str) -> Backbone:
     backbone = BACKBONES.get(name) if isinstance(name, str) else None
     if backbone is None:
         raise ValueError(
-            f"no backbone is called {sanitize(name, 80)}: choose of {', '.join(BACKBONES)}"
+            f"no backbone is called {sanitize(name, 80)}: choose of "
+            f"{', '.join(BACKBONES)}"
         )
     return backbone
 
@@ -151,8 +153,8 @@ def _check(backbone: Backbone, name: str, classes: int, size: int) -> None:
         )
     if type(size) is not int or not backbone.least <= size <= LARGEST:
         raise ValueError(
-            f"{name} takes an input of {backbone.least} to {LARGEST} pixels a side, got "
-            f"{sanitize(size, 40)}"
+            f"{name} takes an input of {backbone.least} to {LARGEST} pixels a side, "
+            f"got {sanitize(size, 40)}"
         )
 
 

@@ -41,7 +41,7 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Local response normalisation over 5 channels (AlexNet's), alpha 1e-4, beta .75."""
+    """AlexNet's local response normalisation: 5 channels, alpha 1e-4, beta .75."""
 
     name: str
 
@@ -90,11 +90,11 @@ class PyramidPool:
 Row = Conv | MaxPool | Normalize | Fire | Inception | MeanPool | PyramidPool
 
 # Iandola et al., arXiv 1602.07360, table 1: SqueezeNet 1.0. Yahoo's comparison of 2016
-# says "SqueezeNet" without a version; 1.0 is the paper's. In the paper a convolution with
-# a ReLU, ``conv10``, gives a map for each class and the mean comes last. Here, as in all
-# backbones, the mean comes first and a dense layer of as many parameters last: the same
-# function but for that ReLU. With 1000 classes there are 1,248,424 parameters, as in the
-# authors' model.
+# says "SqueezeNet" without a version; 1.0 is the paper's. In the paper a convolution
+# with a ReLU, ``conv10``, gives a map for each class and the mean comes last. Here, as
+# in all backbones, the mean comes first and a dense layer of as many parameters last:
+# the same function but for that ReLU. With 1000 classes there are 1,248,424 parameters,
+# as in the authors' model.
 SQUEEZENET: tuple[Row, ...] = (
     Conv("conv1", 96, kernel=7, stride=2),
     MaxPool("pool1", 3, 2),
@@ -112,8 +112,9 @@ SQUEEZENET: tuple[Row, ...] = (
 )
 
 
-# Szegedy et al., arXiv 1409.4842, as BVLC's ``bvlc_googlenet``, without the two auxiliary
-# classifiers, which help training only. With 1000 classes there are 6,998,552 parameters.
+# Szegedy et al., arXiv 1409.4842, as BVLC's ``bvlc_googlenet``, without the two
+# auxiliary classifiers, which help training only. With 1000 classes there are 6,998,552
+# parameters.
 GOOGLENET: tuple[Row, ...] = (
     Conv("conv1_7x7_s2", 64, kernel=7, stride=2, pad=3),
     MaxPool("pool1_3x3_s2", 3, 2),
@@ -138,17 +139,19 @@ GOOGLENET: tuple[Row, ...] = (
 )
 
 
-# He and Sun, arXiv 1412.1710, model J'. Model J of the paper's table 1 is (7, 64)/2, pool
-# 3, (2, 128) four times, pool 2, (2, 256) four times, pool 3, (2, 2304), (2, 256), spatial
-# pyramid pooling, two dense layers of 4096. In J' each of the poolings has stride 1 and
-# the convolution after it has the stride that the pooling had ("delayed subsampling").
+# He and Sun, arXiv 1412.1710, model J'. Model J of the paper's table 1 is (7, 64)/2,
+# pool 3, (2, 128) four times, pool 2, (2, 256) four times, pool 3, (2, 2304), (2, 256),
+# spatial pyramid pooling, two dense layers of 4096. In J' each of the poolings has
+# stride 1 and the convolution after it has the stride that the pooling had ("delayed
+# subsampling").
 #
 # The paper was not at hand: filters and strides were compared with the HeNet of
 # ducha-aiki/caffenet-benchmark, which follows it (for 128 pixels, without the pyramid).
 # Two things are chosen here: the pads, so that the stages' maps have the 36, 18 and 6
-# pixels a side that the table's caption gives (an even kernel pads none and one pixel by
-# turns); and the levels of the pyramid, which are those of SPP-net (arXiv 1406.4729), by
-# the same authors. `build` adds the two dense layers, MS_CTC_HEAD, only if they are given.
+# pixels a side that the table's caption gives (an even kernel pads none and one pixel
+# by turns); and the levels of the pyramid, which are those of SPP-net (arXiv
+# 1406.4729), by the same authors. `build` adds the two dense layers, MS_CTC_HEAD, only
+# if they are given.
 MS_CTC: tuple[Row, ...] = (
     Conv("conv1", 64, kernel=7, stride=2),
     MaxPool("pool1", 3, 1),
@@ -293,7 +296,7 @@ def _mean_pool(x: Tensor, row: MeanPool) -> Tensor:
 
 
 def _pyramid_pool(x: Tensor, row: PyramidPool) -> Tensor:
-    """The paper's bins: windows of one size, which overlap where the side is no multiple."""
+    """The paper's bins: equal windows, which overlap where the side is no multiple."""
     from keras import layers
 
     side = x.shape[1]

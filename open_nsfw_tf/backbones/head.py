@@ -23,8 +23,8 @@ def check_head(head: Sequence[HeadLayer]) -> None:
     """Refuse a head that cannot be built.
 
     Raises:
-        ValueError: too many layers, an initialiser that is not known, or a decay that is
-            no number of 0 or more.
+        ValueError: too many layers, an initialiser that is not known, or a decay that
+            is no number of 0 or more.
     """
     if len(head) > LONGEST:
         raise ValueError(
@@ -33,8 +33,8 @@ def check_head(head: Sequence[HeadLayer]) -> None:
     for layer in head:
         if layer.initializer not in tuple(INITIALIZERS):
             raise ValueError(
-                f"no initialiser is called {sanitize(layer.initializer, 80)}: choose of "
-                f"{', '.join(INITIALIZERS)}"
+                f"no initialiser is called {sanitize(layer.initializer, 80)}: choose "
+                f"of {', '.join(INITIALIZERS)}"
             )
         if type(layer.l2) not in (int, float) or not 0 <= layer.l2 < 1:
             raise ValueError(
@@ -49,7 +49,7 @@ def check_head(head: Sequence[HeadLayer]) -> None:
 def head_shapes(
     head: Sequence[HeadLayer], features: int, classes: int, last: str
 ) -> Shapes:
-    """The arrays of the layers that `add_head` makes: ``{layer: {variable: shape}}``."""
+    """Shapes of the arrays that `add_head` makes: ``{layer: {variable: shape}}``."""
     shapes: Shapes = {}
     for index, layer in enumerate(head):
         if layer.kind == "dense":

@@ -1,9 +1,10 @@
-"""The networks of `keras.applications` as backbones, with ImageNet's weights or without.
+"""Networks of `keras.applications` as backbones, with ImageNet's weights or without.
 
 Keras downloads the weights, compares them with its own checksums (it has none for
-MobileNetV2) and caches them in ``$KERAS_HOME/models`` (``~/.keras/models``). A file that a
-user names is read by the same code. It executes nothing in the file, but the HDF5 library
-is not safe against a hostile one: use files from the source that Keras uses.
+MobileNetV2) and caches them in ``$KERAS_HOME/models`` (``~/.keras/models``). A file
+that a user names is read by the same code. It executes nothing in the file, but the
+HDF5 library is not safe against a hostile one: use files from the source that Keras
+uses.
 """
 
 import io
@@ -21,8 +22,8 @@ from open_nsfw_tf.errors import WeightsError, one_line, sanitize
 IMAGENET = "imagenet"
 TIMEOUT = 30.0  # seconds without an answer before a download is given up
 CHOICES = (
-    "choose --init random, or fetch Keras' file elsewhere and name it with --weights, or "
-    "put it into $KERAS_HOME/models (~/.keras/models)"
+    "choose --init random, or fetch Keras' file elsewhere and name it with --weights, "
+    "or put it into $KERAS_HOME/models (~/.keras/models)"
 )
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 

@@ -72,7 +72,8 @@ def _published(
     )
 
 
-# What Yahoo's authors published of their ImageNet models; Open-NSFW began as the second.
+# What Yahoo's authors published of their ImageNet models; Open-NSFW began as the
+# second.
 PUBLISHED_STATS = (
     _published("ResNet-50", "pynetbuilder's", 0.7175, 3_858_000_000, 25_550_000),
     _published("ResNet-50 1by2", "pynetbuilder's", 0.6679, 1_069_600_000, 6_920_000),

@@ -1,7 +1,7 @@
 """The table of backbones: where each comes from, what it takes, and what it costs.
 
-Parameters and multiply-adds are those of the body as it is built here, up to ``pool``, at
-the crop of its preprocessing; the tests compare them with the built networks.
+Parameters and multiply-adds are those of the body as it is built here, up to ``pool``,
+at the crop of its preprocessing; the tests compare them with the built networks.
 """
 
 import os

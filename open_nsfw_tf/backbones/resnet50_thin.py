@@ -24,8 +24,8 @@ def body(batch: Any, weights: Weights | None) -> Any:
 
     Args:
         batch: float32 (N, H, W, 3), BGR, 0..255 minus (104, 117, 123), symbolic.
-        weights: the canonical dict, with any number of classes; None: kernels and biases
-            of 0 and batch norms that change nothing.
+        weights: the canonical dict, with any number of classes; None: kernels and
+            biases of 0 and batch norms that change nothing.
 
     Returns:
         float32 (N, 1024), the layer ``pool``.
@@ -51,7 +51,7 @@ def pretrained(name: str, weights: Weights | str | os.PathLike[str] | None) -> W
 
 
 def _blank() -> Weights:
-    """Canonical weights of zeros, without the last layer, that take hardly any memory."""
+    """Canonical weights of zeros, without the last layer, in hardly any memory."""
     weights: Weights = {}
     for conv in CONVOLUTIONS:
         name = f"conv_{conv.key}"

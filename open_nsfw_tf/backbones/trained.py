@@ -1,9 +1,9 @@
 """A trained model on disk: a folder with its weights and their description.
 
 The folder has ``model.json`` (backbone, classes, preprocessing, head) and
-``model.safetensors``. No code is stored and none is run: the network is built again from
-the table of backbones. `open_nsfw_tf.train` writes more files beside them, which scoring
-does not need.
+``model.safetensors``. No code is stored and none is run: the network is built again
+from the table of backbones. `open_nsfw_tf.train` writes more files beside them, which
+scoring does not need.
 """
 
 import json
@@ -89,7 +89,7 @@ class TrainedModel:
 
     @property
     def is_open_nsfw(self) -> bool:
-        """Whether this is Yahoo's network with its preprocessing, whatever its classes."""
+        """Whether it is Yahoo's network and preprocessing, whatever its classes."""
         alike = self.preprocessing == YAHOO and not self.head
         return alike and self.backbone == OPEN_NSFW
 
@@ -150,8 +150,8 @@ def read_trained(folder: str | os.PathLike[str]) -> TrainedModel:
         ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
-            f"{sanitize(str(path))}: expected a trained model as `open-nsfw train` writes "
-            f"it: {error}"
+            f"{sanitize(str(path))}: expected a trained model as `open-nsfw train` "
+            f"writes it: {error}"
         ) from error
     return model
 
@@ -209,8 +209,8 @@ def check_classes(names: Sequence[str]) -> None:
     """Refuse names that cannot be columns of one table, lines of a list, or printed.
 
     Raises:
-        ValueError: two are the same, one is that of another column, or one has characters
-            that cannot be printed.
+        ValueError: two are the same, one is that of another column, or one has
+            characters that cannot be printed.
     """
     from open_nsfw_tf.tables import NOT_SCORES  # which scoring itself does not need
 

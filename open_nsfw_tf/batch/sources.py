@@ -176,7 +176,8 @@ def _walk(
             yield Item(path, path)
 
 
-# How a file that cannot be read begins: it is reported, not passed over.
+# The first bytes of a JPEG, so that a file that may not be opened gets a row with its
+# error.
 _UNREADABLE = b"\xff\xd8\xff"
 
 

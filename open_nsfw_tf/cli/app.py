@@ -28,7 +28,10 @@ COMMANDS = {
     ),
     "batch": (
         "batch",
-        "Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.",
+        (
+            "Score any number of pictures into a table: path, sfw, nsfw, error, size, "
+            "mtime_ns."
+        ),
     ),
     "rank": (
         "compare",
@@ -44,7 +47,11 @@ COMMANDS = {
     ),
     "dataset": (
         "dataset",
-        "Pictures in class folders: check, clean, split, sort. Nothing is touched without --apply, nothing is ever deleted or overwritten, and `undo` takes it back.",
+        (
+            "Pictures in class folders: check, clean, split, sort. Nothing is touched "
+            "without --apply, nothing is ever deleted or overwritten, and `undo` takes "
+            "it back."
+        ),
     ),
     "models": (
         "models",
@@ -177,7 +184,7 @@ ESCAPING = "open_nsfw_tf.escaping"  # the handler of characters that cannot be e
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a name that are not text stay; characters that cannot be encoded: \\u."""
+    """Bytes of a name that are not text stay; what cannot be encoded: \\u."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:

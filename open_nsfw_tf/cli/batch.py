@@ -153,7 +153,9 @@ class Cluster:
     actors: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --ray: how many workers, one CPU each. All there are."
+            min=1,
+            help="With --ray: how many workers, of one CPU each; default: one for each "
+            "CPU.",
         ),
     ] = None
     gpus: Annotated[
@@ -211,8 +213,8 @@ def batch(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (walked recursively), globs, .txt lists of paths, tar and zip "
-            "archives, pictures; - reads a list, a tar or a picture from standard "
+            help="Folders (walked recursively), globs, .txt lists of paths, tar and "
+            "zip archives, pictures; - reads a list, a tar or a picture from standard "
             "input. With --ray also s3://, gs:// and other URIs.",
         ),
     ],
@@ -230,11 +232,12 @@ def batch(
     selection: Selection,
     writing: Writing,
 ) -> None:
-    """Score any number of pictures into a table: path, sfw, nsfw, error, size, mtime_ns.
+    """Score any number of pictures into a table: path, sfw, nsfw, error, size,
+    mtime_ns.
 
     With --model it has a column for each of the model's classes. A picture that cannot
-    be read is a row with its error. A run that was interrupted,
-    even killed, goes on with --resume: no row is lost, none is there twice.
+    be read is a row with its error. A run that was interrupted, even killed, goes on
+    with --resume: no row is lost, none is there twice.
     """
     mode, select = writing.mode, selection.select
     trained = None if scoring.model is None else read_trained(scoring.model)
@@ -293,8 +296,8 @@ def print_summary(summary: Summary, output: Path) -> None:
     """Print what was done."""
     if not summary.finished:
         print(
-            f"stopped: {summary.rows} new rows are safe; go on with the same command and "
-            f"--resume (without --overwrite)",
+            f"stopped: {summary.rows} new rows are safe; go on with the same command "
+            "and --resume (without --overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)

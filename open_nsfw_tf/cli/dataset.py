@@ -14,7 +14,6 @@ from open_nsfw_tf.cli.options import (
     MapOption,
     PixelsOption,
     StrictOption,
-    WorkersOption,
     choice,
     grouped,
     one_of,
@@ -35,7 +34,8 @@ from open_nsfw_tf.undo import TAKEN_BACK, UNDONE, undo
 
 dataset_app = typer.Typer(
     help="Pictures in class folders: check, clean, split, sort. Nothing is touched "
-    "without --apply, nothing is ever deleted or overwritten, and `undo` takes it back.",
+    "without --apply, nothing is ever deleted or overwritten, and `undo` takes it "
+    "back.",
     no_args_is_help=True,
 )
 commands = typer.Typer()
@@ -79,7 +79,13 @@ class Reading:
     """How pictures are read."""
 
     max_pixels: PixelsOption = MAX_PIXELS
-    workers: WorkersOption = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads that read pictures in parallel; default: one for each core.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -276,7 +282,8 @@ def undo_command(
 ScoresOption = Annotated[
     Path,
     typer.Option(
-        help="A table of scores (CSV, JSON lines, Parquet): path and one column a class."
+        help="A table of scores (CSV, JSON lines, Parquet): path and one column a "
+        "class."
     ),
 ]
 
@@ -361,7 +368,12 @@ class Deciding:
     """What a picture is called, and what folder that makes."""
 
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Called positive from here on.")
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="A picture counts as positive at this score and above.",
+        ),
     ] = 0.5
     positive: Annotated[str, typer.Option(help="The class looked for.")] = "nsfw"
     by: Annotated[

@@ -108,6 +108,13 @@ def named_pictures(sources: list[str] | None) -> list[Picture]:
 
 
 def export_and_print(format: str, destination: Path, **options: Any) -> None:
+    """Export, and print the notes, the size and how far the scores differ.
+
+    Args:
+        format: a key of `EXPORTERS`.
+        destination: the file or folder to make.
+        options: of `open_nsfw_tf.export.export`.
+    """
     result = export(format, destination, **options)
     for line in result.notes:
         print(f"note: {line}")

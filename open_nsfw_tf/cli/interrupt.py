@@ -1,4 +1,4 @@
-"""Handling Ctrl-C: no traceback while modules load; then current work is finished first.
+"""Handling Ctrl-C: no traceback while modules load, later current work is finished.
 
 Imported before all other modules of the command line.
 """

@@ -131,9 +131,8 @@ def create_predict_request(
 
 
 def _export(format: str, target: Path, **options: Any) -> None:
-    from open_nsfw_tf.cli.export import (
-        export_and_print,
-    )  # when it is known to be needed
+    # Imported late: the other commands do not need it.
+    from open_nsfw_tf.cli.export import export_and_print
 
     export_and_print(format, target, **options)
 

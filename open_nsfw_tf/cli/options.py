@@ -53,9 +53,8 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Instead of weights: the folder of a model that `open-nsfw train` or `weights "
-        "fetch nsfwjs-...` has made. "
-        "It scores with its own classes.",
+        help="Instead of weights: the folder of a model that `open-nsfw train` or "
+        "`weights fetch nsfwjs-...` has made. It scores with its own classes.",
     ),
 ]
 EngineOption = Annotated[
@@ -63,8 +62,8 @@ EngineOption = Annotated[
     choice(
         ("auto", *ENGINES),
         "--engine",
-        help="The library that computes the scores; in float32 all give the same. auto: "
-        "the fastest that is installed and offers the precision.",
+        help="The library that computes the scores; in float32 all give the same. "
+        "auto: the fastest that is installed and offers the precision.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -72,8 +71,8 @@ PrecisionOption = Annotated[
     choice(
         PRECISIONS,
         "--precision",
-        help="float32 is exact. The others are approximate: they change scores by up to "
-        f"{FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .03 "
+        help="float32 is exact. The others are approximate: they change scores by up "
+        f"to {FLOAT16:g} (float16), {BFLOAT16:g} (bfloat16) and, of photographs, .03 "
         "(int8, .003 on average, which is fastest, and takes a minute the first time).",
     ),
 ]
@@ -90,9 +89,9 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="The device to compute on, by the engine's name: cpu; cuda:1 or coreml for "
-        "onnxruntime; gpu:0 for openvino and tensorflow. For a wrong name, those that "
-        "exist are listed.",
+        help="The device to compute on, by the engine's name: cpu; cuda:1 or coreml "
+        "for onnxruntime; gpu:0 for openvino and tensorflow. For a wrong name, those "
+        "that exist are listed.",
     ),
 ]
 ResumeOption = Annotated[
@@ -104,8 +103,8 @@ MapOption = Annotated[
     typer.Option(
         "--map",
         metavar="LABEL=CLASS",
-        help="The class of the scores that a label, or a class folder, stands for, such "
-        "as porn=nsfw or 1=nsfw; may be given many times.",
+        help="The class of the scores that a label, or a class folder, stands for, "
+        "such as porn=nsfw or 1=nsfw; may be given many times.",
     ),
 ]
 StrictOption = Annotated[
@@ -184,7 +183,10 @@ class Destination:
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DEST", help="The file or folder to make."
+            "--output",
+            "-o",
+            metavar="DEST",
+            help="The file or folder to make; required, here or as DEST.",
         ),
     ] = None
 

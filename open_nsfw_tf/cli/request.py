@@ -39,8 +39,8 @@ NetworkInputOption = Annotated[
 RequestInputOption = Annotated[
     str,
     _input_type(
-        "What is sent: the prepared picture as numbers, its file as base64 text, or its "
-        'file as {"b64": ...}. The score is the same; the files are far smaller.'
+        "What is sent: the prepared picture as numbers, its file as base64 text, or "
+        'its file as {"b64": ...}. The score is the same; the files are far smaller.'
     ),
 ]
 ImageLoaderOption = Annotated[

@@ -13,7 +13,7 @@ import typer
 from open_nsfw_tf.backbones import BACKBONES
 from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
-from open_nsfw_tf.cli.options import PixelsOption, Writing, choice, grouped, pairs
+from open_nsfw_tf.cli.options import Writing, choice, grouped, pairs
 from open_nsfw_tf.errors import sanitize, shell_word
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.progress import progress_bar
@@ -37,7 +37,9 @@ def _list_recipes(wanted: bool) -> None:
 def _lines(name: str, recipe: Recipe) -> Iterator[str]:
     yield f"{name}: {recipe.title}"
     yield f"    from: {recipe.source}"
-    yield f"    on {recipe.backbone}, {recipe.init} weights, {recipe.batch_size} a batch"
+    yield (
+        f"    on {recipe.backbone}, {recipe.init} weights, {recipe.batch_size} a batch"
+    )
     for layer in recipe.head:
         what = {"dense": layer.units, "dropout": layer.rate}.get(layer.kind, "")
         yield f"    head: {layer.kind} {what}".rstrip()
@@ -51,7 +53,7 @@ def _lines(name: str, recipe: Recipe) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkOptions:
     """Which network is trained, and from which weights."""
 
     recipe: Annotated[
@@ -85,14 +87,16 @@ class Network:
     ] = None
     size: Annotated[
         int | None,
-        typer.Option(help="Pixels a side that the network sees; the backbone's own."),
+        typer.Option(
+            help="Pixels a side that the network sees. Default: the backbone's own."
+        ),
     ] = None
     freeze_body: Annotated[
         bool,
         typer.Option(
             "--freeze-body",
-            help="Train the last layers only: much faster. Pictures are looked at once, "
-            "without augmentation.",
+            help="Train the last layers only: much faster. Pictures are looked at "
+            "once, without augmentation.",
         ),
     ] = False
 
@@ -142,7 +146,8 @@ class Learning:
             "--set",
             metavar="NAME=VALUE",
             help="Any other number of the recipe, such as momentum=0.8 or "
-            "augmentation.rotation=15; may be given many times. RUN/config.json has all.",
+            "augmentation.rotation=15; may be given many times. RUN/config.json has "
+            "all.",
         ),
     ] = None
 
@@ -168,8 +173,8 @@ class Machine:
         choice(
             TRAINING_PRECISIONS,
             "--precision",
-            help="Compute in 16 bits: faster on some hardware, less exact. The model "
-            "that comes out is float32.",
+            help="What training computes in. 16 bits are faster on some hardware, and "
+            "less exact. The model that comes out is float32 in any case.",
         ),
     ] = "float32"
     devices: Annotated[
@@ -188,16 +193,25 @@ class Validation:
 
     validation: Annotated[
         float,
-        typer.Option(help="Share of the pictures to watch, where there is no val/."),
+        typer.Option(
+            help="Share of the pictures to set aside for validation, where there is no "
+            "val/."
+        ),
     ] = 0.1
     positive: Annotated[
         list[str] | None,
         typer.Option(
-            help="The class that the report looks for; nsfw, or the last one."
+            help="The class that the report looks for; may be given many times. "
+            "Default: nsfw, or the last one."
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0
-    max_pixels: PixelsOption = MAX_PIXELS
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Larger pictures are left out, and counted as broken."
+        ),
+    ] = MAX_PIXELS
 
 
 @commands.command("train")
@@ -207,8 +221,8 @@ def train_command(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder with one folder of pictures for each class, such as sfw/ and "
-            "nsfw/; or with train/ and test/ (and val/) that have such folders.",
+            help="A folder with one folder of pictures for each class, such as sfw/ "
+            "and nsfw/; or with train/ and test/ (and val/) that have such folders.",
         ),
     ],
     run: Annotated[
@@ -220,7 +234,7 @@ def train_command(
             help="The folder for the model, its history and its report.",
         ),
     ],
-    network: Network,
+    network: NetworkOptions,
     learning: Learning,
     machine: Machine,
     checking: Validation,
@@ -315,8 +329,9 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
             yield f"{name}: {len(split)} pictures: {counts}"
     if data.broken:
         reason = data.broken[0][1]
-        yield f"left out: {len(data.broken)} broken pictures, the first is {sanitize(reason)}"
-    if data.ignored:
+        count = len(data.broken)
+        yield f"left out: {count} broken pictures, the first is {sanitize(reason)}"
+    if data.passed_over:
         yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
@@ -327,9 +342,10 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
 
 def _tell_epoch(row: Row) -> None:
     print(
-        f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
-        f"validation: loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
-        f"learning rate {row['learning_rate']:.3g}; {row['seconds']:.1f} s",
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy "
+        f"{row['accuracy']:.4f}; validation: loss {row['val_loss']:.4f}, accuracy "
+        f"{row['val_accuracy']:.4f}; learning rate {row['learning_rate']:.3g}; "
+        f"{row['seconds']:.1f} s",
         flush=True,
     )
 
@@ -339,8 +355,8 @@ def _tell(result: TrainingResult) -> None:
     if not result.finished:
         print(
             f"stopped: {_epochs_done(result.history)} and the steps since are safe in "
-            f"{sanitize(result.run)}; go on with the same command and --resume (without "
-            "--overwrite)",
+            f"{sanitize(result.run)}; go on with the same command and --resume "
+            "(without --overwrite)",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)

@@ -57,10 +57,10 @@ QUERIES = 1 << 14  # hashes that are looked up at once
 def neighbours(hashes: np.ndarray, distance: int) -> Any:
     """Find all pairs of 64-bit hashes that differ in few bits.
 
-    faiss's multi-index hashing (Norouzi et al., https://arxiv.org/abs/1307.2982): a hash
-    is cut into four parts of 16 bits. Two hashes that differ in at most 4 f + 3 bits have
-    a part that differs in at most f (the pigeonhole principle), so they meet when every
-    part is looked up with up to f bits changed: no pair is missed.
+    faiss's multi-index hashing (Norouzi et al., https://arxiv.org/abs/1307.2982): a
+    hash is cut into four parts of 16 bits. Two hashes that differ in at most 4 f + 3
+    bits have a part that differs in at most f (the pigeonhole principle), so they meet
+    when every part is looked up with up to f bits changed: no pair is missed.
 
     Args:
         hashes: uint8 (N, 8), hundreds of thousands of them if need be.

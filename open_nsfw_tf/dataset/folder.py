@@ -116,8 +116,8 @@ def _nothing_in(made: Scan) -> str:
     links = [name for name, reason in made.left.items() if reason == LINK]
     if links:
         text += (
-            f"; links are not followed ({sanitize(links[0])}, {len(links)} in all): name "
-            "the folder that they lead to, or put the files themselves there"
+            f"; links are not followed ({sanitize(links[0])}, {len(links)} in all): "
+            "name the folder that they lead to, or put the files themselves there"
         )
     if made.passed_over:
         text += f"; passed over: {made.passed_over}"

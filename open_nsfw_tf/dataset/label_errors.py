@@ -77,8 +77,8 @@ def clean(
 
     Args:
         folder: of classes, or a scan of it.
-        scores: as for `join_scores`, from a classifier that was not trained on these very
-            pictures.
+        scores: as for `join_scores`, from a classifier that was not trained on these
+            very pictures.
         target: a folder to move to, in which each pair of classes gets one, A_as_B.
         every: move also those whose label is likely right and the prediction wrong.
         names: as for `join_scores`.

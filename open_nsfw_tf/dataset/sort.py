@@ -40,7 +40,8 @@ class SortOptions:
         by: "outcome": tp, tn, fp, fn; "class": ``label_predicted``.
         positive: the class that is looked for.
         threshold: from which score of the positive class on a picture is called so, 0
-            to 1; with more than two classes, and `by` "class", the largest score decides.
+            to 1; with more than two classes, and `by` "class", the largest score
+            decides.
         action: a key of `open_nsfw_tf.moves.ACTIONS`.
     """
 
@@ -143,8 +144,8 @@ def sort(
 
     Raises:
         OSError: the folder or the table cannot be read, or the disk refuses.
-        ValueError: no such class or way, a threshold out of range, outcomes of more than
-            two classes; or as `open_nsfw_tf.dataset.scan` and `join_scores`.
+        ValueError: no such class or way, a threshold out of range, outcomes of more
+            than two classes; or as `open_nsfw_tf.dataset.scan` and `join_scores`.
     """
     scored = join_scores(scan(folder, target), scores, names, strict)
     pictures = arrange(scored, options)

@@ -1,7 +1,7 @@
 """Train and test sets of every class, with look-alikes kept in one split.
 
-A picture whose copy the network was trained on proves nothing: all that are connected by
-near duplicates go to one split, as a whole.
+A picture whose copy the network was trained on proves nothing: all that are connected
+by near duplicates go to one split, as a whole.
 """
 
 import os
@@ -64,7 +64,8 @@ def split(
         target: where the splits go; None: into the folder itself.
         shares: of every split, such as train: .9, test: .1; they sum to 1.
         seed: another one gives another division; the same one the same.
-        distance: bits of 64 in which the perceptual hashes of look-alikes differ at most.
+        distance: bits of 64 in which the perceptual hashes of look-alikes differ at
+            most.
         action: a key of `open_nsfw_tf.moves.ACTIONS`; only "move" goes into the folder
             itself.
         reading: how the pictures are read.
@@ -102,14 +103,14 @@ def divide(
     divided = {file.split for file in found.files if file.split}
     if divided:
         raise ValueError(
-            f"{sanitize(found.root)}: expected a folder of classes, this one is divided "
-            f"already: it has {', '.join(sorted(divided))}"
+            f"{sanitize(found.root)}: expected a folder of classes, this one is "
+            f"divided already: it has {', '.join(sorted(divided))}"
         )
     labelled = [file for file in found.files if file.label]
     if not labelled:
         raise ValueError(
-            f"{sanitize(found.root)}: expected pictures in folders that are named by their "
-            "class"
+            f"{sanitize(found.root)}: expected pictures in folders that are named by "
+            "their class"
         )
     check_distinct(sorted({file.label for file in labelled if file.label}))
     pictures = fingerprints(labelled, reading)

@@ -58,7 +58,7 @@ class SerializedEngine(ABC):
         self._opened = PerProcess(partial(self.open, *state))
 
     def divided(self, threads: int, workers: int) -> Self:
-        """Another engine of the same network: `workers`, each with `threads` threads."""
+        """Another engine of the network: `workers`, each with `threads` threads."""
         settings = self._settings
         return type(self)(
             self._network, settings.precision, threads, settings.device, workers

@@ -70,8 +70,8 @@ class Engine(SerializedEngine):
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if used != hint:
             raise ValueError(
-                f"openvino cannot compute in {settings.precision} on {device} here, only "
-                f"in {used}: choose another precision or engine"
+                f"openvino cannot compute in {settings.precision} on {device} here, "
+                f"only in {used}: choose another precision or engine"
             )
         requests: Pool[Any] = Pool(compiled.create_infer_request, settings.workers)
         # The first call initialises tables of types; two simultaneous first calls would

@@ -142,6 +142,6 @@ def _set_threads(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
         raise ValueError(
-            f"threads={threads} came too late: TensorFlow already runs in this process; "
-            "make this engine first"
+            f"threads={threads} came too late: TensorFlow already runs in this "
+            "process; make this engine first"
         ) from error

@@ -212,7 +212,8 @@ def _classes(tables: Mapping[str, Table]) -> tuple[str, ...]:
     check_distinct(classes[0])
     if len(classes[0]) == 1:
         raise ValueError(
-            f"expected a column nsfw, or one for each class, got {sanitize(classes[0][0])}"
+            "expected a column nsfw, or one for each class, got "
+            f"{sanitize(classes[0][0])}"
         )
     return classes[0]
 

@@ -32,8 +32,9 @@ class Labels:
         labels: one for each path.
         root: the folder that relative paths start from, which contains the source.
         source: the file or folder that they were read from, for people.
-        stamps: int64 (rows, 2): size in bytes and modification time in nanoseconds of the
-            files, by which scores of earlier versions are recognised; None: not compared.
+        stamps: int64 (rows, 2): size in bytes and modification time in nanoseconds of
+            the files, by which scores of earlier versions are recognised; None: not
+            compared.
     """
 
     paths: list[str]
@@ -141,7 +142,8 @@ def _from_list(path: Path) -> Iterator[Chunk]:
                 parts.append(os.path.basename(os.path.dirname(words)))
             if not parts[1]:
                 raise ValueError(
-                    f"line {row}: expected a path and a label, got {sanitize(words, 40)!r}"
+                    f"line {row}: expected a path and a label, got "
+                    f"{sanitize(words, 40)!r}"
                 )
             paths.append(parts[0])
             labels.append(parts[1])
@@ -183,8 +185,8 @@ def _labelled(first: int, names: list[Any], labels: list[Any]) -> Chunk:
             label = str(label)  # 0 and 1, which --map names
         if not isinstance(name, str) or not isinstance(label, str) or not name:
             raise ValueError(
-                f"row {row}: expected a path and a label, got {sanitize(name, 40)!r} and "
-                f"{sanitize(label, 40)!r}"
+                f"row {row}: expected a path and a label, got {sanitize(name, 40)!r} "
+                f"and {sanitize(label, 40)!r}"
             )
         labelled[0].append(name)
         labelled[1].append(label)

@@ -21,10 +21,10 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
-from open_nsfw_tf.export.destination import check_free, folder_of, move, size_of
+from open_nsfw_tf.export.destination import check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
-from open_nsfw_tf.files import beside, replacing
+from open_nsfw_tf.files import beside, made_folder, replacing
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.weights import load_weights
@@ -245,7 +245,7 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
     """Write beside the destination, prove it, and rename it."""
     module = cast(Module, import_module(f"{__name__}.{format}"))
     tolerance = EXPORTERS[format].tolerances[job.precision]
-    with folder_of(target), beside(target) as temporary:
+    with made_folder(target.parent), beside(target) as temporary:
         module.write(temporary, job)
         difference = _difference(module, temporary, job)
         if not difference <= tolerance:

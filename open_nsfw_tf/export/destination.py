@@ -2,8 +2,6 @@
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,15 @@ def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
     """
     if not os.path.lexists(target):
         return
-    refuse_existing(target, overwrite, "another place")
+    refuse_existing(target, overwrite, "another location")
     # --overwrite must not delete a folder that is not an export.
     earlier = (target / marker).is_file() if marker else target.is_file()
     empty = marker and target.is_dir() and not any(target.iterdir())
     if not (earlier or empty or target.is_symlink()):
         raise FileExistsError(
-            f"{sanitize(target)} is no earlier export of this format: --overwrite would "
-            "delete it; name another place"
+            f"{sanitize(target)} is no earlier export of this format: --overwrite "
+            "would delete it; name another location"
         )
-
-
-@contextmanager
-def folder_of(target: Path) -> Iterator[None]:
-    """Make the destination's folder; remove what was made if the export fails."""
-    made = [folder for folder in target.parents if not folder.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        with suppress(OSError):  # another process may have put files into them
-            for folder in made:
-                folder.rmdir()
-        raise
 
 
 def move(temporary: Path, target: Path) -> None:

@@ -105,9 +105,9 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
     job.calibration = job.batch[np.arange(count) * len(named) // max(count, 1)]
     if len(named) < MIN_CALIBRATED:
         job.notes.append(
-            f"int8 was calibrated on {'few pictures and ' if named else ''}samples: name "
-            f"{MIN_CALIBRATED} pictures of your own kind or more with --pictures for "
-            "scores that fit them"
+            f"int8 was calibrated on {'few pictures and ' if named else ''}samples: "
+            f"name {MIN_CALIBRATED} pictures of your own kind or more with --pictures "
+            "for scores that fit them"
         )
         job.calibration = np.concatenate([job.calibration, sample_batch()])
 

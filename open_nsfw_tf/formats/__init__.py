@@ -138,8 +138,8 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".npz":
             raise WeightsError(
-                f"{sanitize(path)}: this is an .npz archive; expected caffe-tensorflow's "
-                ".npy, or another known format"
+                f"{sanitize(path)}: this is an .npz archive; expected "
+                "caffe-tensorflow's .npy, or another known format"
             )
         return "keras"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
@@ -172,7 +172,8 @@ def _refuse_impostor(head: bytes) -> None:
             raise WeightsError(f"this is {what}, not weights")
     if len(head) > 8 and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         raise WeightsError(
-            f"this is text that begins {sanitize(head[:40].decode('latin-1'))!r}, not weights"
+            f"this is text that begins {sanitize(head[:40].decode('latin-1'))!r}, not "
+            "weights"
         )
 
 

@@ -169,7 +169,8 @@ def _by_name(arrays: Arrays) -> Weights:
         weights.setdefault(layer, {})[field] = array
     if DENSE not in weights and len(weights) > 0:
         raise WeightsError(
-            f"another network: no layer {DENSE}, but {', '.join(list(weights)[:4]):.200}"
+            f"another network: no layer {DENSE}, but "
+            f"{', '.join(list(weights)[:4]):.200}"
         )
     return weights
 

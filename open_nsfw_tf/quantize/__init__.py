@@ -61,7 +61,7 @@ class QuantizedConv:
         return scaled
 
     def steps(self, source: Range) -> np.ndarray:
-        """The unit of sums of products, float32 (out,); `source` is the input's range."""
+        """Unit of the sums of products, float32 (out,); `source`: the input's range."""
         steps: np.ndarray = np.float32(source.scale) * self.scales
         return steps
 

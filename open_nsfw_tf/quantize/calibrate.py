@@ -72,7 +72,7 @@ class Edge:
 
 
 def edges() -> list[Edge]:
-    """Every tensor whose channels can be scaled; a stage's blocks have one in common."""
+    """Every tensor whose channels can be scaled; a stage's blocks share one."""
     result = [Edge(("pool1",), (name(STEM),), _entry(BLOCKS[0][0]))]
     for number, stage in enumerate(BLOCKS):
         writers: list[str] = []
@@ -105,7 +105,7 @@ def _entry(block: Block) -> tuple[str, ...]:
 
 @dataclass
 class Extremes:
-    """A tensor's smallest and largest values over some pictures, float32 (channels,)."""
+    """A tensor's least and largest values over some pictures, float32 (channels,)."""
 
     low: np.ndarray
     high: np.ndarray

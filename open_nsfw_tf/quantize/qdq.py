@@ -1,4 +1,4 @@
-"""The quantized network as an ONNX graph with pairs of QuantizeLinear and its inverse."""
+"""The quantized network as an ONNX graph of QuantizeLinear and its inverse."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -46,8 +46,8 @@ def lines(report: EvaluationReport) -> Iterator[str]:
             yield f"{FIGURES[name]:20} {difference:+.4f}{among}"
         test = comparison.mcnemar
         yield (
-            f"{'McNemar':20} p = {test.p_value:.3g}: {test.only_second:,} pictures only "
-            f"it decides rightly, {test.only_first:,} only the other"
+            f"{'McNemar':20} p = {test.p_value:.3g}: {test.only_second:,} pictures "
+            f"only it decides rightly, {test.only_first:,} only the other"
         )
 
 

@@ -53,8 +53,9 @@ def compare(
     names = [name for name in first.columns if name in second.columns]
     if not names:
         raise ValueError(
-            f"the tables share no column of scores: {sanitize(', '.join(first.columns))} "
-            f"and {sanitize(', '.join(second.columns))}"
+            "the tables share no column of scores: "
+            f"{sanitize(', '.join(first.columns))} and "
+            f"{sanitize(', '.join(second.columns))}"
         )
     here, there = _rows(first, "first"), _rows(second, "second")
     if not common:

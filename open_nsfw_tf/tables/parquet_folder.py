@@ -7,11 +7,11 @@ temporary files that nobody reads.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import lock
+from open_nsfw_tf.files import lock, made_folder
 from open_nsfw_tf.tables import parquet
 from open_nsfw_tf.tables.append import LOCK, Mode, Writer
 from open_nsfw_tf.tables.rows import Chunk, Row
@@ -49,8 +49,8 @@ class PartsWriter(Writer):
         super().__init__(folder, columns)
         if self.path.suffix in (".csv", ".jsonl") or self.path.is_file():
             raise ValueError(f"{sanitize(self.path)}: expected a folder for the parts")
-        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._folder = ExitStack()
+        self._folder.enter_context(made_folder(self.path))
         self._free = lock(self.path / LOCK, self.path)
         try:
             self._next = self._start(mode)
@@ -61,9 +61,7 @@ class PartsWriter(Writer):
     def _close(self) -> None:
         """Free the lock; a folder that was made for nothing goes."""
         super()._close()
-        with suppress(OSError):  # it has parts, or others use it
-            for folder in self._made:
-                folder.rmdir()
+        self._folder.close()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add a part: after it returns, no kill can lose its rows.

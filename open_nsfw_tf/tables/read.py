@@ -1,4 +1,4 @@
-"""Reading tables of scores, whichever their format; what they hold, and in what order."""
+"""Reading tables of scores of any format; what they hold, and in what order."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -84,7 +84,8 @@ def read_table(path: str | os.PathLike[str], any_number: bool = False) -> Table:
         path: a .csv, .jsonl (.ndjson) or .parquet file with a column `path` and at
             least one of scores, or a .tsv or .txt that the first port wrote; or a
             folder of .parquet files that make one table. Every column that is not in
-            `open_nsfw_tf.tables.NOT_SCORES` must hold scores; of `STAMP` there are both or none.
+            `open_nsfw_tf.tables.NOT_SCORES` must hold scores; of `STAMP` there are both
+            or none.
         any_number: keep scores that are NaN, infinite or not of 0..1, for a caller that
             counts and names them; what is no number is refused all the same.
 
@@ -94,8 +95,8 @@ def read_table(path: str | os.PathLike[str], any_number: bool = False) -> Table:
     Raises:
         OSError: the file cannot be read.
         ValueError: another suffix, a file that is cut or broken, columns that do not
-            fit, a score that is no number (of 0..1). The message names file and row (the
-            first row after a header is 1).
+            fit, a score that is no number (of 0..1). The message names file and row
+            (the first row after a header is 1).
         ImportError: a .parquet needs the extra `parquet`.
     """
     name = os.fsdecode(path)

@@ -3,8 +3,8 @@
 A row has `path`, one column of scores for each class (`sfw` and `nsfw` here), `error`,
 and may have `label`, `sha256`, `frame`, `seconds`, and `size` and `mtime_ns`: those of
 the file when it was scored. A picture has its scores or an error. Paths may hold
-newlines and, by surrogateescape, bytes that are no UTF-8; they come back from each format
-as they went in.
+newlines and, by surrogateescape, bytes that are no UTF-8; they come back from each
+format as they went in.
 """
 
 import struct

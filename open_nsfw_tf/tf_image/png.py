@@ -21,8 +21,8 @@ from open_nsfw_tf.tf_image.header import (
     walk_chunks,
 )
 
-# Chunks of metadata that Pillow reads, and fails at if they are too short: the name, and
-# the bytes that it must have. TensorFlow skips all of them.
+# Chunks of metadata that Pillow reads, and fails at if they are too short: the name,
+# and the bytes that it must have. TensorFlow skips all of them.
 PNG_CHUNKS = {
     b"IHDR": 13,
     b"gAMA": 4,

@@ -131,4 +131,5 @@ def _webp_sides(heads: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
 
 
 def is_webp(raw: tf.Tensor) -> tf.Tensor:
+    """Whether a file's bytes, a string (), begin as WebP's do: bool ()."""
     return starts_with(b"RIFF")(raw) & starts_with(b"WEBP", at=8)(raw)

@@ -2,9 +2,9 @@
 
 `recipes` has the tables, `config` the options of a run. `data` finds and checks the
 pictures, `augment` varies them, `inputs` makes batches of them, or of a frozen body's
-features of them. The loop is in `trainer`; `learner` takes one step of it, on one device
-or many. `run_folder` has all that is written, from the config to the scores of the test
-set.
+features of them. The loop is in `trainer`; `learner` takes one step of it, on one
+device or many. `run_folder` has all that is written, from the config to the scores of
+the test set.
 """
 
 import os
@@ -62,8 +62,8 @@ def train(
 ) -> TrainingResult:
     """Train a network on folders of pictures, and score the test set with it.
 
-    Whatever ends it - a kill, a full disk - leaves a folder that `mode` "resume" goes on
-    with, at the epoch where it was, to the same end.
+    Whatever ends it - a kill, a full disk - leaves a folder that `mode` "resume" goes
+    on with, at the epoch where it was, to the same end.
 
     Args:
         data: class folders, or ``train/`` with ``test/`` and/or ``val/`` of these.

@@ -1,9 +1,9 @@
 """Random augmentation of pictures, as TensorFlow ops.
 
 Everything that moves pixels is one affine transform, from positions of the output to
-positions of the input, so that a picture is interpolated at most once; a flip and a crop
-alone copy pixels. The random numbers depend on a seed alone: a picture is augmented in
-the same way in any order, thread, process or run.
+positions of the input, so that a picture is interpolated at most once; a flip and a
+crop alone copy pixels. The random numbers depend on a seed alone: a picture is
+augmented in the same way in any order, thread, process or run.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class Augmentation:
         shift: share of the height, and of the width, to either side.
         shear: radians to either side.
         zoom: each axis is scaled by a factor of its own, 1 - zoom to 1 + zoom.
-        channel_shift: of 0..255, added to all channels, and clipped to the lowest and the
-            highest value of the picture.
+        channel_shift: of 0..255, added to all channels, and clipped to the lowest and
+            the highest value of the picture.
 
     Yahoo names "scale augmentation" without a range. He et al. (arXiv 1512.03385) make
-    the short side 256 to 480 pixels. `YAHOO_SCALE` is narrower: from the whole picture to
-    a scale that is not too blurred, as it enlarges the 256 pixels of the exact loader.
+    the short side 256 to 480 pixels. `YAHOO_SCALE` is narrower: from the whole picture
+    to a scale that is not too blurred, as it enlarges the 256 pixels of the exact
+    loader.
 
-    Rotation, shift, shear, zoom and channel shift are those of Keras' ImageDataGenerator,
-    with its fill mode "nearest". Shear is in radians, as it was when the tutorials that
-    ask for .2 were written; since keras-team/keras pull request 8868 (2017) it is in
-    degrees there, of which .2 is next to nothing.
+    Rotation, shift, shear, zoom and channel shift are those of Keras'
+    ImageDataGenerator, with its fill mode "nearest". Shear is in radians, as it was
+    when the tutorials that ask for .2 were written; since keras-team/keras pull request
+    8868 (2017) it is in degrees there, of which .2 is next to nothing.
 
     Raises:
         ValueError: a value makes no sense.
@@ -170,14 +171,14 @@ def transform(
         drawn: `DRAWN` numbers of 0..1.
 
     Returns:
-        float32 (8,), a row of ImageProjectiveTransformV3: a0 a1 a2 b0 b1 b2 c0 c1, which
-        take a position (x, y) in the crop to one in the resized picture.
+        float32 (8,), a row of ImageProjectiveTransformV3: a0 a1 a2 b0 b1 b2 c0 c1,
+        which take a position (x, y) in the crop to one in the resized picture.
     """
     tf = import_tensorflow()
     _, scaled, down, right, turn, *shifts, shear, high, wide, _ = drawn
     side, middle = preprocessing.resize, (preprocessing.resize - 1) / 2
-    # Keras' order, in rows and columns about the middle of the picture: rotation @ shift
-    # @ shear @ zoom.
+    # Keras' order, in rows and columns about the middle of the picture: rotation @
+    # shift @ shear @ zoom.
     angle = _around(turn) * math.radians(augmentation.rotation)
     slant = _around(shear) * augmentation.shear
     rows, columns = (_around(number) * augmentation.shift * side for number in shifts)

@@ -1,4 +1,4 @@
-"""The options of a run, and the config that is made of them before anything is computed."""
+"""The options of a run, and the config made of them before anything is computed."""
 
 import hashlib
 import os
@@ -121,7 +121,8 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
         )
     if precision not in TRAINING_PRECISIONS:
         raise ValueError(
-            f"expected a precision of {', '.join(TRAINING_PRECISIONS)}, got {precision!r:.80}"
+            f"expected a precision of {', '.join(TRAINING_PRECISIONS)}, got "
+            f"{precision!r:.80}"
         )
     if type(options.seed) is not int or not 0 <= options.seed < 1 << 31:
         raise ValueError(

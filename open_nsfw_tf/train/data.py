@@ -2,9 +2,9 @@
 
 DATA holds one folder a class, or ``train/`` with ``test/`` and/or ``val/`` that do (the
 other names of `open_nsfw_tf.files.SPLITS` do as well). Pictures lie in a class's
-folder or deeper. The pictures are those that `open_nsfw_tf.evaluate.labels` finds in the
-same folder: hidden names are left out, links to files are followed and links to folders
-are not, but for those of the classes themselves.
+folder or deeper. The pictures are those that `open_nsfw_tf.evaluate.labels` finds in
+the same folder: hidden names are left out, links to files are followed and links to
+folders are not, but for those of the classes themselves.
 """
 
 import os
@@ -79,11 +79,6 @@ class Data:
     broken: tuple[tuple[str, str], ...] = ()
     passed_over: PassedOver = field(default_factory=PassedOver)
 
-    @property
-    def ignored(self) -> int:
-        """How many files were passed over."""
-        return self.passed_over.total()
-
     def count(self, split: Split) -> dict[str, int]:
         """How many pictures of each class a split has."""
         counts = np.bincount(split.labels, minlength=len(self.classes))
@@ -108,7 +103,7 @@ def read_data(
     threads: int | None = None,
     progress: Callable[[int], None] = lambda total: None,
 ) -> Data:
-    """Find the pictures of a folder, and decode each of them once to see that it can be.
+    """Find the pictures of a folder, and decode each once to see that it can be.
 
     Where there is no ``val/``, a part of every class is split off ``train/`` at random.
     Similar pictures may then be in both: `open-nsfw dataset split` keeps them together,
@@ -125,8 +120,8 @@ def read_data(
 
     Raises:
         OSError: there is no such folder, or it cannot be read.
-        ValueError: it has another layout; a class has no picture that can be read, or too
-            few to split; fewer than two classes; a class's name cannot be one.
+        ValueError: it has another layout; a class has no picture that can be read, or
+            too few to split; fewer than two classes; a class's name cannot be one.
     """
     if not os.fspath(folder):
         raise ValueError("expected a folder of pictures, got an empty name")
@@ -166,8 +161,8 @@ def class_weights(split: Split, classes: Sequence[str]) -> dict[int, float]:
         classes: their names.
 
     Returns:
-        By label: all pictures / (classes x pictures of the class), so that the mean over
-        the pictures is 1. What Keras takes as `class_weight`.
+        By label: all pictures / (classes x pictures of the class), so that the mean
+        over the pictures is 1. What Keras takes as `class_weight`.
     """
     counts = np.bincount(split.labels, minlength=len(classes))
     return {
@@ -196,8 +191,8 @@ def _drop_broken(
             folder.classes[name] = [path for path in part if path not in broken]
             if not folder.classes[name]:
                 raise ValueError(
-                    f"{sanitize(os.path.join(folder.folder, name))}: none of its {len(part)} "
-                    f"pictures can be read, the first is {broken[part[0]]}"
+                    f"{sanitize(os.path.join(folder.folder, name))}: none of its "
+                    f"{len(part)} pictures can be read, the first is {broken[part[0]]}"
                 )
     return tuple(sorted(broken.items()))
 
@@ -225,8 +220,8 @@ def _divided(
     for label, count in sorted(Counter(split.labels.tolist()).items()) if share else ():
         if count < 2:
             raise ValueError(
-                f"class {sanitize(classes[label])!r} has {count} picture: expected 2 or "
-                "more to split some off for validation; add some, or fill val/"
+                f"class {sanitize(classes[label])!r} has {count} picture: expected 2 "
+                "or more to split some off for validation; add some, or fill val/"
             )
         members = np.flatnonzero(split.labels == label).tolist()
         random.Random(f"{seed} {classes[label]}").shuffle(members)
@@ -268,8 +263,8 @@ def _refuse_pictures(root: str, name: str, where: str) -> None:
     for below in names:
         if is_picture(os.path.join(folder, below)):
             raise ValueError(
-                f"{sanitize(os.path.join(folder, below))}: {EXPECTED}; this picture lies "
-                f"{where}: move or remove it"
+                f"{sanitize(os.path.join(folder, below))}: {EXPECTED}; this picture "
+                f"lies {where}: move or remove it"
             )
 
 
@@ -315,8 +310,8 @@ def read_split(folder: str) -> SplitFolder:
         split.classes[name] = pictures
         if not pictures:
             raise ValueError(
-                f"{sanitize(os.path.join(folder, name))}: expected pictures of the class, "
-                f"found none in {len(below)} files: fill the folder or remove it"
+                f"{sanitize(os.path.join(folder, name))}: expected pictures of the "
+                f"class, found none in {len(below)} files: fill the folder or remove it"
                 + f"; passed over: {others}"
                 * bool(others)
             )
@@ -342,15 +337,15 @@ def find_classes(splits: dict[str, SplitFolder]) -> tuple[str, ...]:
     """The classes in their order.
 
     Raises:
-        ValueError: they are too few or too many, have names that cannot be used, or are not the
-            same in all splits.
+        ValueError: they are too few or too many, have names that cannot be used, or are
+            not the same in all splits.
     """
     found = set(splits["train"].classes)
     if not 2 <= len(found) <= MAX_CLASSES:
         names = ", ".join(sanitize(name, 40) for name in sorted(found)[:3]) or "none"
         raise ValueError(
-            f"{sanitize(splits['train'].folder)}: expected 2 to {MAX_CLASSES} class folders, "
-            f"found {len(found)} ({names}); {EXPECTED}"
+            f"{sanitize(splits['train'].folder)}: expected 2 to {MAX_CLASSES} class "
+            f"folders, found {len(found)} ({names}); {EXPECTED}"
         )
     try:
         check_classes(sorted(found))
@@ -369,8 +364,8 @@ def find_classes(splits: dict[str, SplitFolder]) -> tuple[str, ...]:
                 f"{sanitize(splits['train'].folder)}, it has {which} folder "
                 f"{sanitize(strange[0])!r}"
                 + (
-                    f"; {twins[0]!a} differs from it only in upper and lower case, or in "
-                    "how Unicode writes its accents: rename one"
+                    f"; {twins[0]!a} differs from it only in upper and lower case, or "
+                    "in how Unicode writes its accents: rename one"
                     if twins
                     else ""
                 )

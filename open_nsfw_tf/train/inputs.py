@@ -1,14 +1,15 @@
-"""Batches of pictures, or of a frozen body's features of them, from seed and epoch alone.
+"""Batches of pictures, or of a frozen body's features, from seed and epoch alone.
 
 Pixels come from the exact loader, by Pillow in threads: TensorFlow's ops that give the
-same pixels take 1.5 times as long (`benchmarks/README.md`). The pixels before the crop are
-cached in memory if they fit: after the crop every epoch differs. Epoch number e depends on
-the seed and on e alone, so a run that is resumed there sees the same batches. So does the
-augmentation of a picture: on seed, epoch and index in the split, not on the worker.
+same pixels take 1.5 times as long (`benchmarks/README.md`). The pixels before the crop
+are cached in memory if they fit: after the crop every epoch differs. Epoch number e
+depends on the seed and on e alone, so a run that is resumed there sees the same
+batches. So does the augmentation of a picture: on seed, epoch and index in the split,
+not on the worker.
 
 Where only a head is trained, the body gives the same numbers in every epoch: they are
-computed in one pass and cached on disk, and an epoch of the head then takes a fraction of
-a second.
+computed in one pass and cached on disk, and an epoch of the head then takes a fraction
+of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.files import replacing
+from open_nsfw_tf.files import replacing, stamp_of
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     Preprocessing,
@@ -84,9 +85,9 @@ def _order(count: int, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
 class Pixels:
     """The pictures of a split before the crop, made when first asked for.
 
-    They are decoded, resized, and saved as JPEG and loaded if `Preprocessing.jpeg` is set:
-    those of `open_nsfw_tf.image.pixels` before its crop, bit for bit. Threads may ask at
-    the same time.
+    They are decoded, resized, and saved as JPEG and loaded if `Preprocessing.jpeg` is
+    set: those of `open_nsfw_tf.image.pixels` before its crop, bit for bit. Threads may
+    ask at the same time.
 
     Args:
         split: the pictures.
@@ -148,9 +149,9 @@ def _machines_memory() -> int:
 class Inputs(Batches):
     """The pictures of a split as batches.
 
-    A picture that breaks after it was checked stops nothing. In training (`shuffle`) the
-    next one of its class replaces it, so that all epochs and all workers have the same
-    number of steps; otherwise it is left out. `broken` names it.
+    A picture that breaks after it was checked stops nothing. In training (`shuffle`)
+    the next one of its class replaces it, so that all epochs and all workers have the
+    same number of steps; otherwise it is left out. `broken` names it.
 
     Attributes:
         split: the pictures; at least one.
@@ -161,9 +162,9 @@ class Inputs(Batches):
         seed: of order and augmentation.
         cache: see `Pixels`.
         shard: (index, count) of this worker. In training every worker gets the same
-            number of pictures; if they do not divide evenly, the first ones are repeated.
-            The batches of all workers together are those of one worker with as large
-            batches.
+            number of pictures; if they do not divide evenly, the first ones are
+            repeated. The batches of all workers together are those of one worker with
+            as large batches.
         drop_remainder: leave out a last batch that is not full.
         max_pixels: larger pictures count as broken.
         threads: None: as many as there are processors.
@@ -236,8 +237,8 @@ class Inputs(Batches):
             A dataset of (float32 (B, crop, crop, 3), int64 (B,)): the network's input,
             and labels. No batch holds pictures of two epochs.
 
-        Iterating over it raises tf.errors.OpError where no picture of a class can be read
-        any more; under `raising` that is an ImageError.
+        Iterating over it raises tf.errors.OpError where no picture of a class can be
+        read any more; under `raising` that is an ImageError.
         """
         tf = import_tensorflow()
         epochs = tf.data.Dataset.range(first, first + count)
@@ -380,8 +381,8 @@ def features(
 ) -> Features:
     """Compute the features of pictures, or read them from the cache.
 
-    They are cached under a digest of the body's weights and precision, the preprocessing,
-    and the pictures' paths, sizes and times: if any of them changed, the
+    They are cached under a digest of the body's weights and precision, the
+    preprocessing, and the pictures' paths, sizes and times: if any of them changed, the
     features are computed again.
     The files, ``features-*.npy`` and ``rows-*.npy``, can be removed at any time.
 
@@ -473,11 +474,8 @@ def _files_digest(split: Split) -> bytes:
     """A digest of the pictures' paths, sizes and times, and of their order."""
     known = hashlib.sha256()
     for path in split.paths:
-        try:
-            status = os.stat(path)
-            state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:  # gone since it was found
-            state = "none"
+        # None: it is gone since it was found.
+        state = " ".join(map(str, stamp_of(path) or ["none"]))
         known.update(os.fsencode(path) + f"\0{state}\0".encode())
     return known.digest()
 

@@ -3,9 +3,9 @@
 Found with Keras 3.15 and TensorFlow 2.21: `model.fit` under MultiWorkerMirroredStrategy
 fails with two workers (a `PerReplica` value cannot become a tensor; keras-team/keras
 issue 20585 is open), and Keras' maintainers say that they do not support it (issue
-20601). A loop of one's own works: the network is built in the strategy's scope, each step
-is run by `strategy.run`, and Keras' optimizer adds up the gradients of all devices. So all
-training runs that way here, on one device as well.
+20601). A loop of one's own works: the network is built in the strategy's scope, each
+step is run by `strategy.run`, and Keras' optimizer adds up the gradients of all
+devices. So all training runs that way here, on one device as well.
 """
 
 import json
@@ -87,9 +87,9 @@ def find_workers(devices: str = "one") -> Workers:
 
     Args:
         devices: "one", or "all": all graphics cards of this machine. Where the
-            environment variable TF_CONFIG names several workers, each is one process with
-            one device: start the same command for each, with its own index and, where
-            a machine has several cards, its own CUDA_VISIBLE_DEVICES.
+            environment variable TF_CONFIG names several workers, each is one process
+            with one device: start the same command for each, with its own index and,
+            where a machine has several cards, its own CUDA_VISIBLE_DEVICES.
 
     Raises:
         ValueError: no such devices; TF_CONFIG cannot be read.
@@ -124,7 +124,8 @@ def _cluster() -> dict[str, Any]:
         raise ValueError("other tasks")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{CLUSTER}: expected {{"cluster": {{"worker": ["host:port", ...]}}, "task": '
+            f'{CLUSTER}: expected {{"cluster": {{"worker": ["host:port", ...]}}, '
+            f'"task": '
             f'{{"type": "worker", "index": 0}}}}, got {sanitize(text, 80)}'
         ) from error
 
@@ -145,10 +146,10 @@ def _cluster_workers(tf: Any, cluster: dict[str, Any]) -> Workers:
 
 @contextmanager
 def _limited_wait() -> Iterator[None]:
-    """End this process if the other workers do not come: TensorFlow would wait for ever.
+    """End this process if the other workers do not come: TensorFlow waits for ever.
 
-    Meanwhile it runs neither its own threads nor signal handlers, so that another process
-    has to watch it. Nothing is lost: no file has been written yet.
+    Meanwhile it runs neither its own threads nor signal handlers, so that another
+    process has to watch it. Nothing is lost: no file has been written yet.
     """
     message = (
         f"error: {CLUSTER}: not all workers came within {LONGEST_WAIT:g} s: start the "
@@ -192,8 +193,8 @@ def set_trainable(model: Any, recipe: Recipe, first: str) -> None:
     starts |= {ALL: 0, HEAD: body}
     if first not in starts:
         raise ValueError(
-            f"the network has no layer {sanitize(first)!r} to train from: expected {ALL}, "
-            f"{HEAD} or one of its layers, such as {names[1]}"
+            f"the network has no layer {sanitize(first)!r} to train from: expected "
+            f"{ALL}, {HEAD} or one of its layers, such as {names[1]}"
         )
     for index, layer in enumerate(model.layers):
         frozen = _is_norm(layer) and index < body and recipe.batch_norm_frozen
@@ -238,15 +239,16 @@ def multipliers_and_decays(
 ) -> tuple[list[float], list[float]]:
     """What differs between variables: multiples of the learning rate, weight decays.
 
-    A layer's own l2 has twice its value as gradient, as Keras adds l2 times the squares.
+    A layer's own l2 has twice its value as gradient, as Keras adds l2 times the
+    squares.
 
     Args:
         model: the whole network.
         variables: of it, that are trained.
         recipe: with the multipliers and decays.
-        folded: whether batch norms were folded into the kernels. The kernel of the first
-            convolution is then as small as its inputs are large, and its gradient is
-            in the hundreds: it gets the steps that the unfolded kernel would take.
+        folded: whether batch norms were folded into the kernels. The kernel of the
+            first convolution is then as small as its inputs are large, and its gradient
+            is in the hundreds: it gets the steps that the unfolded kernel would take.
 
     Returns:
         The multipliers and the decays, one of each for every variable.
@@ -289,8 +291,8 @@ def make_optimizer(variables: Sequence[Any], momentum: float, scaled: bool) -> A
     Args:
         variables: Keras', that are trained.
         momentum: 0 to below 1.
-        scaled: whether the loss is scaled so that float16 can hold its gradients. A step
-            whose gradients overflow is then left out, and the scale halved.
+        scaled: whether the loss is scaled so that float16 can hold its gradients. A
+            step whose gradients overflow is then left out, and the scale halved.
     """
     import keras
 
@@ -392,7 +394,7 @@ class Learner:
             return self._first(self._train(pictures, labels, flag))
 
     def test(self, pictures: Any, labels: Any) -> Sums:
-        """Sums over these pictures; of the plain loss, without weights and smoothing."""
+        """Sums over these pictures, of the loss without weights and smoothing."""
         with one_line_errors():
             return np.asarray(self._test(pictures, labels).numpy(), np.float64)
 
@@ -434,8 +436,8 @@ class Learner:
         sums = tf.concat([_sums(losses, logits, labels), [stop, overflows]], axis=0)
         sums = context.all_reduce("sum", sums)
         if self.scaled:
-            # Keras looks for overflows on each device, and leaves out a step there alone:
-            # with two workers, the other one then waits for ever.
+            # Keras looks for overflows on each device, and leaves out a step there
+            # alone: with two workers, the other one then waits for ever.
             nan = tf.where(sums[4] > 0, float("nan"), 0.0)
             gradients = [gradient + nan for gradient in gradients]
         self.optimizer.apply(self._decayed(gradients, values, sums[2]), self.variables)

@@ -1,9 +1,9 @@
 """How networks are trained, as tables: the original's way, and three tutorials'.
 
-A recipe is data. `open_nsfw_tf.train.train` follows it, on any backbone; every number in
-it can be overridden. When its learning rate falls, a stage ends and a model is the best
-is computed from the history alone, the rows of the epochs so far, so that a resumed run
-needs nothing else to go on in the same way.
+A recipe is data. `open_nsfw_tf.train.train` follows it, on any backbone; every number
+in it can be overridden. When its learning rate falls, a stage ends and a model is the
+best is computed from the history alone, the rows of the epochs so far, so that a
+resumed run needs nothing else to go on in the same way.
 """
 
 import dataclasses
@@ -174,8 +174,8 @@ _RANGES = {
     "patience": (1, 1 << 16),
 }
 _OWN_PREPROCESSING = (
-    "the pictures are prepared as the backbone's own weights want it, and how is stored "
-    "in the model: the same code prepares them in training and in service"
+    "the pictures are prepared as the backbone's own weights want it, and how is "
+    "stored in the model: the same code prepares them in training and in service"
 )
 _OWN_VALIDATION = (
     "the learning rate, the best epoch and the end are chosen on validation pictures, "
@@ -194,12 +194,13 @@ _TUTORIALS = Augmentation(
 RECIPES = {
     "yahoo": Recipe(
         title="Yahoo's fine-tuning of Open-NSFW",
-        source="https://yahooeng.tumblr.com/post/151148689421, github.com/yahoo/open_nsfw",
+        source="https://yahooeng.tumblr.com/post/151148689421, "
+        "github.com/yahoo/open_nsfw",
         corrected=(
             "it starts from the finished Open-NSFW, where Yahoo started from ImageNet",
             (
-                "Yahoo published no learning rate, schedule, batch size or range of scales: "
-                "these are ours"
+                "Yahoo published no learning rate, schedule, batch size or range of "
+                "scales: these are ours"
             ),
             _OWN_VALIDATION,
         ),
@@ -219,9 +220,9 @@ RECIPES = {
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
             (
-                "running statistics of batch norms keep .9 at each step, not the .999 of "
-                "Keras' MobileNetV2, with which a short run is validated by statistics "
-                "that are not its own"
+                "running statistics of batch norms keep .9 at each step, not the .999 "
+                "of Keras' MobileNetV2, with which a short run is validated by "
+                "statistics that are not its own"
             ),
             "the number of epochs, the batch size and the dense layer's ReLU are ours",
         ),
@@ -241,12 +242,12 @@ RECIPES = {
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
             (
-                "batch norms of the backbone stay frozen in both stages: unfrozen, small "
-                "batches would spoil their statistics"
+                "batch norms of the backbone stay frozen in both stages: unfrozen, "
+                "small batches would spoil their statistics"
             ),
             (
-                "the numbers of epochs, the batch size, the learning rates and the pace of "
-                "the decay are ours"
+                "the numbers of epochs, the batch size, the learning rates and the "
+                "pace of the decay are ours"
             ),
         ),
         backbone="inception_v3",
@@ -282,8 +283,8 @@ RECIPES = {
             _OWN_VALIDATION,
             "the maps are averaged before the dense layers, as everywhere here",
             (
-                "the learning rate, its schedule, the number of epochs, the batch size, the "
-                "flip and the ReLUs are ours"
+                "the learning rate, its schedule, the number of epochs, the batch "
+                "size, the flip and the ReLUs are ours"
             ),
         ),
         backbone="vgg16",

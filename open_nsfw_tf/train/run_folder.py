@@ -1,11 +1,12 @@
 """RUN/, the folder of a training run: who may write to it, and what is in it.
 
-``config.json`` has the options; ``checkpoint.safetensors`` has the state to resume from;
-``history.csv``, ``curves.svg`` and ``logs/`` (TensorBoard's) show the course of the run;
-``classes.txt`` and ``broken.csv`` are about the data. ``model.json`` and
+``config.json`` has the options; ``checkpoint.safetensors`` has the state to resume
+from; ``history.csv``, ``curves.svg`` and ``logs/`` (TensorBoard's) show the course of
+the run; ``classes.txt`` and ``broken.csv`` are about the data. ``model.json`` and
 ``model.safetensors`` are the best model, those in ``last/`` the last one.
-``scores.csv``, ``labels.csv``, ``confusion.csv``, ``report.html`` and ``evaluation.json``
-are about the test set, which is scored as any user would score it, with that model.
+``scores.csv``, ``labels.csv``, ``confusion.csv``, ``report.html`` and
+``evaluation.json`` are about the test set, which is scored as any user would score it,
+with that model.
 
 A checkpoint has all arrays, of the network and of the optimizer, and the history in one
 safetensors file, which is moved into place when it is whole: a kill, or a full disk,
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,7 @@ from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.evaluate import evaluate_files
 from open_nsfw_tf.evaluate.metrics import confusion_matrix
-from open_nsfw_tf.files import lock, replacing
+from open_nsfw_tf.files import lock, made_folder, replacing
 from open_nsfw_tf.formats import PARSE_ERRORS
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.report import write_json, write_report
@@ -48,9 +49,9 @@ CONFIG, LOCK, CLASSES = "config.json", ".lock", "classes.txt"
 HISTORY, CURVES, BROKEN = "history.csv", "curves.svg", "broken.csv"
 LAST, LOGS, FEATURES = "last", "logs", "features"
 CHECKPOINT = "checkpoint.safetensors"
-SCORES, LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
+SCORES, TEST_LABELS, CONFUSION = "scores.csv", "labels.csv", "confusion.csv"
 REPORT, EVALUATION = "report.html", "evaluation.json"
-_RESULTS = (SCORES, LABELS, CONFUSION, REPORT, EVALUATION)
+_RESULTS = (SCORES, TEST_LABELS, CONFUSION, REPORT, EVALUATION)
 # The config is the first, as `clear` removes files from the end.
 FILES = (CONFIG, CLASSES, HISTORY, CURVES, BROKEN, CHECKPOINT, MODEL, ARRAYS, *_RESULTS)
 FOLDERS = (LAST, LOGS)
@@ -82,39 +83,33 @@ def locked(folder: Path, mode: Mode) -> Iterator[None]:
         mode: "new" refuses one with a run in it; "resume" and "overwrite" accept it.
 
     Raises:
-        FileExistsError: there is a run and `mode` is "new"; or the folder has files, and
-            no run.
+        FileExistsError: there is a run and `mode` is "new"; or the folder has files,
+            and no run.
         ValueError: another run writes to it now.
         OSError: it cannot be written to.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise type(error)(
-            f"{sanitize(folder)}: expected a folder for a run, got a file or what lies "
-            "below one: name another"
-        ) from error
-    names = {name for name in os.listdir(folder) if not name.startswith(".")}
-    if CONFIG not in names and names - {*FILES, FEATURES}:
-        raise FileExistsError(
-            f"{sanitize(folder)}: expected a folder for a run, it has other files: name one "
-            "that is empty or not there yet"
-        )
-    free = lock(folder / LOCK, folder)
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise type(error)(
+                f"{sanitize(folder)}: expected a folder for a run, got a file or what "
+                "lies below one: name another"
+            ) from error
+        names = {name for name in os.listdir(folder) if not name.startswith(".")}
+        if CONFIG not in names and names - {*FILES, FEATURES}:
+            raise FileExistsError(
+                f"{sanitize(folder)}: expected a folder for a run, it has other files: "
+                "name one that is empty or not there yet"
+            )
+        stack.callback(lock(folder / LOCK, folder))
         if mode == "new" and (folder / CONFIG).exists():
             raise FileExistsError(
-                f"{sanitize(folder)} has a run in it: go on with it with --resume, or begin "
-                "anew with --overwrite"
+                f"{sanitize(folder)} has a run in it: go on with it with --resume, or "
+                "begin anew with --overwrite"
             )
         _sweep(folder)
         yield
-    finally:
-        free()
-        with suppress(OSError):  # it is in use; else nothing came of it
-            for path in made:
-                path.rmdir()
 
 
 def check_apart(folder: Path, data: str) -> None:
@@ -133,8 +128,9 @@ def check_apart(folder: Path, data: str) -> None:
     for split in find_splits(data).values():
         if run.startswith(os.path.join(os.path.realpath(split), "")):
             raise ValueError(
-                f"{sanitize(folder)}: expected a folder for a run outside of the pictures "
-                f"in {sanitize(split)}, where it would be read as a class: name another"
+                f"{sanitize(folder)}: expected a folder for a run outside of the "
+                f"pictures in {sanitize(split)}, where it would be read as a class: "
+                "name another"
             )
 
 
@@ -176,8 +172,9 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     differences = list(_differences(_read(folder / CONFIG), config))
     if differences:
         raise ValueError(
-            f"{sanitize(folder)}: this run was begun with {'; '.join(differences[:3])}: "
-            "give the same options to go on with it, or name another folder"
+            f"{sanitize(folder)}: this run was begun with "
+            f"{'; '.join(differences[:3])}: give the same options to go on with it, or "
+            "name another folder"
         )
 
 
@@ -199,8 +196,8 @@ def _read(path: Path) -> Any:
             return json.loads(file.read(LONGEST))
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{sanitize(path)}: expected what `open-nsfw train` wrote ({one_line(error)}): "
-            "begin anew with --overwrite"
+            f"{sanitize(path)}: expected what `open-nsfw train` wrote "
+            f"({one_line(error)}): begin anew with --overwrite"
         ) from error
 
 
@@ -278,8 +275,8 @@ def write_checkpoint(
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise OSError(
-            f"{sanitize(path)}: {reason}; the checkpoint before is whole: make room, then "
-            "go on with --resume"
+            f"{sanitize(path)}: {reason}; the checkpoint before is whole: make room, "
+            "then go on with --resume"
         ) from error
 
 
@@ -337,8 +334,8 @@ def _read_checkpoint(folder: Path) -> tuple[State, dict[str, np.ndarray]]:
             return state, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (*PARSE_ERRORS, OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): begin "
-            "anew with --overwrite"
+            f"{sanitize(path)}: this checkpoint cannot be read ({one_line(error)}): "
+            "begin anew with --overwrite"
         ) from error
 
 
@@ -475,7 +472,7 @@ def score_test_set(
         )
     names = [data.classes[label] for label in split.labels]
     write_rows(
-        folder / LABELS,
+        folder / TEST_LABELS,
         ["path", "label"],
         zip(split.paths, names, strict=True),
     )
@@ -495,7 +492,7 @@ def score_test_set(
         return accuracy
     found = evaluate_files(
         [folder / SCORES],
-        folder / LABELS,
+        folder / TEST_LABELS,
         positive=positive,
         bootstrap=options.bootstrap,
     )

@@ -44,8 +44,8 @@ class Callbacks:
     """Functions that a run calls.
 
     Attributes:
-        begin: with the pictures, the config, and the number of steps that are to come at
-            most.
+        begin: with the pictures, the config, and the number of steps that are to come
+            at most.
         step: with the number of steps that were taken.
         epoch: with the row of an epoch that is done.
         note: with something that the user should know.
@@ -111,8 +111,8 @@ class Trainer:
         if self._folded and not self.recipe.batch_norm_frozen:
             self.recipe = replace(self.recipe, batch_norm_frozen=True)
             self.notes.append(
-                "the weights have their batch norms folded into the kernels: those stay "
-                "frozen, as what they normalised by is lost"
+                "the weights have their batch norms folded into the kernels: those "
+                "stay frozen, as what they normalised by is lost"
             )
         batches = self._features if config.options.freeze_body else self._pictures
         self.batches = batches(data.train, True)
@@ -141,8 +141,8 @@ class Trainer:
         """Train to the end, or until `Callbacks.stop`; whether it is the end.
 
         Raises:
-            TrainingError: the loss, or a variable, is not finite any more; or no picture
-                of the validation can be read any more.
+            TrainingError: the loss, or a variable, is not finite any more; or no
+                picture of the validation can be read any more.
             OSError: a checkpoint cannot be written.
             ImageError: no picture of a class can be read any more.
         """
@@ -171,8 +171,8 @@ class Trainer:
         except OSError as error:
             reason = error.strerror or one_line(error)
             raise OSError(
-                f"{sanitize(folder)}: cannot write the model: {reason}; the last checkpoint "
-                "is whole: make room, then go on with --resume"
+                f"{sanitize(folder)}: cannot write the model: {reason}; the last "
+                "checkpoint is whole: make room, then go on with --resume"
             ) from error
 
     # -- what is built
@@ -183,8 +183,8 @@ class Trainer:
         replicas = workers.count * workers.devices
         if size % replicas:
             raise ValueError(
-                f"expected a --batch-size that {replicas} devices can share evenly, got "
-                f"{size}"
+                f"expected a --batch-size that {replicas} devices can share evenly, "
+                f"got {size}"
             )
         if replicas > 1 and self.config.options.freeze_body:
             raise ValueError(
@@ -192,7 +192,8 @@ class Trainer:
             )
         if not len(self.data.validation):
             raise ValueError(
-                "expected pictures for validation: add val/, or leave --validation above 0"
+                "expected pictures for validation: add val/, or leave --validation "
+                "above 0"
             )
         if workers.devices > 1 and len(self.data.train) < size:
             raise ValueError(
@@ -274,7 +275,7 @@ class Trainer:
         return True
 
     def _learner_of(self, number: int) -> Learner:
-        """The learner of a stage; another stage gets a new one, with a new optimizer."""
+        """A stage's learner; another stage gets a new one, with a new optimizer."""
         if self._learner is None or self.state.stage != number:
             first = self.recipe.stages[number].trainable_from
             set_trainable(self.model, self.recipe, first)
