@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Literal
@@ -322,14 +323,31 @@ def files_below(
 
 def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
     """The files of `files_below` in a folder of classes, in folders and by links."""
-    top = os.path.abspath(root)
+    return files_below(root, partial(_is_class_link, os.path.abspath(root)))
+
+
+def class_links(root: str | os.PathLike[str]) -> list[str]:
+    """The links to folders that `class_files` follows, by their paths with the root."""
+    found = []
 
     def follow(path: str) -> bool:
-        parts = os.path.relpath(path, top).split(os.sep)
-        split = len(parts) == 2 and parts[0].lower() in SPLITS
-        return (len(parts) == 1 or split) and leads_elsewhere(path)
+        follows = not _is_hidden(path) and _is_class_link(os.path.abspath(root), path)
+        if follows:
+            found.append(path)
+        return follows
 
-    return files_below(root, follow)
+    def enter(path: str) -> bool:
+        return os.path.basename(path).lower() in SPLITS
+
+    for _ in walk(os.fspath(root), enter, follow):
+        pass
+    return found
+
+
+def _is_class_link(top: str, path: str) -> bool:
+    parts = os.path.relpath(path, top).split(os.sep)
+    split = len(parts) == 2 and parts[0].lower() in SPLITS
+    return (len(parts) == 1 or split) and leads_elsewhere(path)
 
 
 def leads_elsewhere(link: str) -> bool:
@@ -399,6 +417,11 @@ Stamp = tuple[int, int]
 _LATEST = (1 << 63) - 1  # ns since 1970, in 2262: tables keep times in 64 bits
 
 
+def make_stamp(size: int, mtime_ns: int) -> Stamp:
+    """A stamp of a size in bytes and a time in nanoseconds, within what tables keep."""
+    return size, max(-_LATEST, min(mtime_ns, _LATEST))
+
+
 def stamp_of(path: str) -> Stamp | None:
     """The size and time of a regular file, by which a change is noticed.
 
@@ -419,8 +442,7 @@ def stamp_of(path: str) -> Stamp | None:
             return None
         else:
             regular = stat.S_ISREG(status.st_mode)
-            time = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
-            return (status.st_size, time) if regular else None
+            return make_stamp(status.st_size, status.st_mtime_ns) if regular else None
 
 
 # -- writing

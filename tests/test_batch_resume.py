@@ -160,7 +160,7 @@ def test_whose_fault_an_error_is(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     def no_memory(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(image, "_decode", no_memory)
+    monkeypatch.setattr(image.decode, "_decode", no_memory)
     with pytest.raises(NotReadError, match="cut.jpg: not enough memory"):
         image.load_rgb("cut.jpg")
 

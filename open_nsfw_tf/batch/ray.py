@@ -265,6 +265,8 @@ class _Run:
         if finished:
             self._table.forget(listed.readable)
             self._table.finish()
+        else:
+            self._table.drop_stale()
         named = self._named | listed.had_row
         return writer.summary(listed.skipped, listed.passed_over, named, finished)
 

@@ -117,6 +117,8 @@ def score_batch(
         if not until.stopped:
             table.forget(unscored.readable())
             table.finish()
+        else:
+            table.drop_stale()
         named = set(unscored.named.values())
         return writer.summary(
             unscored.skipped, unscored.passed_over, named, not until.stopped
@@ -221,7 +223,7 @@ class Unscored:
         return False
 
     def readable(self) -> set[bytes]:
-        """The digests of the folders and archives with which nothing is wrong.
+        """The digests of the folders, archives and lists with which nothing is wrong.
 
         A row of theirs says what was wrong in an earlier run. To be called at the end.
         """

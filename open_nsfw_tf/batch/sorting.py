@@ -6,6 +6,7 @@ moves the rest, and the file that was on its way may stand twice, as ``p.png`` a
 what is too many.
 """
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import LABELS
+from open_nsfw_tf.batch.sources import fits
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
 from open_nsfw_tf.tables import Table, digest
@@ -35,15 +37,26 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
             raise ValueError(f"{sanitize(path)}: expected a folder, or nothing yet")
     inside = os.path.realpath(folder)
     for source in sources:
-        tree, deep, _ = source.partition("**")
-        if not os.path.isdir(source) and not deep:
-            continue
-        outer = os.path.realpath(os.path.dirname(tree) if deep else source)
-        if os.path.commonpath([inside, outer]) == outer:
+        if _would_take(source, inside):
             raise ValueError(
                 f"{sanitize(folder)}: expected a folder that is not within the source "
                 f"{sanitize(source)}"
             )
+
+
+def _would_take(source: str, inside: str) -> bool:
+    """Whether a source, read again, takes what was put into a folder."""
+    tree, deep, _ = source.partition("**")
+    if deep or os.path.isdir(source):
+        outer = os.path.realpath(os.path.dirname(tree) if deep else source)
+        return os.path.commonpath([inside, outer]) == outer
+    patterns = os.path.dirname(source).split("/")
+    magic = next((i for i, name in enumerate(patterns) if glob.has_magic(name)), None)
+    if magic is None or os.path.lexists(source):
+        return False
+    root = os.path.realpath("/".join([*patterns[:magic], ""]))
+    below = os.path.relpath(inside, root).split(os.sep)
+    return any(fits([*below, name], patterns[magic:]) for name in FOLDERS)
 
 
 def check_sortable(classes: Iterable[str]) -> None:
