@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Literal
@@ -323,31 +322,24 @@ def files_below(
 
 def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
     """The files of `files_below` in a folder of classes, in folders and by links."""
-    return files_below(root, partial(_is_class_link, os.path.abspath(root)))
-
-
-def class_links(root: str | os.PathLike[str]) -> list[str]:
-    """The links to folders that `class_files` follows, by their paths with the root."""
-    found = []
+    top = os.path.abspath(root)
 
     def follow(path: str) -> bool:
-        follows = not _is_hidden(path) and _is_class_link(os.path.abspath(root), path)
-        if follows:
-            found.append(path)
-        return follows
+        parts = os.path.relpath(path, top).split(os.sep)
+        split = len(parts) == 2 and parts[0].lower() in SPLITS
+        return (len(parts) == 1 or split) and leads_elsewhere(path)
 
-    def enter(path: str) -> bool:
-        return os.path.basename(path).lower() in SPLITS
-
-    for _ in walk(os.fspath(root), enter, follow):
-        pass
-    return found
+    return files_below(root, follow)
 
 
-def _is_class_link(top: str, path: str) -> bool:
-    parts = os.path.relpath(path, top).split(os.sep)
-    split = len(parts) == 2 and parts[0].lower() in SPLITS
-    return (len(parts) == 1 or split) and leads_elsewhere(path)
+def class_links(root: str) -> list[str]:
+    """The classes of a folder that are links, which `class_files` follows.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    links = [path for path, kind in entries(root) if kind == "link"]
+    return [link for link in links if not _is_hidden(link) and leads_elsewhere(link)]
 
 
 def leads_elsewhere(link: str) -> bool:

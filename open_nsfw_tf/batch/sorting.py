@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import LABELS
+from open_nsfw_tf.batch.item import file_key
 from open_nsfw_tf.batch.sources import fits
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
-from open_nsfw_tf.tables import Table, digest
+from open_nsfw_tf.tables import Table
 from open_nsfw_tf.tables.rows import path_bytes
 
 SCORE = "nsfw"  # the column that is compared with the threshold
@@ -55,8 +56,8 @@ def _would_take(source: str, inside: str) -> bool:
     if magic is None or os.path.lexists(source):
         return False
     root = os.path.realpath("/".join([*patterns[:magic], ""]))
-    below = os.path.relpath(inside, root).split(os.sep)
-    return any(fits([*below, name], patterns[magic:]) for name in FOLDERS)
+    below = (os.path.relpath(os.path.join(inside, name), root) for name in FOLDERS)
+    return any(fits(path.split(os.sep), patterns[magic:]) for path in below)
 
 
 def check_sortable(classes: Iterable[str]) -> None:
@@ -85,7 +86,8 @@ def sort_files(
 
     Args:
         table: with a column nsfw.
-        named: the digests of the paths that the run's sources name; others stay.
+        named: the pictures that the run's sources name, by their `item.file_key`;
+            others stay.
         folder: made if it is missing; the manifest goes there.
         threshold: 0..1; nsfw is what scores as much or more.
         link: make symbolic links rather than move.
@@ -133,10 +135,12 @@ def _moves(
 ) -> Iterator[Move]:
     for row, path in enumerate(table.paths):
         score, stamp = table.columns[SCORE][row], table.stamp(row)
-        if np.isnan(score) or stamp is None or digest(path) not in named:
+        if np.isnan(score) or stamp is None:
             continue
         with suppress(UnicodeError):  # as the system has it in a locale without UTF-8
             path = os.fsdecode(path_bytes(path))
+        if file_key(path) not in named:
+            continue
         target = folder / FOLDERS[int(score >= threshold)] / os.path.basename(path)
         yield Move(_absolute(path), os.path.abspath(target), stamp)
 

@@ -48,7 +48,7 @@ from open_nsfw_tf.evaluate.thresholds import (
     rank,
     thinned,
 )
-from open_nsfw_tf.files import canonical, class_links, name_key
+from open_nsfw_tf.files import class_links, name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 
 MAX_ERROR = 0.01  # of the fitted band, by default
@@ -542,13 +542,11 @@ def _linked_classes(
 
     Labels are read through these links, which scoring does not follow by itself.
     """
+    root = os.fsdecode(labels)
+    inside = Path(os.path.realpath(root))
     folders = [os.path.realpath(path) for path in scores if os.path.isdir(path)]
-    links = class_links(labels) if folders and os.path.isdir(labels) else []
-    return [
-        link
-        for link in map(os.fsdecode, links)
-        if any(Path(canonical(link)).is_relative_to(folder) for folder in folders)
-    ]
+    is_scored = any(inside.is_relative_to(folder) for folder in folders)
+    return class_links(root) if is_scored and os.path.isdir(root) else []
 
 
 def read_scores(

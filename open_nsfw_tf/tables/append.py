@@ -32,6 +32,7 @@ from open_nsfw_tf.tables.csv_jsonl import (
 from open_nsfw_tf.tables.read import WRITTEN, suffix_of
 from open_nsfw_tf.tables.rows import (
     STAMP,
+    DigestMap,
     Row,
     digest,
     is_stale,
@@ -63,7 +64,7 @@ class Writer:
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
         self.path = Path(path)
         self.columns = list(columns)
-        self.done: dict[bytes, bytes] = {}
+        self.done = DigestMap(16)
         self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
 
     def __enter__(self) -> Self:
@@ -189,13 +190,15 @@ class TableWriter(Writer):
         try:
             if self._target is None:
                 os.fsync(self._file.fileno())
-                self.drop_stale()
-                return
-            parquet.write(
-                self._target, self.columns, self._file_path, self._raw, self._stale
-            )
+            else:
+                parquet.write(
+                    self._target, self.columns, self._file_path, self._raw, self._stale
+                )
         except OSError as error:
             raise self._explained(error) from error
+        if self._target is None:
+            self.drop_stale()
+            return
         self._file.close()  # as Windows removes no open file
         self._file_path.unlink()
 
@@ -207,8 +210,12 @@ class TableWriter(Writer):
         Raises:
             OSError: the disk is full, or the like; "resume" can go on.
         """
-        if self._stale and self._target is None:
+        if not self._stale or self._target is not None:
+            return
+        try:
             self._rewrite()
+        except OSError as error:
+            raise self._explained(error) from error
 
     def _open(self, mode: Mode) -> IO[bytes]:
         """The file that rows are appended to."""
