@@ -333,6 +333,16 @@ def class_files(root: str | os.PathLike[str]) -> Iterator[str]:
     return files_below(root, follow)
 
 
+def class_links(root: str) -> list[str]:
+    """The classes of a folder that are links, which `class_files` follows.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    links = [path for path, kind in entries(root) if kind == "link"]
+    return [link for link in links if not _is_hidden(link) and leads_elsewhere(link)]
+
+
 def leads_elsewhere(link: str) -> bool:
     """Whether a link to a folder leads to another one than those that contain it."""
     inner, outer = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
@@ -398,6 +408,11 @@ Stamp = tuple[int, int]
 _LATEST = (1 << 63) - 1  # ns since 1970, in 2262: tables keep times in 64 bits
 
 
+def make_stamp(size: int, mtime_ns: int) -> Stamp:
+    """A stamp of a size in bytes and a time in nanoseconds, within what tables keep."""
+    return size, max(-_LATEST, min(mtime_ns, _LATEST))
+
+
 def stamp_of(path: str) -> Stamp | None:
     """The size and time of a regular file, by which a change is noticed.
 
@@ -418,8 +433,7 @@ def stamp_of(path: str) -> Stamp | None:
             return None
         else:
             regular = stat.S_ISREG(status.st_mode)
-            time = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
-            return (status.st_size, time) if regular else None
+            return make_stamp(status.st_size, status.st_mtime_ns) if regular else None
 
 
 # -- writing

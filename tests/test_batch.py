@@ -553,9 +553,11 @@ def test_a_destination_within_a_source_is_refused(folder: Path) -> None:
         check_destination(Path("photos/inner/../sorted"), ["photos"])
     with pytest.raises(ValueError, match="not within the source photos"):
         check_destination(Path("photos/sorted"), ["photos/**/*.jpg"])
-    check_destination(
-        Path("photos/sorted"), ["photos/*.jpg"]
-    )  # which has no part in it
+    for pattern in ("photos/*/*.jpg", "*/sfw/*.jpg", f"{Path.cwd()}/p*/[ns]*/*"):
+        with pytest.raises(ValueError, match="not within the source"):
+            check_destination(Path("photos"), [pattern])
+    for pattern in ("photos/*.jpg", "photos/*/*.jpg", "other/*/*/*.jpg"):
+        check_destination(Path("photos/sorted"), [pattern])
 
 
 # -- the command, as a process

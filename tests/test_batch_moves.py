@@ -18,6 +18,7 @@ from test_batch import SUFFIXES
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch.item import file_key
 from open_nsfw_tf.batch.sorting import check_destination, sort_files
 from open_nsfw_tf.errors import MoveError
 from open_nsfw_tf.moves import Journal
@@ -149,7 +150,9 @@ def test_equal_paths_from_another_folder(
     table = read_table(output)
     assert sort_files(table, summary.named, here / "out", threshold)[0] == {"nsfw": 1}
     monkeypatch.chdir(here / "one")  # where it is not what was scored
-    assert sort_files(table, summary.named, here / "out", 0.0)[0] == {"changed": 1}
+    assert sort_files(table, summary.named, here / "out", 0.0)[0] == {}
+    named = [file_key("in/x.png")]
+    assert sort_files(table, named, here / "out", 0.0)[0] == {"changed": 1}
     assert names("in") == ["x.png"]
 
 

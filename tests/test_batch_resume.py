@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from test_files import heif
 
 from open_nsfw_tf import Classifier, ImageError, image
 from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch.item import file_key
+from open_nsfw_tf.batch.scoring import Unscored
 from open_nsfw_tf.batch.sources import count, items
 from open_nsfw_tf.errors import NotReadError
-from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.files import LONGEST_PATH, make_stamp
+from open_nsfw_tf.tables import STAMP, read_table
 from open_nsfw_tf.tables.append import TableWriter
 
 
@@ -160,9 +164,93 @@ def test_whose_fault_an_error_is(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     def no_memory(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(image, "_decode", no_memory)
+    monkeypatch.setattr(image.decode, "_decode", no_memory)
     with pytest.raises(NotReadError, match="cut.jpg: not enough memory"):
         image.load_rgb("cut.jpg")
+
+
+def test_a_picture_of_a_kind_that_this_pillow_lacks(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a.avif", b"\0\0\0\x20ftypavif" + bytes(600))
+    put("b.avif", b"no picture")
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "AVIF", (None, None))
+    for path, kind in {"a.avif": NotReadError, "b.avif": ImageError}.items():
+        with pytest.raises(ImageError, match="no decoder for AVIF") as caught:
+            image.load_rgb(path)
+        assert type(caught.value) is kind
+
+
+@SUFFIXES
+def test_an_archive_of_a_far_future(
+    here: Path, classifier: Classifier, small: bytes, suffix: str
+) -> None:
+    archive_of("a.zip", [("a.png", small)])
+    os.utime("a.zip", (0, 1 << 34))  # 2514, or what the disk can keep
+    for rows in (1, 0):
+        assert resumed(classifier, "a.zip", output=f"t{suffix}").rows == rows
+    assert make_stamp(1, 1 << 64) == (1, (1 << 63) - 1)
+
+
+def test_a_list_that_is_repaired(
+    here: Path, classifier: Classifier, small: bytes
+) -> None:
+    put("a.png", small)
+    put("list.txt", b"a.png\n" + b"x" * (LONGEST_PATH + 1))
+    for _ in range(2):
+        resumed(classifier, "list.txt")
+        assert errors().keys() == {"a.png", "list.txt"}
+    put("list.txt", b"a.png\n")
+    resumed(classifier, "list.txt")
+    assert errors() == {"a.png": None}
+
+
+def test_a_folder_below_a_glob_that_can_be_read_again(
+    nobodys: Path, classifier: Classifier, small: bytes
+) -> None:
+    folder, output = str(nobodys / "in"), str(nobodys / "t.csv")
+    put(f"{folder}/closed/a.png", small)
+    put(f"{folder}/b.jpg", small)
+    os.chmod(f"{folder}/closed", 0)
+    globs = f"{folder}/**/*.png", f"{folder}/**/*.jpg"
+    resumed(classifier, *globs, output=output)
+    assert errors(output).keys() == {f"{folder}/closed", f"{folder}/b.jpg"}
+    os.chmod(f"{folder}/closed", 0o700)
+    resumed(classifier, *globs, output=output)
+    assert errors(output) == {f"{folder}/closed/a.png": None, f"{folder}/b.jpg": None}
+
+
+@SUFFIXES
+def test_a_stop_leaves_no_row_that_was_replaced(
+    here: Path, classifier: Classifier, small: bytes, suffix: str
+) -> None:
+    for name in "abc":
+        put(f"in/{name}.png", small)
+    output = f"t{suffix}"
+    resumed(classifier, "in", output=output)
+    for name in "abc":
+        put(f"in/{name}.png", small + b"\0")
+    asked = iter([False, True])
+    summary = resumed(classifier, "in", output=output, stop=lambda: next(asked))
+    assert (summary.rows, summary.again, summary.finished) == (1, 1, False)
+    assert len(errors(output)) == 3
+    assert resumed(classifier, "in", output=output).rows == 2
+    assert len(errors(output)) == 3
+
+
+def test_memory_of_a_picture_that_has_a_row(here: Path) -> None:
+    count = 15_000
+    tracemalloc.start()
+    with TableWriter("t.csv", ["path", *STAMP], "new") as table:
+        unscored = Unscored(table.done)
+        for number in range(count):
+            path = f"photos/{number}.jpg"
+            assert unscored(path)
+            table.write([{"path": path, "size": number, "mtime_ns": number}])
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 120 * count
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -180,6 +268,31 @@ def test_runs_that_never_end_do_not_make_the_table_longer(
 
 
 # -- one file, one row
+
+
+def test_the_key_of_a_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("d/z.zip", b"")
+    Path("link").symlink_to("d")
+    names = "gone.png", "./gone.png", "d/../gone.png", str(here / "gone.png")
+    before = {file_key(name) for name in names}
+    assert file_key("link/gone.png") == file_key("d/gone.png")
+    put("gone.png", b"")
+    assert before == {file_key("gone.png")}
+    member = "/../" + "a/" * 30_000 + "b.png"
+    looked: list[str] = []
+    lexists = os.path.lexists
+
+    def look(path: str) -> bool:
+        looked.append(path)
+        return lexists(path)
+
+    with monkeypatch.context() as counted:
+        counted.setattr(os.path, "lexists", look)
+        keys = {file_key(f"{folder}/z.zip{member}") for folder in ("d", "./link")}
+    assert len(keys) == 1
+    assert len(looked) < 10
+    os.unlink("d/z.zip")
+    assert keys == {file_key(f"d/z.zip{member}")}
 
 
 @pytest.mark.parametrize("mode", ["new", "resume"])

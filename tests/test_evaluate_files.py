@@ -268,6 +268,25 @@ def test_pictures_are_scored_on_the_fly(
     assert again.evaluations[0].rows == 1
 
 
+def test_class_folders_that_are_links_are_scored(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    (data / "sfw").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(pictures.path("rocket.jpg"), data / "sfw")
+    shutil.copy(pictures.path("retina.jpg"), tmp_path / "elsewhere")
+    (data / "nsfw").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    found = evaluate_files(
+        ["./data"], "data", classifier=lambda: Classifier(weights=weights_path)
+    )
+    assert (found.evaluations[0].rows, found.joined.problems) == (2, ())
+    assert found.evaluations[0].figures["roc_auc"] == 1
+
+
 def test_the_example_finds_what_is_known(tmp_path: Path) -> None:
     """ROC AUC 5/6, FPR (1 - t)**2, FNR t**2, and calibrated: see the example."""
     done = subprocess.run(

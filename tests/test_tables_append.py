@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from open_nsfw_tf.files import lock
-from open_nsfw_tf.tables import digest, rank, read_table
+from open_nsfw_tf.tables import DigestMap, digest, rank, read_table
 from open_nsfw_tf.tables.append import TableWriter
 from open_nsfw_tf.tables.parquet_folder import PartsWriter
 
@@ -54,6 +54,32 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_a_blank_line_among_the_rows_of_a_parquet_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row("a.jpg"), row("b.jpg")])
+    with grown(path).open("a") as rows:
+        rows.write("\n")
+    with TableWriter(path, COLUMNS, "resume") as table:
+        table.write([row("a.jpg", 0.75)])
+        table.finish()
+    assert read_table(path).paths == ["b.jpg", "a.jpg"]
+
+
+def test_a_digest_map_is_a_dict(tmp_path: Path) -> None:
+    digests, expected = DigestMap(3), {}
+    for number in range(4000):
+        key = digest(str(number % 2500))
+        digests[key] = expected[key] = b"abc"[: number % 4]
+        if number % 3 == 0:
+            gone = digest(str(number // 2))
+            assert digests.pop(gone, None) == expected.pop(gone, None)
+    assert dict(digests) == expected
+    assert len(digests) == len(expected)
+    with pytest.raises(KeyError):
+        del digests[digest("never")]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_blank_lines_are_skipped_and_utf16_is_refused(
     tmp_path: Path, suffix: str
@@ -67,6 +93,10 @@ def test_blank_lines_are_skipped_and_utf16_is_refused(
         assert len(table.done) == 2
         table.write([row("c.jpg")])
     assert read_table(path).paths == ["a.jpg", "b.jpg", "c.jpg"]
+    with TableWriter(path, COLUMNS, "resume") as table:
+        table.write([row("a.jpg", 0.75)])  # and the older row goes
+        table.finish()
+    assert read_table(path).paths == ["b.jpg", "c.jpg", "a.jpg"]
     path.write_text(text, encoding="utf-16")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="expected text in UTF-8, got UTF-16"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,9 @@ Row = dict[str, Any]  # a value for each of `columns_of`
 # in memory at a time.
 MAX_BYTES = 1 << 26
 
-NeedsRow = Callable[[str], bool]  # asked about each path once, before it is read
+# Asked about each path once, before it is read; with the file's stamp as a second
+# argument where a listing of remote storage has told it.
+NeedsRow = Callable[..., bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +138,32 @@ def file_key(path: str) -> bytes:
     Links among its folders are followed; a link to a file is a file of its own. Members
     of an archive go by their names as they are: ARCHIVE/../b.png is not b.png.
     """
-    exists = path
-    while exists and not os.path.lexists(exists):
-        exists = os.path.dirname(exists)
-    rest = path[len(exists) :] if exists else f"/{path}"
-    return digest(canonical(exists or os.curdir) + rest)
+    if os.path.lexists(path):
+        return digest(canonical(path))
+    exists = _existing(path)
+    rest = path[len(exists) :]
+    if os.path.isdir(exists or os.curdir):
+        return digest(os.path.join(os.path.realpath(exists), rest.lstrip(os.sep)))
+    return digest(canonical(exists) + rest)
+
+
+def _existing(path: str) -> str:
+    """The archive that a path leads into, or the last folder that is there.
+
+    From the root down: a member's name may have tens of thousands of parts, of which
+    only the first is looked for.
+    """
+    exists = ""
+    for end in re.finditer(f"{re.escape(os.sep)}+", path):
+        part = path[: end.start()] or path[: end.end()]
+        if not os.path.lexists(part):
+            break
+        exists = part
+    return exists
 
 
 class Containers:
-    """The folders and archives of a run, each of which is read once.
+    """The folders, archives and lists of a run.
 
     Attributes:
         paths: the digest of each as it was named, by its `file_key`.
@@ -153,9 +173,17 @@ class Containers:
         self._entered: set[str] = set()
         self.paths: dict[bytes, bytes] = {}
 
+    def note(self, path: str) -> None:
+        """Remember that one is read, perhaps again."""
+        self.paths[file_key(path)] = digest(path)
+
+    def __contains__(self, path: str) -> bool:
+        """Whether one was read, by this or another spelling of its path."""
+        return file_key(path) in self.paths
+
     def enter(self, path: str) -> bool:
         """Whether to read one: not if it was read before, by this or another name."""
-        self.paths[file_key(path)] = digest(path)
+        self.note(path)
         found = os.path.realpath(path) if os.path.isdir(path) else canonical(path)
         is_new = found not in self._entered
         self._entered.add(found)

@@ -32,7 +32,7 @@ from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.libraries import need
-from open_nsfw_tf.tables import digest
+from open_nsfw_tf.tables import DigestMap, digest
 from open_nsfw_tf.tables.append import Mode
 from open_nsfw_tf.tables.parquet_folder import PartsWriter
 from open_nsfw_tf.weights import load_weights
@@ -211,7 +211,7 @@ class _Run:
         self._ray, self._table, self._workers = ray, table, workers
         self._progress = progress
         self._tasks = import_module("open_nsfw_tf.batch.ray_tasks")
-        self._named: set[bytes] = set()
+        self._written = DigestMap()  # the digests of the paths that have a row
         self.journal = (
             ray.remote(self._tasks.Journal)
             .options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -265,15 +265,18 @@ class _Run:
         if finished:
             self._table.forget(listed.readable)
             self._table.finish()
-        named = self._named | listed.had_row
-        return writer.summary(listed.skipped, listed.passed_over, named, finished)
+        else:
+            self._table.drop_stale()
+        return writer.summary(
+            listed.skipped, listed.passed_over, listed.named, finished
+        )
 
     def _new(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows, but for those that Ray made a second time."""
         for row in rows:
             key = digest(row["path"])
-            if key not in self._named:
-                self._named.add(key)
+            if key not in self._written:
+                self._written[key] = b""
                 yield row
 
 

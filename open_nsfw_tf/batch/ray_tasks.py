@@ -34,7 +34,7 @@ from open_nsfw_tf.batch.scoring import Unscored, score_items
 from open_nsfw_tf.batch.sources import items
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
-from open_nsfw_tf.tables import STAMP, digest, read_stamp
+from open_nsfw_tf.tables import STAMP, DigestMap, digest, read_stamp
 
 TABLE_ROWS = 16  # pictures of a table that is handed to Ray, which joins some
 DEATHS = 2  # of workers that had one picture alone: then it is the picture
@@ -126,13 +126,13 @@ class Listed:
 
     Attributes:
         skipped: pictures that had their row before, or were named twice.
-        had_row: digests of the paths that had their row before.
+        named: as `Unscored.named`.
         readable: as `Unscored.readable`.
         passed_over: files that are no pictures, by kind.
     """
 
     skipped: int = 0
-    had_row: set[bytes] = field(default_factory=set)
+    named: DigestMap = field(default_factory=DigestMap)
     readable: set[bytes] = field(default_factory=set)
     passed_over: PassedOver = field(default_factory=PassedOver)
 
@@ -191,7 +191,7 @@ def _listed(
         journal.note_listed.remote(
             Listed(
                 unscored.skipped,
-                unscored.had_row,
+                unscored.named,
                 unscored.readable(),
                 unscored.passed_over,
             )

@@ -1,6 +1,6 @@
 """Pictures on remote storage, by pyarrow's filesystems: s3://, gs://, hdfs:// and others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 from open_nsfw_tf.batch.item import (
     MAX_BYTES,
     Item,
+    NeedsRow,
     Select,
     failed,
     too_large,
 )
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import HEAD, Stamp
+from open_nsfw_tf.files import HEAD, Stamp, make_stamp
 
 SCHEME_END = "://"
 
@@ -101,12 +102,10 @@ def find_stamp(uri: str) -> Stamp | None:
 def _stamp(info: Any) -> Stamp | None:
     if info.type.name != "File" or info.size is None or info.mtime_ns is None:
         return None
-    return int(info.size), int(info.mtime_ns)
+    return make_stamp(int(info.size), int(info.mtime_ns))
 
 
-def remote_items(
-    uri: str, needs_row: Callable[[str, Stamp | None], bool], select: Select
-) -> Iterator[Item]:
+def remote_items(uri: str, needs_row: NeedsRow, select: Select) -> Iterator[Item]:
     """The pictures at a URI: one file, or those of a folder and of all folders in it.
 
     Args:

@@ -6,6 +6,7 @@ moves the rest, and the file that was on its way may stand twice, as ``p.png`` a
 what is too many.
 """
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from open_nsfw_tf.architecture import LABELS
+from open_nsfw_tf.batch.item import file_key
+from open_nsfw_tf.batch.sources import fits
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.moves import Journal, LinksIn, Move, plan
-from open_nsfw_tf.tables import Table, digest
+from open_nsfw_tf.tables import Table
 from open_nsfw_tf.tables.rows import path_bytes
 
 SCORE = "nsfw"  # the column that is compared with the threshold
@@ -35,15 +38,26 @@ def check_destination(folder: Path, sources: Iterable[str]) -> None:
             raise ValueError(f"{sanitize(path)}: expected a folder, or nothing yet")
     inside = os.path.realpath(folder)
     for source in sources:
-        tree, deep, _ = source.partition("**")
-        if not os.path.isdir(source) and not deep:
-            continue
-        outer = os.path.realpath(os.path.dirname(tree) if deep else source)
-        if os.path.commonpath([inside, outer]) == outer:
+        if _would_take(source, inside):
             raise ValueError(
                 f"{sanitize(folder)}: expected a folder that is not within the source "
                 f"{sanitize(source)}"
             )
+
+
+def _would_take(source: str, inside: str) -> bool:
+    """Whether a source, read again, takes what was put into a folder."""
+    tree, deep, _ = source.partition("**")
+    if deep or os.path.isdir(source):
+        outer = os.path.realpath(os.path.dirname(tree) if deep else source)
+        return os.path.commonpath([inside, outer]) == outer
+    patterns = os.path.dirname(source).split("/")
+    magic = next((i for i, name in enumerate(patterns) if glob.has_magic(name)), None)
+    if magic is None or os.path.lexists(source):
+        return False
+    root = os.path.realpath("/".join([*patterns[:magic], ""]))
+    below = (os.path.relpath(os.path.join(inside, name), root) for name in FOLDERS)
+    return any(fits(path.split(os.sep), patterns[magic:]) for path in below)
 
 
 def check_sortable(classes: Iterable[str]) -> None:
@@ -72,7 +86,8 @@ def sort_files(
 
     Args:
         table: with a column nsfw.
-        named: the digests of the paths that the run's sources name; others stay.
+        named: the pictures that the run's sources name, by their `item.file_key`;
+            others stay.
         folder: made if it is missing; the manifest goes there.
         threshold: 0..1; nsfw is what scores as much or more.
         link: make symbolic links rather than move.
@@ -120,10 +135,12 @@ def _moves(
 ) -> Iterator[Move]:
     for row, path in enumerate(table.paths):
         score, stamp = table.columns[SCORE][row], table.stamp(row)
-        if np.isnan(score) or stamp is None or digest(path) not in named:
+        if np.isnan(score) or stamp is None:
             continue
         with suppress(UnicodeError):  # as the system has it in a locale without UTF-8
             path = os.fsdecode(path_bytes(path))
+        if file_key(path) not in named:
+            continue
         target = folder / FOLDERS[int(score >= threshold)] / os.path.basename(path)
         yield Move(_absolute(path), os.path.abspath(target), stamp)
 

@@ -32,6 +32,7 @@ from open_nsfw_tf.files import (
     PassedOver,
     by_content,
     is_system_file,
+    make_stamp,
     open_regular,
     read_head,
     walk,
@@ -93,7 +94,8 @@ def items(
         stdin: binary, where "-" is among the sources.
         passed_over: counts the files of folders and archives that are not taken, and the
             files of macOS and Windows in lists.
-        containers: the folders and archives that were read before, and so are not.
+        containers: the folders, archives and lists that were read before; of these,
+            lists are read again.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
@@ -110,7 +112,7 @@ def items(
         elif os.path.lexists(source):
             yield from _file(source, needs_row, chosen, containers)
         else:
-            for match, error in _matches(source):
+            for match, error in _matches(source, containers.note):
                 if needs_row(match):
                     yield failed(match, error) if error else Item(match, match)
 
@@ -125,11 +127,22 @@ def count(sources: Iterable[str], select: str = "either") -> int | None:
     return sum(1 for _ in items(sources, lambda path: True, select))
 
 
-def _matches(pattern: str) -> Iterator[tuple[str, OSError | None]]:
+def _matches(
+    pattern: str, note: Callable[[str], None] = lambda path: None
+) -> Iterator[tuple[str, OSError | None]]:
     """The files of a glob, and the folders below a ** that cannot be read.
 
     `glob` itself follows links for **, round and round where one leads upwards.
+
+    Args:
+        pattern: the glob.
+        note: called with the path of each folder below a ** before it is read.
     """
+
+    def enter(folder: str) -> bool:
+        note(folder)
+        return True
+
     parts = pattern.split("/")
     if not glob.has_magic(pattern):
         return
@@ -140,25 +153,26 @@ def _matches(pattern: str) -> Iterator[tuple[str, OSError | None]]:
                 yield root, None
             continue
         skip = len(root) + (not root.endswith("/")) if root else 0
-        for entry in walk(root):
+        note(root)
+        for entry in walk(root, enter):
             if entry.error is not None:
                 yield entry.path, entry.error
-            elif entry.kind == "file" and _fits(
+            elif entry.kind == "file" and fits(
                 entry.path[skip:].split("/"), parts[at:]
             ):
                 yield entry.path, None
 
 
-def _fits(names: list[str], patterns: list[str]) -> bool:
+def fits(names: list[str], patterns: list[str]) -> bool:
     """Whether the parts of a path match those of a glob, of which ** is any number."""
     if not patterns or not names:
         return not names and set(patterns) <= {"**"}
     first, *others = patterns
     hidden = names[0].startswith(".") and not first.startswith(".")
     if first == "**":
-        deeper = not hidden and _fits(names[1:], patterns)
-        return deeper or _fits(names, others)
-    return not hidden and fnmatchcase(names[0], first) and _fits(names[1:], others)
+        deeper = not hidden and fits(names[1:], patterns)
+        return deeper or fits(names, others)
+    return not hidden and fnmatchcase(names[0], first) and fits(names[1:], others)
 
 
 def _walk(
@@ -170,7 +184,8 @@ def _walk(
             if needs_row(path):
                 yield failed(path, entry.error)
         elif entry.kind == "link":
-            if needs_row(path):
+            # Unless it was named itself, too.
+            if path not in containers and needs_row(path):
                 yield failed(path, "a link to a folder is not followed: name it itself")
         elif select(os.path.basename(path), partial(_head, path)) and needs_row(path):
             yield Item(path, path)
@@ -205,6 +220,7 @@ def _file(
                 yield from _archive(members, path, needs_row, select)
             return
         elif suffix in LISTS:
+            containers.note(path)
             with open_regular(path) as file:
                 return (yield from _list(path, file, needs_row, select))
     except OSError:
@@ -221,7 +237,7 @@ def _archive(
 ) -> Iterator[Item]:
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
-        stamp = status.st_size, status.st_mtime_ns
+        stamp = make_stamp(status.st_size, status.st_mtime_ns)
         for item in members(path, file, needs_row, select):
             yield item if item.unread else replace(item, stamp=stamp)
 

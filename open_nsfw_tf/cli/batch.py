@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -112,7 +112,7 @@ class Sorting:
         if trained is not None:
             check_sortable(trained.classes)
 
-    def sort(self, output: Path, named: set[bytes]) -> None:
+    def sort(self, output: Path, named: Collection[bytes]) -> None:
         """Move or link the files that this run's sources name, if requested."""
         if self.move_to is None or self.threshold is None:
             return

@@ -48,7 +48,7 @@ from open_nsfw_tf.evaluate.thresholds import (
     rank,
     thinned,
 )
-from open_nsfw_tf.files import name_key
+from open_nsfw_tf.files import class_links, name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
 
 MAX_ERROR = 0.01  # of the fitted band, by default
@@ -530,8 +530,23 @@ def evaluate_files(
         ImportError: a package is missing; the message says how to install it.
     """
     known = read_labels(labels)
-    joined = join(read_scores(scores, classifier), known, names, strict)
+    sources = [*_linked_classes(scores, labels), *scores]
+    joined = join(read_scores(sources, classifier), known, names, strict)
     return evaluate_joined(joined, criterion, positive=positive, bootstrap=bootstrap)
+
+
+def _linked_classes(
+    scores: Iterable[str | os.PathLike[str]], labels: str | os.PathLike[str]
+) -> list[str]:
+    """The class folders of `labels` that are links below a folder to be scored.
+
+    Labels are read through these links, which scoring does not follow by itself.
+    """
+    root = os.fsdecode(labels)
+    inside = Path(os.path.realpath(root))
+    folders = [os.path.realpath(path) for path in scores if os.path.isdir(path)]
+    is_scored = any(inside.is_relative_to(folder) for folder in folders)
+    return class_links(root) if is_scored and os.path.isdir(root) else []
 
 
 def read_scores(

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image, _imaging
 
 from open_nsfw_tf.errors import ImageError, NotReadError, one_line, sanitize
-from open_nsfw_tf.files import HEIF_NEEDED, PICTURE_TYPES
+from open_nsfw_tf.files import HEAD, HEIF_NEEDED, PICTURE_TYPES, type_by_content
 from open_nsfw_tf.forks import fork_waits_for, loading
 
 # Pillow's own limit for an error: twice its limit for a warning, with its rounding.
@@ -378,13 +378,16 @@ def identify(file: IO[bytes], max_pixels: int) -> Any:
     """
     _import_plugins()
     file.seek(0)
-    prefix = file.read(16)
+    head = file.read(HEAD)
+    prefix = head[:16]
     reasons = []
     kind = ImageError
     for name in PICTURE_FORMATS:
         factory, accept = _plugin(name)
         if factory is None:
             reasons.append(f"this Pillow has no decoder for {name}")
+            if type_by_content(head) == name:
+                kind = NotReadError
             continue
         accepted = accept is None or accept(prefix)
         if isinstance(accepted, str):  # the plugin's message: a codec is missing

@@ -4,8 +4,8 @@ CSV and JSON lines grow at their end, by one write for some rows; a last row tha
 kill or a full disk tore is cut off. Parquet has no such end: its rows are kept in JSON
 lines beside it, `NAME.parquet.partial`, until the whole table is made of them.
 
-A picture that is scored again gets a new row at the end; when the table is finished,
-the older ones are taken out.
+A picture that is scored again gets a new row at the end; when the run ends, finished or
+stopped, the older ones are taken out. What a kill leaves twice, the next run takes out.
 """
 
 import json
@@ -22,10 +22,17 @@ from typing import IO, Any, ClassVar, Literal, Self
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import lock, replacing
 from open_nsfw_tf.tables import parquet
-from open_nsfw_tf.tables.csv_jsonl import lines, parse_object, parse_record, records
+from open_nsfw_tf.tables.csv_jsonl import (
+    lines,
+    objects,
+    parse_object,
+    parse_record,
+    records,
+)
 from open_nsfw_tf.tables.read import WRITTEN, suffix_of
 from open_nsfw_tf.tables.rows import (
     STAMP,
+    DigestMap,
     Row,
     digest,
     is_stale,
@@ -57,7 +64,7 @@ class Writer:
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
         self.path = Path(path)
         self.columns = list(columns)
-        self.done: dict[bytes, bytes] = {}
+        self.done = DigestMap(16)
         self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
 
     def __enter__(self) -> Self:
@@ -183,16 +190,32 @@ class TableWriter(Writer):
         try:
             if self._target is None:
                 os.fsync(self._file.fileno())
-                if self._stale:
-                    self._rewrite()
-                return
-            parquet.write(
-                self._target, self.columns, self._file_path, self._raw, self._stale
-            )
+            else:
+                parquet.write(
+                    self._target, self.columns, self._file_path, self._raw, self._stale
+                )
         except OSError as error:
             raise self._explained(error) from error
+        if self._target is None:
+            self.drop_stale()
+            return
         self._file.close()  # as Windows removes no open file
         self._file_path.unlink()
+
+    def drop_stale(self) -> None:
+        """Leave each path its last row; no row can be written after that.
+
+        A Parquet table that is not finished is as it was, and needs nothing.
+
+        Raises:
+            OSError: the disk is full, or the like; "resume" can go on.
+        """
+        if not self._stale or self._target is not None:
+            return
+        try:
+            self._rewrite()
+        except OSError as error:
+            raise self._explained(error) from error
 
     def _open(self, mode: Mode) -> IO[bytes]:
         """The file that rows are appended to."""
@@ -322,13 +345,13 @@ class TableWriter(Writer):
         next(found)  # the header
         yield _csv_row(self.columns)
         left = self._stale.copy()
-        for fields in map(parse_record, found):
+        for fields in map(parse_record, filter(bytes.strip, found)):
             if not is_stale(fields[0], left):
                 yield _csv_row(fields + [None] * (len(self.columns) - len(fields)))
 
     def _rows(self, file: IO[bytes]) -> Iterator[bytes]:
         left = Counter() if self._target else self._stale.copy()
-        for row in map(parse_object, lines(file)):
+        for row in objects(lines(file)):
             if not is_stale(row["path"], left):
                 yield _json_row(dict.fromkeys(self.columns) | row)
 

@@ -134,7 +134,7 @@ def _csv_reason(error: csv.Error) -> str:
 
 
 def _json(file: IO[bytes]) -> Iterator[Chunk]:
-    rows = _objects(lines(file))
+    rows = objects(lines(file))
     first = next(rows, {})
     yield {name: [value] for name, value in first.items()}
     count = 1
@@ -149,7 +149,12 @@ def _json(file: IO[bytes]) -> Iterator[Chunk]:
         count += len(some)
 
 
-def _objects(found: Iterable[bytes]) -> Iterator[Row]:
+def objects(found: Iterable[bytes]) -> Iterator[Row]:
+    """The rows of JSON lines, without blank lines.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
     for number, line in enumerate(found, 1):
         if not line.strip():
             continue

@@ -15,7 +15,7 @@ from typing import Any
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.libraries import need
-from open_nsfw_tf.tables.csv_jsonl import lines, parse_object
+from open_nsfw_tf.tables.csv_jsonl import lines, objects
 from open_nsfw_tf.tables.rows import (
     CHUNK,
     STAMP,
@@ -134,7 +134,7 @@ def write(
                         part = part.append_column(name, pyarrow.nulls(len(part)))
                     writer.write_table(part.cast(schema))
         with added.open("rb") as source:
-            rows = map(parse_object, lines(source))
+            rows = objects(lines(source))
             fresh = (row for row in rows if not is_stale(row["path"], left))
             for chunk in _columnwise(fresh, columns, raw):
                 writer.write_table(pyarrow.Table.from_pydict(chunk, schema))

@@ -76,6 +76,14 @@ class PartsWriter(Writer):
             self._note_row(row)
 
     def finish(self) -> None:
+        """Make the table whole: each path has one row.
+
+        Raises:
+            OSError: the disk is full, or the like; "resume" can go on.
+        """
+        self.drop_stale()
+
+    def drop_stale(self) -> None:
         """Leave each path its last row.
 
         Raises:
@@ -101,7 +109,7 @@ class PartsWriter(Writer):
                         self._note(*row)
                 except ValueError as error:
                     raise ValueError(f"{sanitize(part)}: {one_line(error)}") from error
-            self.finish()  # what killed runs have left twice
+            self.drop_stale()  # what killed runs have left twice
         names = [part.stem.removeprefix("part-") for part in files(self.path)]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 

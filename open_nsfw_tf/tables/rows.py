@@ -9,7 +9,7 @@ format as they went in.
 
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from hashlib import blake2b
 from typing import Any
 
@@ -84,10 +84,81 @@ def without_stamp(columns: Iterable[str]) -> list[str]:
 
 # -- paths that are remembered
 
+DIGEST = 16  # bytes
+
 
 def digest(path: str) -> bytes:
     """16 bytes that stand for a path, where many are remembered."""
-    return blake2b(path_bytes(path), digest_size=16).digest()
+    return blake2b(path_bytes(path), digest_size=DIGEST).digest()
+
+
+class DigestMap(MutableMapping[bytes, bytes]):
+    """A dict of short values by digest, in a quarter of a dict's memory.
+
+    It is a hash table with open addressing in one block of bytes.
+
+    Args:
+        size: the most bytes that a value has; 0 for a set.
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self._step = DIGEST + 1 + size  # a slot: key, state, value
+        self._slots = bytearray(self._step << 10)
+        self._taken = 0  # slots, those of removed keys too
+        self._count = 0
+
+    def __getitem__(self, key: bytes) -> bytes:
+        slot = self._find(key)
+        state = self._slots[slot + DIGEST]
+        if state in (_FREE, _REMOVED):
+            raise KeyError(key)
+        start = slot + DIGEST + 1
+        return bytes(self._slots[start : start + state - _EMPTY])
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        if (self._taken + 1) * self._step * 5 > len(self._slots) * 4:
+            self._grow()
+        slot = self._find(key)
+        state = self._slots[slot + DIGEST]
+        self._taken += state == _FREE
+        self._count += state in (_FREE, _REMOVED)
+        entry = key + bytes([_EMPTY + len(value)]) + value
+        self._slots[slot : slot + self._step] = entry.ljust(self._step, b"\0")
+
+    def __delitem__(self, key: bytes) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._slots[self._find(key) + DIGEST] = _REMOVED
+        self._count -= 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        for slot in range(0, len(self._slots), self._step):
+            if self._slots[slot + DIGEST] not in (_FREE, _REMOVED):
+                yield bytes(self._slots[slot : slot + DIGEST])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _find(self, key: bytes) -> int:
+        """Where the slot of a key begins, or the free one that it would get."""
+        slots, step = self._slots, self._step
+        slot = int.from_bytes(key, "little") * step % len(slots)
+        while slots[slot + DIGEST] != _FREE and slots[slot : slot + DIGEST] != key:
+            slot = (slot + step) % len(slots)
+        return slot
+
+    def _grow(self) -> None:
+        old, step = self._slots, self._step
+        self._slots = bytearray(2 * len(old))
+        self._taken = self._count
+        for slot in range(0, len(old), step):
+            if old[slot + DIGEST] not in (_FREE, _REMOVED):
+                entry = old[slot : slot + step]
+                new = self._find(bytes(entry[:DIGEST]))
+                self._slots[new : new + step] = entry
+
+
+_FREE, _REMOVED, _EMPTY = range(3)  # states of a slot; above: the value's length
 
 
 def path_bytes(path: str) -> bytes:
