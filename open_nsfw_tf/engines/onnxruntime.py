@@ -208,13 +208,15 @@ def _int8(weights: Parts) -> bytes:
 
 
 def _float(dtype: type, weights: Parts) -> bytes:
-    with loading:
-        from open_nsfw_tf.backbones import onnx_ops
-        from open_nsfw_tf.formats import onnx_graph
-
     if isinstance(weights, TrainedModel):
+        with loading:
+            from open_nsfw_tf.backbones import onnx_ops
+
         model = onnx_ops.trained_graph(weights, dtype=dtype)
     else:
+        with loading:
+            from open_nsfw_tf.formats import onnx_graph
+
         model = onnx_graph.graph(weights, dtype=dtype, lean=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
