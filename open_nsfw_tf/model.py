@@ -361,7 +361,9 @@ def compile_network(keras_model: Any) -> Any:
         )
     tensor = keras_model.inputs[0]
 
-    @tf.function(input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype)])
+    @tf.function(
+        input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype)], autograph=False
+    )
     def predict(batch: Any) -> Any:
         if batch.dtype == tf.string:
             return keras_model(batch, training=False)

@@ -134,7 +134,7 @@ def flatbuffer(
     # Batches of one: LiteRT plans its memory for fixed shapes.
     spec = tf.TensorSpec((1, size, size, CHANNELS), tf.float32, "inputs")
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def serve(inputs: Any) -> dict[str, Any]:
         return {"outputs": network(inputs)}
 

@@ -63,7 +63,7 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
     strings = tf.TensorSpec((None,), tf.string, "inputs")
 
     def signature(load: Callable[[Any], Any], spec: Any) -> Any:
-        @tf.function(input_signature=[spec])
+        @tf.function(input_signature=[spec], autograph=False)
         def answer(inputs: Any) -> dict[str, Any]:
             scores = predictions_of(network, load(inputs))
             return {"outputs": require_finite(scores, "scores")}

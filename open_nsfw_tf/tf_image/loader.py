@@ -155,8 +155,12 @@ def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     pixels = tf.TensorSpec([None, None, 3], tf.uint8)
     return (
-        tf.function(_load, input_signature=[tf.TensorSpec([], tf.string)]),
-        tf.function(lambda rgb: (_prepare(rgb), ""), input_signature=[pixels]),
+        tf.function(
+            _load, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+        ),
+        tf.function(
+            lambda rgb: (_prepare(rgb), ""), input_signature=[pixels], autograph=False
+        ),
     )
 
 
@@ -249,7 +253,7 @@ def _load_batch(preprocessing: Preprocessing) -> Callable[..., Any]:
     shape = (preprocessing.crop, preprocessing.crop, 3)
     specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.string))
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
     def load(strings: Any) -> tuple[Any, Any]:
         blobs, reasons = tf.map_fn(
             lambda string: _load(string, preprocessing),
