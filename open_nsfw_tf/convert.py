@@ -137,8 +137,20 @@ def convert(
     if classes is not None:
         raise ValueError(f"only a {tfjs.TITLE} needs the names of its classes")
     found, target = _file_of(source), Path(destination)
-    source_format = source_format or detect(found)
-    target_format = target_format or format_of(target)
+    formats = source_format or detect(found), target_format or format_of(target)
+    return _convert_file(found, target, formats, pictures, unfold, overwrite)
+
+
+def _convert_file(
+    found: Path,
+    target: Path,
+    formats: tuple[str, str],
+    pictures: Iterable[Picture],
+    unfold: int | None,
+    overwrite: bool,
+) -> Conversion:
+    """Write a weights file in another format, and compare what is read back."""
+    source_format, target_format = formats
     network = target.with_suffix(".prototxt") if target_format == "caffemodel" else None
     for path in filter(None, (target, network)):
         _check_free(path, overwrite)
