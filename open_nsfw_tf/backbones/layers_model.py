@@ -67,7 +67,7 @@ def _trained_model(model: LayersModel, classes: Sequence[str]) -> TrainedModel:
     for layer, fields in model.weights.items():
         ours = names.get(renamed.get(layer, layer), renamed.get(layer, layer))
         if ours in weights:
-            raise _another(f"it has two layers {sanitize(ours, 80)}")
+            raise _mismatch(f"it has two layers {sanitize(ours, 80)}")
         weights[ours] = {_VARIABLES.get(v, v): array for v, array in fields.items()}
     steps = Preprocessing(size, size, False, "RGB", (0.0, 0.0, 0.0), 1 / 255, "aligned")
     trained = TrainedModel(name, tuple(classes), steps, head, weights)
@@ -83,10 +83,10 @@ def _described() -> Iterator[None]:
     except PARSE_ERRORS as error:
         if isinstance(error, WeightsError):
             raise
-        raise _another(f"its description is broken ({one_line(error)})") from error
+        raise _mismatch(f"its description is broken ({one_line(error)})") from error
 
 
-def _another(reason: str) -> WeightsError:
+def _mismatch(reason: str) -> WeightsError:
     return WeightsError(
         f"expected {' or '.join(READ)} with dense layers after it, as nsfwjs's networks "
         f"are: {reason}"
@@ -97,10 +97,10 @@ def _size(layers: Sequence[Layer]) -> int:
     first = layers[0] if layers else None
     shape = first.config.get("batch_input_shape") if first else None  # of Keras 2
     if not isinstance(shape, list) or len(shape) != 4 or shape[1] != shape[2]:
-        raise _another(f"its input is {shape!r:.80}")
+        raise _mismatch(f"its input is {shape!r:.80}")
     size = shape[1]
     if type(size) is not int or shape[3] != 3:
-        raise _another(f"its input is {shape!r:.80}")
+        raise _mismatch(f"its input is {shape!r:.80}")
     return size
 
 
@@ -152,7 +152,7 @@ def _backbone(ops: Sequence[GraphOp], size: int) -> str:
             if not reason:
                 return name
     sizes = ", ".join(str(BACKBONES[name].preprocessing.crop) for name in READ)
-    raise _another(reason or f"its input has {size} pixels a side, not one of {sizes}")
+    raise _mismatch(reason or f"its input has {size} pixels a side, not one of {sizes}")
 
 
 def _difference(ops: dict[str, GraphOp], wanted: dict[str, GraphOp]) -> str:
@@ -164,8 +164,8 @@ def _difference(ops: dict[str, GraphOp], wanted: dict[str, GraphOp]) -> str:
             )
         op, other = ops[name], wanted[name]
         # The file does not tell all options: those are given by the arrays' shapes.
-        told = {option: other.options.get(option) for option in op.options}
-        if (op.kind, op.inputs, op.options) != (other.kind, other.inputs, told):
+        same_options = {option: other.options.get(option) for option in op.options}
+        if (op.kind, op.inputs, op.options) != (other.kind, other.inputs, same_options):
             return f"its layer {name} differs"
     return ""
 
@@ -191,30 +191,30 @@ def _operations(layers: Sequence[Layer], size: int) -> tuple[list[GraphOp], Size
     for layer in layers[1:]:
         if layer.kind not in _KINDS:
             known = ", ".join(_KINDS)
-            raise _another(
+            raise _mismatch(
                 f"its layer {sanitize(layer.name, 80)} is of the kind "
                 f"{sanitize(layer.kind, 80)}, not of {known}"
             )
         missing = [source for source in layer.inputs if source not in sizes]
         if missing or not layer.inputs:
-            raise _another(f"nothing comes into its layer {sanitize(layer.name, 80)}")
+            raise _mismatch(f"nothing comes into its layer {sanitize(layer.name, 80)}")
         if layer.config.get("data_format", "channels_last") != "channels_last":
-            raise _another("its channels are not the last axis")
+            raise _mismatch("its channels are not the last axis")
         before = sizes[layer.inputs[0]]
         op, sizes[layer.name] = _KINDS[layer.kind](layer, before)
         ops.append(op)
     return ops, sizes[layers[-1].name]
 
 
-def _windowed(kind: str, sides: str) -> Callable[[Layer, Size], Translated]:
-    """A convolution or pooling, whose window is the option `sides`."""
+def _windowed(kind: str, window_option: str) -> Callable[[Layer, Size], Translated]:
+    """A convolution or pooling, whose window is the option `window_option`."""
 
     def translate(layer: Layer, size: Size) -> Translated:
         config = layer.config
-        window, strides = tuple(config[sides]), tuple(config["strides"])
+        window, strides = tuple(config[window_option]), tuple(config["strides"])
         plain = [config.get("activation", "linear"), *config.get("dilation_rate", ())]
         if plain not in (["linear"], ["linear", 1, 1]) or not all((*window, *strides)):
-            raise _another(f"its layer {layer.name} differs")
+            raise _mismatch(f"its layer {layer.name} differs")
         pads = pads_of(config["padding"], size, window, strides)
         options: dict[str, Any] = {"strides": strides, "pads": pads}
         if "pool" in kind:
@@ -241,7 +241,7 @@ def _padding(layer: Layer, size: Size) -> Translated:
 
 def _batch_norm(layer: Layer, size: Size) -> Translated:
     if layer.config.get("axis", -1) not in (-1, 3, [-1], [3]):
-        raise _another(f"its layer {layer.name} is not of channels")
+        raise _mismatch(f"its layer {layer.name} is not of channels")
     options = {"epsilon": layer.config["epsilon"]}
     return GraphOp("batch_norm", layer.name, layer.inputs, {}, options), size
 
@@ -249,7 +249,7 @@ def _batch_norm(layer: Layer, size: Size) -> Translated:
 def _relu(layer: Layer, size: Size) -> Translated:
     config = layer.config
     if config.get("negative_slope") or config.get("threshold"):
-        raise _another(f"its layer {layer.name} is a leaky ReLU")
+        raise _mismatch(f"its layer {layer.name} is a leaky ReLU")
     options = {"most": config.get("max_value")}
     return GraphOp("relu", layer.name, layer.inputs, {}, options), size
 
@@ -262,7 +262,7 @@ def _activation(layer: Layer, size: Size) -> Translated:
 def _plain(kind: str) -> Callable[[Layer, Size], Translated]:
     def translate(layer: Layer, size: Size) -> Translated:
         if layer.config.get("axis", -1) not in (-1, 3):
-            raise _another(f"its layer {layer.name} is not of channels")
+            raise _mismatch(f"its layer {layer.name} is not of channels")
         return GraphOp(kind, layer.name, layer.inputs), size
 
     return translate
@@ -293,7 +293,7 @@ def _head_of(layers: Sequence[Layer]) -> list[Layer]:
             return list(layers[index:])
         if layer.kind == "Flatten" and layers[index - 1].kind == "AveragePooling2D":
             return list(layers[index - 1 :])
-    raise _another("it does not average its last maps")
+    raise _mismatch("it does not average its last maps")
 
 
 def _check_pooling(layer: Layer, maps: Size) -> None:
@@ -301,7 +301,7 @@ def _check_pooling(layer: Layer, maps: Size) -> None:
     if layer.kind == "AveragePooling2D":
         window, padding = tuple(layer.config["pool_size"]), layer.config["padding"]
         if window != maps or padding != "valid":
-            raise _another(f"it averages {window} pixels of its last maps of {maps}")
+            raise _mismatch(f"it averages {window} pixels of its last maps of {maps}")
 
 
 def _head(
@@ -310,12 +310,12 @@ def _head(
     """The head's layers but for the last one, and our names of all, by the file's."""
     final = layers[-1]
     if (final.kind, final.config.get("activation")) != ("Dense", "softmax"):
-        raise _another("its last layer is no softmax")
+        raise _mismatch("its last layer is no softmax")
     found: list[HeadLayer] = []
     names: dict[str, str] = {}
     for layer in layers:
         if layer.inputs != (source,):
-            raise _another(f"its layer {sanitize(layer.name, 80)} is not in one line")
+            raise _mismatch(f"its layer {sanitize(layer.name, 80)} is not in one line")
         source = layer.name
         if layer.kind not in _POOLS:
             names[layer.name] = f"head_{len(found)}"
@@ -336,7 +336,7 @@ def _head_layer(layer: Layer) -> HeadLayer:
     if layer.kind == "BatchNormalization" and config["epsilon"] == 0.001:
         return HeadLayer("batch_norm")
     if layer.kind != "Dense":
-        raise _another(f"its layer {sanitize(layer.name, 80)} is no layer of a head")
+        raise _mismatch(f"its layer {sanitize(layer.name, 80)} is no layer of a head")
     activation = config["activation"]
     regularizer = (config.get("kernel_regularizer") or {}).get("config", {})
     return HeadLayer(

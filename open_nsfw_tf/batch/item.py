@@ -28,7 +28,7 @@ Row = dict[str, Any]  # a value for each of `columns_of`
 MAX_BYTES = 1 << 26
 
 # Asked about each path once, before it is read; with the file's stamp as a second
-# argument where a listing of remote storage has told it.
+# argument where a listing of remote storage gives it.
 NeedsRow = Callable[..., bool]
 
 
