@@ -207,9 +207,10 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     model = read_trained(source)
     if not model.is_open_nsfw:
         raise WeightsError(
-            f"{sanitize(os.fspath(source))}: expected a model of {OPEN_NSFW} with Yahoo's "
-            "preprocessing and without layers before the last one, which alone these "
-            f"formats hold; got one of {sanitize(model.backbone)}: see `open-nsfw export`"
+            f"{sanitize(os.fspath(source))}: expected a model of {OPEN_NSFW} with "
+            "Yahoo's preprocessing and without layers before the last one, which alone "
+            f"these formats hold; got one of {sanitize(model.backbone)}: see "
+            "`open-nsfw export`"
         )
     return Path(source) / ARRAYS_FILE
 
@@ -289,8 +290,8 @@ def _convert_layers_model(
         tuple(s for f in FORMATS.values() for s in f.suffixes)
     ):
         raise WeightsError(
-            f"{sanitize(target)}: expected a folder for a trained model, as weights files "
-            "hold only Yahoo's network"
+            f"{sanitize(target)}: expected a folder for a trained model, as weights "
+            "files hold only Yahoo's network"
         )
     check_free(target, overwrite, MODEL)
     found = tfjs.read(source)

@@ -1,7 +1,7 @@
 """What nsfwjs itself answers for our pictures, by node; writes golden/nsfwjs.json.
 
-Run it with Python, and name an empty folder: npm installs nsfwjs and TensorFlow.js there
-(300 MB). Inception v3 takes 15 seconds a picture.
+Run it with Python, and name an empty folder: npm installs nsfwjs and TensorFlow.js
+there (300 MB). Inception v3 takes 15 seconds a picture.
 """
 
 import base64

@@ -26,7 +26,7 @@ from test_files import APPLE_DOUBLE, heif
 from test_tables_append import grown
 
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch import BatchOptions, Summary, score_batch
 from open_nsfw_tf.batch.item import MAX_BYTES, SELECT
 from open_nsfw_tf.batch.sorting import check_destination
 from open_nsfw_tf.batch.sources import count, items
@@ -37,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 ODD = "two\nlines \udcff.png"
+ALL = BatchOptions(select="all")
 
 
 @pytest.fixture
@@ -84,7 +85,11 @@ def errors(table: Table) -> dict[str, str]:
 def test_a_folder(folder: Path, classifier: Classifier, suffix: str) -> None:
     steps: list[int] = []
     table, summary = scored(
-        classifier, "photos", output=f"t{suffix}", batch_size=2, progress=steps.append
+        classifier,
+        "photos",
+        output=f"t{suffix}",
+        options=BatchOptions(batch_size=2),
+        progress=steps.append,
     )
     assert table.paths == [
         "photos/bad.jpg",
@@ -153,7 +158,7 @@ def test_contents_of_pictures() -> None:
 
 
 def test_hashes(folder: Path, classifier: Classifier) -> None:
-    scored(classifier, "photos", output="t.jsonl", hashes=True)
+    scored(classifier, "photos", output="t.jsonl", options=BatchOptions(hashes=True))
     rows = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
     found = {row["path"]: row["sha256"] for row in rows}
     for name in ("photos/coffee.png", "photos/bad.jpg"):
@@ -221,7 +226,7 @@ def test_archives(folder: Path, classifier: Classifier, name: str) -> None:
         data = None
     else:
         data = tar(name, {"a.tar": "w", "a.tgz": "w:gz", "a.tar.xz": "w:xz"}[name])
-    table, _ = scored(classifier, name, hashes=True)
+    table, _ = scored(classifier, name, options=BatchOptions(hashes=True))
     scores = dict(zip(table.paths, table.columns["nsfw"], strict=True))
     golden = GOLDEN["samples"]["coffee.png"]["nsfw"]
     assert abs(scores[f"{name}/photos/coffee.png"] - golden) <= SCORE_TOLERANCE
@@ -444,7 +449,7 @@ def test_what_is_passed_over_is_counted(
         "without a suffix": 1,
         "of the operating system": 4,
     }
-    _, everything = scored(classifier, source, select="all")
+    _, everything = scored(classifier, source, options=ALL)
     assert everything.rows == len(files)
     assert not everything.passed_over
 
@@ -468,7 +473,7 @@ def test_what_a_list_names_of_the_operating_system_is_passed_over(
     assert summary.passed_over == {"of the operating system": 2}
     assert table.paths == ["disk/._hidden.jpg", "disk/notes.md", "disk/photo.jpg"]
     assert list(errors(table)) == ["disk/notes.md"]
-    _, everything = scored(classifier, "list.txt", select="all")
+    _, everything = scored(classifier, "list.txt", options=ALL)
     assert everything.rows == 5
 
 
@@ -527,7 +532,9 @@ def test_sources_that_are_none(folder: Path, classifier: Classifier) -> None:
         with pytest.raises(ValueError, match=words):
             score_batch(classifier, sources, "t.csv")
     with pytest.raises(ValueError, match="expected select either, suffix"):
-        score_batch(classifier, ["photos"], "t.csv", select="some")
+        score_batch(
+            classifier, ["photos"], "t.csv", options=BatchOptions(select="some")
+        )
     assert not Path("t.csv").exists()
     table, summary = scored(classifier, "empty")
     assert len(table) == summary.rows == 0

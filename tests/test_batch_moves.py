@@ -17,7 +17,7 @@ import pytest
 from test_batch import SUFFIXES
 
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch import BatchOptions, Summary, score_batch
 from open_nsfw_tf.batch.item import file_key
 from open_nsfw_tf.batch.sorting import check_destination, sort_files
 from open_nsfw_tf.errors import MoveError
@@ -224,10 +224,10 @@ def test_a_change_that_keeps_the_size(
     size = max(map(len, data.values()))
     low, high = (data[name].ljust(size, b"\0") for name in (LOW, HIGH))
     put("in/a.png", low)
-    resumed(classifier, "in", hashes=True)
+    resumed(classifier, "in", options=BatchOptions(hashes=True))
     assert score("in/a.png") < threshold
     put("in/a.png", high)
-    assert resumed(classifier, "in", hashes=True).again == 1
+    assert resumed(classifier, "in", options=BatchOptions(hashes=True)).again == 1
     assert score("in/a.png") >= threshold
 
 
@@ -408,7 +408,7 @@ def test_other_commands_read_the_table(
 ) -> None:
     path = put("in/a.png", data[LOW])
     put("in/bad.png", b"no picture")
-    resumed(classifier, "in", output=f"t{suffix}", hashes=True)
+    resumed(classifier, "in", output=f"t{suffix}", options=BatchOptions(hashes=True))
     table = read_table(f"t{suffix}")
     assert list(table.columns) == ["sfw", "nsfw"]
     status = path.stat()

@@ -33,7 +33,7 @@ DRIVER = """
 import os, signal, sys
 from pathlib import Path
 from open_nsfw_tf import Classifier
-from open_nsfw_tf.batch import RayCluster, ray, score_on_ray
+from open_nsfw_tf.batch import BatchOptions, RayCluster, ray, score_on_ray
 
 ray.BLOCK_BYTES = 1000
 ray.PART_SECONDS = 0.0
@@ -185,7 +185,7 @@ def test_a_deadly_picture_is_named_and_the_rest_scored(
 ) -> None:
     for name in ("lethal1.png", "lethal2.png"):
         shutil.copy("photos/00.png", f"photos/{name}")
-    told = ended(driver("print(run(hashes=True).failed)"))
+    told = ended(driver("print(run(options=BatchOptions(hashes=True)).failed)"))
     assert told == "6"
     table = read_table("out")
     deadly = {

@@ -16,7 +16,7 @@ from test_batch import OPEN_NSFW, SUFFIXES, archive_of
 from test_files import heif
 
 from open_nsfw_tf import Classifier, ImageError, image
-from open_nsfw_tf.batch import Summary, score_batch
+from open_nsfw_tf.batch import BatchOptions, Summary, score_batch
 from open_nsfw_tf.batch.item import file_key
 from open_nsfw_tf.batch.scoring import Unscored
 from open_nsfw_tf.batch.sources import count, items
@@ -80,7 +80,7 @@ def test_a_missing_library_is_no_fault_of_the_picture(
             assert (summary.rows, summary.skipped) == ((2, 0), (1, 1))[run > 0]
             assert summary.again == (run > 0)
             assert "need pillow-heif" in str(errors(output)["in.heic"])
-        resumed(classifier, "a.zip", output=output, select="all")
+        resumed(classifier, "a.zip", output=output, options=BatchOptions(select="all"))
         assert "need pillow-heif" in str(errors(output)["a.zip/b.heic"])
     summary = resumed(classifier, *sources, output=output)
     assert (summary.rows, summary.again, summary.skipped) == (2, 2, 1)

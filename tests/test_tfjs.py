@@ -1,4 +1,4 @@
-"""TensorFlow.js layers models: read, refused, fetched, and as exact as nsfwjs itself."""
+"""TensorFlow.js layers models: read, refused, fetched, as exact as nsfwjs itself."""
 
 import functools
 import hashlib
@@ -327,7 +327,7 @@ def damaged(data: bytes, dice: random.Random) -> bytes:
 def test_damaged_files_are_an_error_of_one_line(
     scripts: bool, made: Path, tmp_path: Path
 ) -> None:
-    """Every damage is refused, or changes numbers alone: no checksum is in the format."""
+    """Every damage is refused, or changes numbers only: the format has no checksum."""
     folder = tmp_path / "damaged"
     folder.mkdir()
     if scripts:

@@ -4,9 +4,9 @@ It supports the layers that `open_nsfw_tf.backbones` builds and refuses all othe
 Batch norms are folded into the convolutions before them; layers that only training
 needs are left out. All sizes are fixed, so that every padding is a number of pixels.
 
-The folder ``graphs`` has the operations of every backbone's body at its usual input size,
-as Keras builds it (`tools/write_graphs.py` writes it, and a test compares). So a trained
-model becomes a graph without TensorFlow.
+The folder ``graphs`` has the operations of every backbone's body at its usual input
+size, as Keras builds it (`tools/write_graphs.py` writes it, and a test compares). So a
+trained model becomes a graph without TensorFlow.
 """
 
 import json

@@ -1,8 +1,8 @@
 """TensorFlow.js layers models of our backbones as trained models.
 
-The layers of the file are translated to graph operations and compared with the backbone's
-(`graph_ops`): every kind, input, stride, padding and shape must be the same. What follows
-the body must be a head as `HeadLayer` describes it.
+The layers of the file are translated to graph operations and compared with the
+backbone's (`graph_ops`): every kind, input, stride, padding and shape must be the same.
+What follows the body must be a head as `HeadLayer` describes it.
 """
 
 import re
@@ -43,7 +43,8 @@ def trained_model(
         origin: as `TrainedModel` has it.
 
     Returns:
-        It takes pictures as nsfwjs does: RGB, resized with aligned corners, times 1 / 255.
+        It takes pictures as nsfwjs does: RGB, resized with aligned corners, divided
+        by 255.
 
     Raises:
         WeightsError: it is another network, or its number of classes differs.
@@ -88,8 +89,8 @@ def _described() -> Iterator[None]:
 
 def _mismatch(reason: str) -> WeightsError:
     return WeightsError(
-        f"expected {' or '.join(READ)} with dense layers after it, as nsfwjs's networks "
-        f"are: {reason}"
+        f"expected {' or '.join(READ)} with dense layers after it, as nsfwjs's "
+        f"networks are: {reason}"
     )
 
 
@@ -171,7 +172,7 @@ def _difference(ops: dict[str, GraphOp], wanted: dict[str, GraphOp]) -> str:
 
 
 def _pads_joined(ops: Sequence[GraphOp]) -> dict[str, GraphOp]:
-    """Operations by name; a padding of zeros becomes that of the convolution after it."""
+    """Operations by name; a padding of zeros becomes the convolution's after it."""
     pads = {op.name: op for op in ops if op.kind == "pad"}
     found = {}
     for op in ops:
@@ -322,8 +323,8 @@ def _head(
             found.append(_head_layer(layer))
     if found[-1].units != classes:
         raise WeightsError(
-            f"expected the names of {found[-1].units} classes, got {classes}: name them "
-            "with --classes, in the order of the model's scores"
+            f"expected the names of {found[-1].units} classes, got {classes}: name "
+            "them with --classes, in the order of the model's scores"
         )
     names[final.name] = last
     return tuple(found[:-1]), names

@@ -1,7 +1,7 @@
 """The two networks of nsfwjs that are ours: what is published, and fetching it.
 
-They were trained for the tutorial's five classes, drawings among them. Upstream has them
-as TensorFlow.js layers models. Every file is verified by git's name of its content.
+They were trained for the tutorial's five classes, drawings among them. Upstream has
+them as TensorFlow.js layers models. Every file is verified by git's hash of it.
 """
 
 import os
@@ -91,9 +91,9 @@ def origin_of(model: LayersModel) -> dict[str, str]:
                 wanted = (network.git_blobs.get(file, "no such file"),) * 2
             if blob not in wanted:
                 raise WeightsError(
-                    f"{sanitize(file, 80)}: expected that of {name}, as its other files "
-                    f"are: git blob {wanted[0]}, got {blob}: fetch it with `open-nsfw "
-                    f"weights fetch {name}`"
+                    f"{sanitize(file, 80)}: expected that of {name}, as its other "
+                    f"files are: git blob {wanted[0]}, got {blob}: fetch it with "
+                    f"`open-nsfw weights fetch {name}`"
                 )
         source = f"{SOURCE}, models/{network.folder}"
         return {"source": source, "licence": LICENCE, **checksums}
@@ -129,6 +129,7 @@ def fetch(
             download(copy, Path(folder) / file, timeout=timeout)
     except WeightsError as error:
         raise WeightsError(
-            f"{error}; the npm package has the network too: `npm pack {PACKAGE}`, unpack "
-            f"it, and `open-nsfw convert package/dist/models/{network.folder} RUN`"
+            f"{error}; the npm package has the network too: `npm pack {PACKAGE}`, "
+            "unpack it, and `open-nsfw convert "
+            f"package/dist/models/{network.folder} RUN`"
         ) from error

@@ -90,7 +90,7 @@ class _Names:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar that must have its end mark: tarfile takes a cut for the end."""
+    """A member of a tar that must have its end mark; to tarfile a cut is the end."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:

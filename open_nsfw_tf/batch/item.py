@@ -192,7 +192,7 @@ class Containers:
 
 # -- what is taken from folders and archives
 
-# By the name, and by the first bytes, which are read only where the name has not decided.
+# By the name, and by the first bytes, which are read only if the name does not decide.
 Select = Callable[[str, Callable[[], bytes]], bool]
 SELECT: dict[str, Select] = {
     "either": lambda name, head: by_suffix(name) or by_content(head()),

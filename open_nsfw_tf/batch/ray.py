@@ -1,12 +1,12 @@
 """Any number of pictures on any number of machines, by Ray Data.
 
 One task lists the pictures that have no row yet; workers (Ray's actors), each with a
-classifier of its own, read, decode and score them; a bad picture is a row with an error.
-`ray_tasks` is what runs there. This process writes the rows, some thousands a Parquet
-file. A row is done when its file is there: Ray may lose workers, or do a block twice,
-and whatever ends the run leaves a table that the next one completes. (Ray Data's own
-checkpoint does the same for what its writers wrote; this is exact for rows that were
-scored twice, too.)
+classifier of its own, read, decode and score them; a bad picture is a row with an
+error. `ray_tasks` is what runs there. This process writes the rows, some thousands a
+Parquet file. A row is done when its file is there: Ray may lose workers, or do a block
+twice, and whatever ends the run leaves a table that the next one completes. (Ray Data's
+own checkpoint does the same for what its writers wrote; this is exact for rows that
+were scored twice, too.)
 """
 
 import logging
@@ -26,7 +26,7 @@ from open_nsfw_tf.architecture import LABELS, Weights
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.batch.item import Row, columns_of
 from open_nsfw_tf.batch.remote import check_remote, is_remote, local_path
-from open_nsfw_tf.batch.scoring import RowWriter, Summary
+from open_nsfw_tf.batch.scoring import DEFAULTS, BatchOptions, RowWriter, Summary
 from open_nsfw_tf.batch.sources import check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
@@ -56,8 +56,8 @@ class RayCluster:
     Attributes:
         address: "local" starts a Ray here, without dashboard and usage statistics, in a
             temporary folder that is removed with it. Others are Ray's: "auto",
-            "host:port", "ray://host:port". Where this process is connected already, that
-            connection is used and stays.
+            "host:port", "ray://host:port". Where this process is connected already,
+            that connection is used and stays.
         actors: how many workers, each on one CPU; None: as many as there are CPUs, or
             as the GPUs allow.
         gpus: of each worker; less than 1 to share one.
@@ -89,8 +89,7 @@ def score_on_ray(
     cluster: RayCluster = RayCluster(),
     network: Network | Callable[[], Classifier] = Network(),
     mode: Mode = "new",
-    hashes: bool = False,
-    select: str = "either",
+    options: BatchOptions = DEFAULTS,
     progress: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
@@ -104,7 +103,7 @@ def score_on_ray(
         cluster: where Ray runs, and with how many workers.
         network: that scores; or a function that makes a worker's classifier, there,
             whose classes are sfw and nsfw.
-        mode, hashes, select: as for `score_batch`.
+        mode, options: as for `score_batch`.
         progress: called with numbers of pictures that are done.
         stop: asked now and then; True ends the run.
 
@@ -120,24 +119,25 @@ def score_on_ray(
             picture's fault; the message has the first reason.
         ImportError: the extra `ray` is not installed.
     """
-    found = _check_sources(sources, select)
+    found = _check_sources(sources, options.select)
     import_ray()
     loaded = _loaded(network) if isinstance(network, Network) else None
     classes = loaded.classes if isinstance(loaded, TrainedModel) else LABELS
-    columns = columns_of(classes, hashes)
+    columns = columns_of(classes, options.hashes)
     # The folder is made only when Ray has answered.
     with (
         connected(cluster) as ray,
         PartsWriter(output, columns, mode) as table,
         _one_line_errors(ray),
     ):
-        make = network
+        make_classifier: Callable[[], Classifier]
         if isinstance(network, Network):
-            make = partial(_make_classifier, ray.put(loaded), network)
+            make_classifier = partial(_make_classifier, ray.put(loaded), network)
+        else:
+            make_classifier = network
         workers = _count_workers(ray, cluster)
         run = _Run(ray, table, workers, progress)
-        arguments = (make, run.journal, hashes)
-        blocks = run.score(found, select, arguments, cluster.gpus)
+        blocks = run.score(found, options, make_classifier, cluster.gpus)
         return run.collect(blocks, stop)
 
 
@@ -189,8 +189,9 @@ def _count_workers(ray: Any, cluster: RayCluster) -> int:
     wanted = room if cluster.actors is None else cluster.actors
     if not 1 <= wanted <= room:
         raise ValueError(
-            f"expected 1 to {room} actors of one CPU and {cluster.gpus:g} GPUs each, got "
-            f"{wanted}: Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+            f"expected 1 to {room} actors of one CPU and {cluster.gpus:g} GPUs each, "
+            f"got {wanted}: Ray has {has.get('CPU', 0):g} CPUs and "
+            f"{has.get('GPU', 0):g} GPUs"
         )
     return wanted
 
@@ -212,21 +213,25 @@ class _Run:
         self._progress = progress
         self._tasks = import_module("open_nsfw_tf.batch.ray_tasks")
         self._written = DigestMap()  # the digests of the paths that have a row
-        self.journal = (
-            ray.remote(self._tasks.Journal)
+        self.tracker = (
+            ray.remote(self._tasks.Tracker)
             .options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
             .remote(workers)
         )
 
     def score(
-        self, sources: list[str], select: str, arguments: tuple[Any, ...], gpus: float
+        self,
+        sources: list[str],
+        options: BatchOptions,
+        make_classifier: Callable[[], Classifier],
+        gpus: float,
     ) -> Iterator[Any]:
         """The rows of all pictures, as they are ready, as Arrow tables.
 
         Args:
             sources: of pictures, URIs among them.
-            select: a key of `SELECT`.
-            arguments: of `ray_tasks.Scorer`.
+            options: how they are chosen and scored.
+            make_classifier: called once in each worker.
             gpus: of each worker.
         """
         done = self._ray.put(self._table.done)
@@ -234,13 +239,13 @@ class _Run:
         here = {"ray.io/node-id": self._ray.get_runtime_context().get_node_id()}
         with _data_context(self._ray):
             dataset = self._ray.data.read_datasource(
-                self._tasks.Listing(sources, select, done, self.journal),
+                self._tasks.Listing(sources, options.select, done, self.tracker),
                 override_num_blocks=1,
                 num_cpus=0,
                 label_selector=here,
             ).map_batches(
                 self._tasks.Scorer,
-                fn_constructor_args=arguments,
+                fn_constructor_args=(make_classifier, self.tracker, options),
                 batch_size=None,  # a block
                 batch_format="pyarrow",
                 compute=self._ray.data.ActorPoolStrategy(
@@ -260,7 +265,7 @@ class _Run:
                 if stop():
                     finished = False
                     break
-        listed = self._ray.get(self.journal.listed.remote())
+        listed = self._ray.get(self.tracker.listed.remote())
         self._progress(listed.skipped)
         if finished:
             self._table.forget(listed.readable)
@@ -314,8 +319,8 @@ def _one_line_errors(ray: Any) -> Iterator[None]:
         while (cause := getattr(reason, "cause", None) or reason.__cause__) is not None:
             reason = cause
         raise RuntimeError(
-            f"Ray gave up: {sanitize(one_line(reason))}; the rows that were written are "
-            "whole: go on with --resume"
+            f"Ray gave up: {sanitize(one_line(reason))}; the rows that were written "
+            "are whole: go on with --resume"
         ) from error
 
 

@@ -2,9 +2,9 @@
 
 A picture can end the process that works on it: a decoder crashes, memory runs out. Ray
 then gives the block to another process, and would do so for ever. So each worker tells
-a journal what it begins and ends. A worker that gets a block that was begun and not
-ended takes its pictures one at a time; a picture that ends its worker twice, alone, gets
-a row that says so, and the others get their scores.
+a tracker what it begins and ends. A worker that gets a block that was begun and not
+ended takes its pictures one at a time; a picture that ends its worker twice, alone,
+gets a row that says so, and the others get their scores.
 """
 
 import os
@@ -30,7 +30,7 @@ from open_nsfw_tf.batch.item import (
     with_stamp,
 )
 from open_nsfw_tf.batch.remote import RemoteItem, fetched, is_remote, remote_items
-from open_nsfw_tf.batch.scoring import Unscored, score_items
+from open_nsfw_tf.batch.scoring import BatchOptions, Unscored, score_items
 from open_nsfw_tf.batch.sources import items
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.files import PassedOver, Stamp, stamp_of
@@ -41,8 +41,8 @@ DEATHS = 2  # of workers that had one picture alone: then it is the picture
 STARTS = 3  # of workers in a row that may fail, for each worker there is
 FETCHED = 8  # remote pictures that a worker reads at once, each of 64 MiB at most
 KILLED_WORKERS = (
-    f"this picture ended its worker {DEATHS} times (a crash of the decoder, or no memory "
-    "left): it was left out"
+    f"this picture ended its worker {DEATHS} times (a crash of the decoder, or no "
+    "memory left): it was left out"
 )
 
 
@@ -140,21 +140,22 @@ class Listed:
 class Listing(Datasource):  # type: ignore[misc]
     """The pictures of some sources that have no row yet, as a source of Ray Data.
 
-    One task lists them all, lazily, and needs no CPU of its own: it can neither take one
-    from those that score, nor wait for one while they wait for it.
+    One task lists them all, lazily, and needs no CPU of its own: it can neither take
+    one from those that score, nor wait for one while they wait for it.
 
     Args:
-        sources: as `open_nsfw_tf.batch.sources.items` takes them, but for "-"; and URIs.
+        sources: as `open_nsfw_tf.batch.sources.items` takes them, but for "-"; and
+            URIs.
         select: a key of `SELECT`.
         done: a reference to the attribute of that name of the table's writer.
-        journal: the actor that gets the numbers of what was skipped and passed over.
+        tracker: the actor that gets the numbers of what was skipped and passed over.
     """
 
     def __init__(
-        self, sources: Iterable[str], select: str, done: Any, journal: Any
+        self, sources: Iterable[str], select: str, done: Any, tracker: Any
     ) -> None:
         super().__init__()
-        self._arguments = (list(sources), select, done, journal, os.getcwd())
+        self._arguments = (list(sources), select, done, tracker, os.getcwd())
 
     def get_name(self) -> str:
         """What Ray calls it in its logs."""
@@ -179,7 +180,7 @@ class Listing(Datasource):  # type: ignore[misc]
 
 
 def _listed(
-    sources: list[str], select: str, done: Any, journal: Any, folder: str
+    sources: list[str], select: str, done: Any, tracker: Any, folder: str
 ) -> Iterator[pyarrow.Table]:
     if os.path.isdir(folder):  # relative paths mean what they mean to the user
         os.chdir(folder)
@@ -188,7 +189,7 @@ def _listed(
     while some := list(islice(found, TABLE_ROWS)):
         yield from_items(some)
     ray.get(
-        journal.note_listed.remote(
+        tracker.note_listed.remote(
             Listed(
                 unscored.skipped,
                 unscored.named,
@@ -231,7 +232,7 @@ def _remote_if_uri(item: Item) -> Item:
 # -- scoring
 
 
-class Journal:
+class Tracker:
     """What was begun and has not ended. One for a run, as an actor.
 
     Args:
@@ -299,17 +300,20 @@ class Scorer:
 
     Args:
         make_classifier: called once in each worker.
-        journal: the actor of a `Journal`.
-        hashes: whether rows have the SHA-256 of the picture's file.
+        tracker: the actor of a `Tracker`.
+        options: whether rows have a hash, and the size of the batches.
 
     Raises:
         RuntimeError: workers died again and again before they were ready.
     """
 
     def __init__(
-        self, make_classifier: Callable[[], Classifier], journal: Any, hashes: bool
+        self,
+        make_classifier: Callable[[], Classifier],
+        tracker: Any,
+        options: BatchOptions,
     ) -> None:
-        self._journal, self._hashes = journal, hashes
+        self._tracker, self._options = tracker, options
         if not self._call("start"):
             raise RuntimeError(
                 "workers die while they load the network: is there memory enough for "
@@ -334,10 +338,11 @@ class Scorer:
         else:
             rows = list(self._score(found))
         self._call("end", keys)
-        return from_rows(rows, columns_of(self._classifier.classes, self._hashes))
+        columns = columns_of(self._classifier.classes, self._options.hashes)
+        return from_rows(rows, columns)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return ray.get(getattr(self._journal, method).remote(*arguments))
+        return ray.get(getattr(self._tracker, method).remote(*arguments))
 
     def _alone(self, item: Item, key: bytes) -> Row:
         died, row = self._call("begin_alone", key)
@@ -351,7 +356,7 @@ class Scorer:
         return dict(row)
 
     def _score(self, found: list[Item]) -> Iterator[Row]:
-        return score_items(self._classifier, _read_ahead(found), self._hashes)
+        return score_items(self._classifier, _read_ahead(found), self._options)
 
 
 def _read_ahead(found: Iterable[Item]) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""Pictures on remote storage, by pyarrow's filesystems: s3://, gs://, hdfs:// and others."""
+"""Pictures on remote storage, by pyarrow's filesystems: s3://, gs:// and others."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -35,6 +35,24 @@ MAX_WAIT = 1.0  # seconds that a row waits for others to be written with
 
 
 @dataclass(frozen=True)
+class BatchOptions:
+    """How pictures are chosen and scored.
+
+    Attributes:
+        hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
+        select: what is a picture in folders and archives: a key of `item.SELECT`.
+        batch_size: pictures that the engine gets at once.
+    """
+
+    hashes: bool = False
+    select: str = "either"
+    batch_size: int = BATCH_SIZE
+
+
+DEFAULTS = BatchOptions()
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did.
 
@@ -65,9 +83,7 @@ def score_batch(
     output: str | os.PathLike[str],
     *,
     mode: Mode = "new",
-    hashes: bool = False,
-    select: str = "either",
-    batch_size: int = BATCH_SIZE,
+    options: BatchOptions = DEFAULTS,
     stdin: IO[bytes] | None = None,
     progress: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
@@ -86,9 +102,7 @@ def score_batch(
         output: the table, .csv, .jsonl or .parquet.
         mode: "new" refuses a table that exists, "overwrite" starts it anew, "resume"
             skips pictures that have a row of their present file: see `Unscored`.
-        hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
-        select: what is a picture in folders and archives: a key of `item.SELECT`.
-        batch_size: pictures that the engine gets at once.
+        options: how pictures are chosen and scored.
         stdin: binary; for the source "-".
         progress: called with numbers of pictures that are done, or skipped.
         stop: asked before each picture; True ends the run after those in flight.
@@ -99,20 +113,25 @@ def score_batch(
     Raises:
         FileExistsError: the table exists and `mode` is "new".
         OSError: the table cannot be written.
-        ValueError: a source that does not exist; a table with other columns, or one that
-            another run writes to; see `TableWriter`.
+        ValueError: a source that does not exist; a table with other columns, or one
+            that another run writes to; see `TableWriter`.
         ImportError: a .parquet needs the extra `parquet`.
     """
-    sources = check_sources(sources, select)
-    columns = columns_of(classifier.classes, hashes)
+    sources = check_sources(sources, options.select)
+    columns = columns_of(classifier.classes, options.hashes)
     with TableWriter(output, columns, mode) as table:
         unscored = Unscored(table.done, progress=progress)
         found = items(
-            sources, unscored, select, stdin, unscored.passed_over, unscored.containers
+            sources,
+            unscored,
+            options.select,
+            stdin,
+            unscored.passed_over,
+            unscored.containers,
         )
         until = _Until(stop, found)
-        with RowWriter(table, batch_size, MAX_WAIT, progress) as writer:
-            for row in score_items(classifier, until, hashes, batch_size):
+        with RowWriter(table, options.batch_size, MAX_WAIT, progress) as writer:
+            for row in score_items(classifier, until, options):
                 writer.add([row])
         if not until.stopped:
             table.forget(unscored.readable())
@@ -128,32 +147,29 @@ def score_batch(
 
 
 def score_items(
-    classifier: Classifier,
-    found: Iterable[Item],
-    hashes: bool,
-    batch_size: int = BATCH_SIZE,
+    classifier: Classifier, found: Iterable[Item], options: BatchOptions
 ) -> Iterator[Row]:
     """The rows of some pictures, in their order, as they are ready.
 
     Args:
         classifier: gives the scores.
         found: the pictures; read lazily, some ahead of the rows.
-        hashes: whether rows have the SHA-256 of the picture's file.
-        batch_size: pictures that the engine gets at once.
+        options: whether rows have a hash, and the size of the batches.
     """
     in_flight: deque[Item] = deque()
 
     def pictures() -> Iterator[str | bytes]:
         for item in found:
             stamped = with_stamp(item)
-            in_flight.append(with_hash(stamped) if hashes else stamped)
+            in_flight.append(with_hash(stamped) if options.hashes else stamped)
             # What has failed already goes in as no bytes, and comes out as an error.
             yield item.picture
 
     for result in classifier.classify_many(
-        pictures(), batch_size=batch_size, errors="yield"
+        pictures(), batch_size=options.batch_size, errors="yield"
     ):
-        yield row_of(in_flight.popleft(), result, classifier.classes, hashes)
+        item = in_flight.popleft()
+        yield row_of(item, result, classifier.classes, options.hashes)
 
 
 class _Until:

@@ -2,8 +2,8 @@
 
 The table is complete before the first file is moved. If moving is killed, the next run
 moves the rest, and the file that was on its way may stand twice, as ``p.png`` and
-``p-2.png``, or half as ``.TOKEN-NUMBER.part``: undoing the killed run's manifest removes
-what is too many.
+``p-2.png``, or half as ``.TOKEN-NUMBER.part``: undoing the killed run's manifest
+removes what is too many.
 """
 
 import glob
@@ -68,7 +68,8 @@ def check_sortable(classes: Iterable[str]) -> None:
     """
     if SCORE not in (names := list(classes)):
         raise ValueError(
-            f"expected a class {SCORE} to sort files by, got {sanitize(', '.join(names))}"
+            f"expected a class {SCORE} to sort files by, got "
+            f"{sanitize(', '.join(names))}"
         )
 
 
@@ -81,8 +82,8 @@ def sort_files(
 ) -> tuple[dict[str, int], Journal | None]:
     """Put the pictures of a run into `folder`/nsfw and `folder`/sfw.
 
-    Pictures without a score stay where they are, and so do files whose size and time are
-    not those in the table, or are not in it: they may not be what was scored.
+    Pictures without a score stay where they are, and so do files whose size and time
+    are not those in the table, or are not in it: they may not be what was scored.
 
     Args:
         table: with a column nsfw.
@@ -96,7 +97,7 @@ def sort_files(
         How many files are in "nsfw" and "sfw" now; how many are "absent": members of
         archives, and what was moved before; how many have "changed" since they were
         scored; and how many are "linked twice", as an earlier run put a link into the
-        other folder. And the journal that undoes it; None where there was nothing to do.
+        other folder. And the journal that undoes it; None if nothing was done.
 
     Raises:
         MoveError: files cannot be moved; others were.
@@ -119,7 +120,7 @@ def sort_files(
 
 
 def _linked_twice(wanted: list[Move]) -> int:
-    """How many files have a link of an earlier score in the other class's folder, too."""
+    """How many files have a link of an earlier score in the other class's folder."""
     links = LinksIn()
     count = 0
     for move in wanted:

@@ -65,8 +65,8 @@ def check_sources(sources: Iterable[str], select: str = "either") -> list[str]:
         exists = source == STDIN or os.path.lexists(source)
         if not exists and next(_matches(source), None) is None:
             raise ValueError(
-                f"{sanitize(source) or repr(source)}: no such file or folder, and no glob "
-                "that matches a file"
+                f"{sanitize(source) or repr(source)}: no such file or folder, and no "
+                "glob that matches a file"
             )
     if found.count(STDIN) > 1:
         raise ValueError("standard input (-) can be read only once")
@@ -92,8 +92,8 @@ def items(
         needs_row: called once for each path, before it is read.
         select: a key of `SELECT`: what to take from folders and archives.
         stdin: binary, where "-" is among the sources.
-        passed_over: counts the files of folders and archives that are not taken, and the
-            files of macOS and Windows in lists.
+        passed_over: counts the files of folders and archives that are not taken, and
+            the files of macOS and Windows in lists.
         containers: the folders, archives and lists that were read before; of these,
             lists are read again.
 

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.batch import (
+    BatchOptions,
     Network,
     RayCluster,
     Summary,
@@ -43,6 +44,7 @@ from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.tables.append import Mode
 
 commands = typer.Typer()
 
@@ -205,6 +207,11 @@ class Selection:
         ),
     ] = BATCH_SIZE
 
+    @property
+    def options(self) -> BatchOptions:
+        """The options for the library."""
+        return BatchOptions(self.hashes, self.select, self.batch_size)
+
 
 @commands.command(cls=_Command)
 @grouped
@@ -239,20 +246,17 @@ def batch(
     be read is a row with its error. A run that was interrupted, even killed, goes on
     with --resume: no row is lost, none is there twice.
     """
-    mode, select = writing.mode, selection.select
     trained = None if scoring.model is None else read_trained(scoring.model)
     sorting.check(sources, trained)
     cluster.check(scoring)
     if cluster.ray is None:
-        check_sources(sources, select)  # before loading weights, which takes longer
+        check_sources(sources, selection.select)  # before loading weights, the longest
         classifier = scoring.classifier(model=trained)
-        score = score_here(classifier, sources, selection.batch_size)
+        score = score_here(classifier, sources)
     else:
         score = cluster.scorer(scoring, trained)
     with _silence() if cluster.ray else nullcontext():
-        summary = run(
-            score, sources, output, select, mode=mode, hashes=selection.hashes
-        )
+        summary = run(score, sources, output, writing.mode, selection.options)
     try:
         print_summary(summary, output)
     finally:  # also where nobody reads the summary any more
@@ -260,28 +264,26 @@ def batch(
             sorting.sort(output, summary.named)
 
 
-def score_here(
-    classifier: Classifier, sources: list[str], batch_size: int
-) -> Callable[..., Summary]:
+def score_here(classifier: Classifier, sources: list[str]) -> Callable[..., Summary]:
     """The function that scores in this process."""
     stdin = standard_input() if STDIN in sources else None
-    return partial(score_batch, classifier, batch_size=batch_size, stdin=stdin)
+    return partial(score_batch, classifier, stdin=stdin)
 
 
 def run(
     score: Callable[..., Summary],
     sources: list[str],
     output: Path,
-    select: str,
-    **options: Any,
+    mode: Mode,
+    options: BatchOptions,
 ) -> Summary:
     """Score, with a progress bar."""
     with (
-        progress_bar(lambda: _count(sources, select)) as progress,
+        progress_bar(lambda: _count(sources, options.select)) as progress,
         interruptible("the pictures in flight") as stop,
     ):
         return score(
-            sources, output, select=select, progress=progress, stop=stop, **options
+            sources, output, mode=mode, options=options, progress=progress, stop=stop
         )
 
 

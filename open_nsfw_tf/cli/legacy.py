@@ -265,13 +265,15 @@ def batch_classify(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score a folder of pictures into a table, with the flags of the first port."""
+    from open_nsfw_tf.batch import BatchOptions
     from open_nsfw_tf.batch.sources import check_sources
     from open_nsfw_tf.cli.batch import print_summary, run, score_here
 
     mode = Writing(resume, overwrite).mode
     check_sources([source], "either")
-    score = score_here(Classifier(weights=model_weights), [source], batch_size)
-    print_summary(run(score, [source], output_file, "either", mode=mode), output_file)
+    score = score_here(Classifier(weights=model_weights), [source])
+    options = BatchOptions(batch_size=batch_size)
+    print_summary(run(score, [source], output_file, mode, options), output_file)
 
 
 @compare.command()

@@ -43,8 +43,8 @@ def convert_command(
         Path,
         typer.Argument(
             metavar="SRC",
-            help="A file of weights of any layout, the folder of a trained model, or that "
-            "of a TensorFlow.js layers model.",
+            help="A file of weights of any layout, the folder of a trained model, or "
+            "that of a TensorFlow.js layers model.",
         ),
     ],
     destination: Destination,
@@ -177,8 +177,8 @@ def weights_fetch(
         typer.Argument(
             callback=one_of(FETCHED),
             metavar=f"[{'|'.join(FETCHED)}]",
-            help="npy: converted for TensorFlow; caffemodel: Yahoo's original; the others: "
-            "nsfwjs's networks of five classes.",
+            help="npy: converted for TensorFlow; caffemodel: Yahoo's original; the "
+            "others: nsfwjs's networks of five classes.",
         ),
     ] = "npy",
     output: Annotated[
@@ -186,8 +186,8 @@ def weights_fetch(
         typer.Option(
             "--output",
             "-o",
-            help="The folder for it. Without it: the user's cache. Of nsfwjs's networks, "
-            "which need it, the folder of the trained model to make.",
+            help="The folder for it. Without it: the user's cache. Of nsfwjs's "
+            "networks, which need it, the folder of the trained model to make.",
         ),
     ] = None,
     url: Annotated[

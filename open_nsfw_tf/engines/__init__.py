@@ -2,9 +2,9 @@
 
 An engine is made by ``Engine(weights, precision, threads, device, workers)`` and called
 with a float32 batch (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123). It returns
-float32 scores (N, 2), columns SFW, NSFW; with a trained model of any network (N, n), one
-column a class. An engine may be called from several threads at once and gives all of them
-the same scores.
+float32 scores (N, 2), columns SFW, NSFW; with a trained model of any network (N, n),
+one column a class. An engine may be called from several threads at once and gives all
+of them the same scores.
 """
 
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ class EngineSpec:
         precisions: that it offers, each with the largest difference from Caffe's scores
             that the tests allow; the first one is exact.
         divisible: whether several engines of one process can have threads of their own.
-        any_network: the precisions in which it computes trained models of other networks
-            than Yahoo's.
+        any_network: the precisions in which it computes trained models of other
+            networks than Yahoo's.
     """
 
     package: str

@@ -125,7 +125,7 @@ def _digest(weights: Path | TrainedModel) -> str:
 
 
 def _digest_of_model(model: TrainedModel) -> str:
-    """The SHA-256 of a model's arrays; of another network also of what it is built by."""
+    """The SHA-256 of a model's arrays; of another network also of its description."""
     digest = hashlib.sha256()
     if is_other_network(model):
         size, classes = model.preprocessing.crop, len(model.classes)

@@ -34,8 +34,8 @@ LONGEST = 1 << 22  # bytes of the description; the real ones have 200 kB
 MAX_LAYERS = 10_000
 DTYPES = {"uint8": "u1", "uint16": "<u2", "float16": "<f2", "float32": "<f4"}
 GRAPH = (
-    "this is a TensorFlow.js graph model, which is not read: expected a layers model, as "
-    "nsfwjs's mobilenet_v2 and inception_v3 are"
+    "this is a TensorFlow.js graph model, which is not read: expected a layers model, "
+    "as nsfwjs's mobilenet_v2 and inception_v3 are"
 )
 _SHARD = re.compile(r"(.*shard)(\d+)(of\d+.*)")
 # A string, a name before a colon, a minifier's truth value or number.
@@ -258,8 +258,8 @@ def _check_order(names: list[str]) -> None:
         numbers[key] = numbers.get(key, 0) + 1
         if int(found[2]) != numbers[key]:
             raise WeightsError(
-                f"its shards are not in order: expected {key[0]}{numbers[key]}{key[1]}, "
-                f"got {found[0]}"
+                "its shards are not in order: expected "
+                f"{key[0]}{numbers[key]}{key[1]}, got {found[0]}"
             )
 
 

@@ -76,9 +76,9 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
-            one of `PICTURE_FORMATS`, or an object or array of another kind. The message names
-            the picture and the reason in one line. It is a `NotReadError` where the
-            system, memory or a missing library is at fault, and not the picture.
+            one of `PICTURE_FORMATS`, or an object or array of another kind. The message
+            names the picture and the reason in one line. It is a `NotReadError` where
+            the system, memory or a missing library is at fault, and not the picture.
     """
     check_max_pixels(max_pixels)
     with _naming(picture):

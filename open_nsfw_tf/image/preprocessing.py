@@ -15,9 +15,9 @@ from open_nsfw_tf.image.decode import MAX_PIXELS, Picture, check_max_pixels, loa
 # -- preprocessing, as data that is stored with a model
 
 ORDERS = ("BGR", "RGB")
-# Both are bilinear. "antialiased" is Pillow's, which covers the source when it shrinks, and
-# rounds to whole values. "aligned" is that of TensorFlow 1 and TensorFlow.js with aligned
-# corners: it takes four pixels of the source, and does not round.
+# Both are bilinear. "antialiased" is Pillow's, which covers the source when it shrinks,
+# and rounds to whole values. "aligned" is that of TensorFlow 1 and TensorFlow.js with
+# aligned corners: it takes four pixels of the source, and does not round.
 RESIZES = ("antialiased", "aligned")
 LARGEST = 1024  # pixels a side: larger inputs are a mistake, or an attack on memory
 _MAX = 3.4e38  # the largest float32, the type of the network's input
@@ -77,7 +77,7 @@ class Preprocessing:
 
     @property
     def aligned(self) -> bool:
-        """Whether pictures are resized with aligned corners, to values with fractions."""
+        """Whether pictures are resized with aligned corners, which does not round."""
         return self.filter == RESIZES[1]
 
     @property
@@ -139,7 +139,7 @@ def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         preprocessing: of the network.
 
     Returns:
-        (crop, crop, 3), RGB, 0..255: uint8, or float32 if it resizes with aligned corners.
+        (crop, crop, 3), RGB, 0..255: uint8; resized with aligned corners: float32.
     """
     side, crop = preprocessing.resize, preprocessing.crop
     edge = (side - crop) // 2
@@ -156,8 +156,8 @@ def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 def _aligned(picture: np.ndarray, side: int) -> np.ndarray:
     """Resize to float32 (side, side, 3) as TensorFlow.js does with aligned corners.
 
-    The centres of the corner pixels stay where they are. As in its CPU backend, sums are
-    float64. Only the pixels that are needed are converted.
+    The centres of the corner pixels stay where they are. As in its CPU backend, sums
+    are float64. Only the pixels that are needed are converted.
     """
     height, width = picture.shape[:2]
     top, bottom, down = _neighbours(height, side)
@@ -298,7 +298,7 @@ def check_batch(batch: object, size: int = CROP) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         # A value that overflows is found as infinite below.
         batch = np.ascontiguousarray(batch, dtype=np.float32)
-        # A finite sum shows that all values are finite, and is ten times as fast to get.
+        # A finite sum shows that all values are finite, and takes a tenth of the time.
         total = batch.sum()
     if not np.isfinite(total) and not np.isfinite(batch).all():
         raise ValueError(f"{expected}, got values that are NaN or infinite")

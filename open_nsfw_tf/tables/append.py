@@ -303,8 +303,8 @@ class TableWriter(Writer):
             fits = old or set(row) == set(self.columns)
             if not fits or not isinstance(row["path"], str):
                 raise ValueError(
-                    f"row {number}: expected the columns {', '.join(self.columns)}, got "
-                    f"{sanitize(', '.join(row), 80)}"
+                    f"row {number}: expected the columns {', '.join(self.columns)}, "
+                    f"got {sanitize(', '.join(row), 80)}"
                 )
             self._note_row(row)
             end += len(line)
@@ -369,8 +369,8 @@ class TableWriter(Writer):
     def _explained(self, error: OSError) -> OSError:
         reason = error.strerror or one_line(error)
         return OSError(
-            f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, then "
-            "go on with --resume"
+            f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, "
+            "then go on with --resume"
         )
 
 

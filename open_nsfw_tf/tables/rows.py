@@ -92,8 +92,11 @@ def digest(path: str) -> bytes:
     return blake2b(path_bytes(path), digest_size=DIGEST).digest()
 
 
+# Two of these cost `batch --resume` 82 to 122 bytes a picture, and 23 s for a million.
+# A dict and a set cost 300 bytes and 6 s; sqlite3 4 bytes, 37 s, and room on a disk
+# that may be full.
 class DigestMap(MutableMapping[bytes, bytes]):
-    """A dict of short values by digest, in a quarter of a dict's memory.
+    """A dict of short values by digest, in a third of a dict's memory.
 
     It is a hash table with open addressing in one block of bytes.
 

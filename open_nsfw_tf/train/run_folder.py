@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.backbones.trained import ARRAYS, MODEL
-from open_nsfw_tf.batch import score_batch
+from open_nsfw_tf.batch import BatchOptions, score_batch
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.evaluate import evaluate_files
@@ -481,7 +481,7 @@ def score_test_set(
         split.paths,
         folder / SCORES,
         mode="overwrite",
-        select="all",
+        options=BatchOptions(select="all"),
     )
     accuracy = _confusion(
         folder, data.classes, dict(zip(split.paths, split.labels, strict=True))
