@@ -40,10 +40,6 @@ def check_head(head: Sequence[HeadLayer]) -> None:
             raise ValueError(
                 f"expected an l2 of 0 to below 1, got {sanitize(layer.l2, 40)}"
             )
-        if layer.kind == "dense" and type(layer.units) is not int:
-            raise ValueError(
-                f"expected a whole number of units, got {sanitize(layer.units, 40)}"
-            )
 
 
 def head_shapes(

@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -129,26 +129,33 @@ def _one_error(kind: str, source: str | None) -> Iterator[None]:
 
 
 def _renumber(network: Any) -> None:
-    """Give the layers that Keras numbers the names that they have in a new process.
+    layers = network.layers
+    names = renumbered((layer.name, type(layer).__name__) for layer in layers)
+    for layer in layers:
+        layer.name = names.get(layer.name, layer.name)
+
+
+def renumbered(layers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The names that Keras gives in a new process to the layers that it numbers.
 
     It counts all layers of a process: the second Inception v3 begins with conv2d_94.
+
+    Args:
+        layers: the name and the class of each.
+
+    Returns:
+        The new names by the old ones, of layers that are called after their class.
     """
-    kinds: dict[str, list[tuple[int, Any]]] = {}
-    for layer in network.layers:
-        stem, number = _split(layer.name)
-        if stem == _snake(type(layer).__name__):
-            kinds.setdefault(stem, []).append((number, layer))
-    for stem, numbered in kinds.items():
-        numbered.sort(key=lambda pair: pair[0])
-        for index, (_, layer) in enumerate(numbered):
-            layer.name = f"{stem}_{index}" if index else stem
-
-
-def _split(name: str) -> tuple[str, int]:
-    found = _NUMBERED.fullmatch(name)
-    if found is None:
-        return name, 0
-    return found[1], int(found[2] or 0)
+    numbers: dict[str, list[tuple[int, str]]] = {}
+    for name, kind in layers:
+        found = _NUMBERED.fullmatch(name)
+        if found is not None and found[1] == _snake(kind):
+            numbers.setdefault(found[1], []).append((int(found[2] or 0), name))
+    return {
+        name: f"{stem}_{index}" if index else stem
+        for stem, numbered in numbers.items()
+        for index, (_, name) in enumerate(sorted(numbered))
+    }
 
 
 def _snake(kind: str) -> str:

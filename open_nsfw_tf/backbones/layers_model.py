@@ -5,7 +5,6 @@ backbone's (`graph_ops`): every kind, input, stride, padding and shape must be t
 What follows the body must be a head as `HeadLayer` describes it.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from open_nsfw_tf.backbones.graph_ops import (
     pads_of,
     stored_body,
 )
+from open_nsfw_tf.backbones.keras_apps import renumbered
 from open_nsfw_tf.backbones.registry import BACKBONES
 from open_nsfw_tf.backbones.trained import HeadLayer, TrainedModel
 from open_nsfw_tf.errors import WeightsError, one_line, sanitize
@@ -28,7 +28,6 @@ from open_nsfw_tf.image import Preprocessing
 
 READ = ("mobilenet_v2", "inception_v3")  # the backbones that are looked for
 _VARIABLES = {"depthwise_kernel": "kernel"}  # Keras 2's names, and ours
-_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 _POOLS = ("GlobalAveragePooling2D", "AveragePooling2D", "Flatten")
 
 
@@ -107,15 +106,8 @@ def _size(layers: Sequence[Layer]) -> int:
 
 def _renamed(layers: Sequence[Layer]) -> list[Layer]:
     """The layers with the numbers that Keras gives in a new process: from 0."""
-    stems: dict[str, list[tuple[int, str]]] = {}
-    for layer in layers:
-        stem, number = _split(layer.name)
-        if stem == _snake(layer.kind):
-            stems.setdefault(stem, []).append((number, layer.name))
-    names = {layers[0].name: INPUT}
-    for stem, numbered in stems.items():
-        for index, (_, old) in enumerate(sorted(numbered)):
-            names.setdefault(old, f"{stem}_{index}" if index else stem)
+    names = renumbered((layer.name, layer.kind) for layer in layers)
+    names[layers[0].name] = INPUT
     return [
         replace(
             layer,
@@ -124,16 +116,6 @@ def _renamed(layers: Sequence[Layer]) -> list[Layer]:
         )
         for layer in layers
     ]
-
-
-def _split(name: str) -> tuple[str, int]:
-    found = _NUMBERED.fullmatch(name)
-    return (found[1], int(found[2] or 0)) if found else (name, 0)
-
-
-def _snake(kind: str) -> str:
-    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", kind)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 # -- the body

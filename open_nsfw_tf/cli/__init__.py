@@ -7,6 +7,7 @@ is exit status 2. A command's module is imported when it runs.
 
 from open_nsfw_tf.cli import interrupt as _interrupt  # isort: skip - before the others
 
+from functools import partial
 from importlib import import_module
 
 from open_nsfw_tf.cli.app import app, errors_in_one_line, open_standard_output
@@ -30,41 +31,12 @@ def _run(name: str) -> None:
         script(prog_name=script.info.name)
 
 
-def classify_nsfw() -> None:
-    """Run `classify_nsfw.py`."""
-    _run("classify")
-
-
-def export_savedmodel() -> None:
-    """Run `export_savedmodel.py`."""
-    _run("savedmodel")
-
-
-def export_graph() -> None:
-    """Run `export_graph.py`."""
-    _run("graph")
-
-
-def export_tflite() -> None:
-    """Run `export_tflite.py`."""
-    _run("tflite")
-
-
-def create_predict_request() -> None:
-    """Run `create_predict_request.py`."""
-    _run("request")
-
-
-def convert_caffe() -> None:
-    """Run `convert_caffe.py`."""
-    _run("caffe")
-
-
-def batch_classify() -> None:
-    """Run `batch_classify.py`."""
-    _run("batch")
-
-
-def eval_scores() -> None:
-    """Run `eval.py`."""
-    _run("compare")
+# The scripts of `tools/`.
+classify_nsfw = partial(_run, "classify")
+export_savedmodel = partial(_run, "savedmodel")
+export_graph = partial(_run, "graph")
+export_tflite = partial(_run, "tflite")
+create_predict_request = partial(_run, "request")
+convert_caffe = partial(_run, "caffe")
+batch_classify = partial(_run, "batch")
+eval_scores = partial(_run, "compare")

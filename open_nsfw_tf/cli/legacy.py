@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from open_nsfw_tf.classifier import MAX_BATCH_SIZE, Classifier
+from open_nsfw_tf.cli.compare import compare_command
 from open_nsfw_tf.cli.options import (
-    CommonOption,
     OverwriteOption,
     ResumeOption,
-    TopOption,
     Writing,
     choice,
     picture_at,
 )
-from open_nsfw_tf.cli.request import (
-    ImageLoaderOption,
-    NetworkInputOption,
-    RequestInputOption,
-    SignatureOption,
-    TargetOption,
-)
+from open_nsfw_tf.cli.request import NetworkInputOption
 from open_nsfw_tf.cli.request import request as print_request
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.export.request import IMAGE_LOADERS
@@ -116,18 +109,9 @@ def _load_base64(picture: Picture) -> "np.ndarray":
     return batch
 
 
-@request.command()
-def create_predict_request(
-    input_file: Annotated[
-        str, typer.Argument(help="Path of the picture; - reads standard input.")
-    ],
-    target: TargetOption,
-    input_type: RequestInputOption = "tensor",
-    image_loader: ImageLoaderOption = "yahoo",
-    signature_name: SignatureOption = None,
-) -> None:
-    """Print the body of a request, with the flags of the first port."""
-    print_request(input_file, target, input_type, image_loader, signature_name)
+request.command(help="Print the body of a request, with the flags of the first port.")(
+    print_request
+)
 
 
 def _export(format: str, target: Path, **options: Any) -> None:
@@ -276,14 +260,4 @@ def batch_classify(
     print_summary(run(score, [source], output_file, mode, options), output_file)
 
 
-@compare.command()
-def compare_tables(
-    original: Annotated[Path, typer.Argument(help="A table of scores.")],
-    other: Annotated[Path, typer.Argument(help="Another, of the same pictures.")],
-    common: CommonOption = False,
-    top: TopOption = 10,
-) -> None:
-    """Say how far two tables of scores of the same pictures are apart."""
-    from open_nsfw_tf.cli.compare import compare_command
-
-    compare_command(original, other, common, top)
+compare.command()(compare_command)
