@@ -32,8 +32,14 @@ from open_nsfw_tf.backbones.trained import (
     write_trained,
 )
 from open_nsfw_tf.errors import WeightsError, sanitize
-from open_nsfw_tf.export.destination import check_free, move
-from open_nsfw_tf.files import beside, made_folder, refuse_existing, replacing
+from open_nsfw_tf.files import (
+    beside,
+    check_free,
+    made_folder,
+    refuse_existing,
+    rename_over,
+    replacing,
+)
 from open_nsfw_tf.formats import (
     FORMATS,
     collect_notes,
@@ -314,7 +320,7 @@ def _convert_layers_model(
         scores = float(np.abs(expected - actual).max())
         if arrays > ARRAYS or not scores <= SCORES:
             raise _differs(target, arrays, scores)
-        move(temporary, target)
+        rename_over(temporary, target)
     return Conversion(
         path=target,
         source="tfjs",

@@ -458,6 +458,30 @@ def refuse_existing(
         )
 
 
+def check_free(target: Path, overwrite: bool, marker: str = "") -> None:
+    """Refuse a destination that exists, unless it is an earlier result of its kind.
+
+    Args:
+        target: the destination.
+        overwrite: whether an earlier one is replaced.
+        marker: a file that every folder of its kind has; "" for a file.
+
+    Raises:
+        FileExistsError: it exists and may not be replaced.
+    """
+    if not os.path.lexists(target):
+        return
+    refuse_existing(target, overwrite, "another location")
+    # --overwrite must not delete a folder of another kind.
+    earlier = (target / marker).is_file() if marker else target.is_file()
+    empty = marker and target.is_dir() and not any(target.iterdir())
+    if not (earlier or empty or target.is_symlink()):
+        raise FileExistsError(
+            f"{sanitize(target)} is no earlier export of this format: --overwrite "
+            "would delete it; name another location"
+        )
+
+
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """Make a folder and its parents; at the end, those that stayed empty are removed.
@@ -518,6 +542,21 @@ def replacing(path: Path) -> Iterator[Path]:
     with beside(path) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+def rename_over(temporary: Path, target: Path) -> None:
+    """Rename a finished file or folder; an earlier one is removed after that."""
+    if os.path.lexists(target):  # `check_free` has allowed to overwrite it
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+        target.rename(old)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        remove(old)
+    else:
+        temporary.rename(target)
 
 
 # -- names that some disks do not tell apart, and locks
@@ -582,47 +621,3 @@ def lock(path: str | os.PathLike[str], meant: object) -> Callable[[], None]:
         held.release()
 
     return free
-
-
-# -- free names
-
-LONGEST_NAME = 255  # bytes; the limit of common file systems
-LONGEST_SUFFIX = 32  # bytes
-
-
-class Names:
-    """Gives out free names: neither on the disk nor given out before."""
-
-    def __init__(self) -> None:
-        """No name is given out yet."""
-        self._given: set[str] = set()
-        self._last: dict[str, int] = {}
-
-    def free(self, target: str) -> str:
-        """The target itself or, where that is taken, the next numbered name."""
-        folder, name = os.path.split(target)
-        stem, suffix = os.path.splitext(name)
-        wanted = os.path.join(folder, fitting(stem, suffix))
-        candidate = wanted
-        number = self._last.get(wanted, 1)
-        while candidate in self._given or os.path.lexists(candidate):
-            number += 1
-            candidate = os.path.join(folder, fitting(stem, suffix, f"-{number}"))
-        self._last[wanted] = number
-        self._given.add(candidate)
-        return candidate
-
-
-def fitting(stem: str, suffix: str, number: str = "") -> str:
-    """A file name of at most 255 bytes; the stem is cut where it is longer."""
-    if len(os.fsencode(suffix)) > LONGEST_SUFFIX:  # a dot in a long name
-        stem, suffix = stem + suffix, ""
-    while stem and len(os.fsencode(stem + number + suffix)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + number + suffix
-
-
-def numbered(path: str, number: int) -> str:
-    """The name with a number, for another file of the same name: ``photo-2.jpg``."""
-    stem, suffix = os.path.splitext(path)
-    return f"{stem}-{number}{suffix}"

@@ -23,7 +23,7 @@ from open_nsfw_tf.batch.item import (
     too_large,
 )
 from open_nsfw_tf.errors import one_line
-from open_nsfw_tf.files import HEAD, LONGEST_PATH, by_suffix, numbered
+from open_nsfw_tf.files import HEAD, LONGEST_PATH, by_suffix
 from open_nsfw_tf.tables import digest
 
 MAX_HEADER = 1 << 20  # bytes of a long name, which tarfile keeps in memory
@@ -83,7 +83,8 @@ class _Names:
         key = digest(member)
         while key in self._taken or key in self._reserved:
             number += 1
-            name = numbered(member, number)
+            stem, suffix = os.path.splitext(member)
+            name = f"{stem}-{number}{suffix}"
             key = digest(name)
         self._last[digest(member)] = number
         return name

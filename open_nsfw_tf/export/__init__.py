@@ -21,10 +21,15 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
-from open_nsfw_tf.export.destination import check_free, move, size_of
 from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
-from open_nsfw_tf.files import beside, made_folder, replacing
+from open_nsfw_tf.files import (
+    beside,
+    check_free,
+    made_folder,
+    rename_over,
+    replacing,
+)
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.weights import load_weights
@@ -253,16 +258,22 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
                 f"{format} {job.precision}: scores differ by {difference:.2g} from the "
                 f"model's, more than {tolerance:.2g}; nothing was written"
             )
-        size = size_of(temporary)
+        size = _size_of(temporary)
         if description:
             text = json.dumps(module.description(job), indent=1)
             with replacing(description) as unfinished:
                 unfinished.write_text(text + "\n", encoding="utf-8")
-                move(temporary, target)  # the description is renamed after it
+                rename_over(temporary, target)  # the description is renamed after it
         else:
-            move(temporary, target)
+            rename_over(temporary, target)
     compared = len(job.pictures)
     return Export(target, size, difference, tolerance, compared, tuple(job.notes))
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files: list[Path] = [path] if path.is_file() else list(path.rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _check_options(format: str, known: Exporter, job: Job) -> None:
