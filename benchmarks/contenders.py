@@ -187,9 +187,9 @@ class Decoding:
     """Our loader alone, on the thread that calls: no scores."""
 
     def __init__(self, bench: Bench, name: str) -> None:
-        from open_nsfw_tf.image import yahoo_tensor
+        from open_nsfw_tf.image import tensor
 
-        self.load = yahoo_tensor
+        self.load = tensor
 
     def one(self, path: str) -> float:
         """Not a number: only the picture is loaded."""

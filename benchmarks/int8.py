@@ -24,7 +24,7 @@ import onnx
 from benchmarks.photos import readable
 from open_nsfw_tf.architecture import BLOCKS, STEM, Weights
 from open_nsfw_tf.formats.onnx_graph import INPUT, graph
-from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.image import tensor
 from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.quantize import GENERATED, Quantized, Range, calibrate, qdq, quantize
 from open_nsfw_tf.quantize.samples import generated_pictures, installed_pictures
@@ -159,9 +159,9 @@ class Benchmark:
 
     def __init__(self, folds: int, held_out: np.ndarray, networks: int) -> None:
         self.weights = load_weights()
-        self.installed = np.stack([yahoo_tensor(p) for p in installed_pictures()])
+        self.installed = np.stack([tensor(p) for p in installed_pictures()])
         self.generated = np.stack(
-            [yahoo_tensor(picture) for picture in generated_pictures(GENERATED)]
+            [tensor(picture) for picture in generated_pictures(GENERATED)]
         )
         self.fold = np.arange(len(self.installed)) % folds
         self.held_out, self.networks = held_out, networks
@@ -211,7 +211,7 @@ def main() -> None:
     arguments = parser.parse_args()
     held_out = []
     if arguments.held_out:
-        held_out = [yahoo_tensor(path) for path in readable(arguments.held_out, 1000)]
+        held_out = [tensor(path) for path in readable(arguments.held_out, 1000)]
     benchmark = Benchmark(arguments.folds, np.array(held_out), arguments.networks)
     rows = {}
     for name in arguments.only or NAMES:

@@ -28,7 +28,7 @@ from benchmarks.turns import Plan, Workers
 from open_nsfw_tf import Classifier, load_weights, save_weights
 from open_nsfw_tf.engines.onnxruntime import graph
 from open_nsfw_tf.formats.caffemodel import prototxt
-from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.image import tensor
 from open_nsfw_tf.weights import find_weights
 
 README = Path(__file__).parent / "README.md"
@@ -77,7 +77,7 @@ def make_batch(pictures: list[Path], exact: Classifier) -> np.ndarray:
     half = BATCH_SIZE // 2
     fields = soft_fields(CANDIDATES)
     doubt = -np.abs(exact.predict(fields)[:, 1] - 0.5)
-    photos = [yahoo_tensor(path) for path in repeated(pictures, half)]
+    photos = [tensor(path) for path in repeated(pictures, half)]
     return np.stack([*photos, *fields[np.argsort(doubt)[-half:]]])
 
 

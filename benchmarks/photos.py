@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.image import CROP, yahoo_tensor
+from open_nsfw_tf.image import CROP, tensor
 from open_nsfw_tf.quantize.samples import generated_pictures
 
 # Width and height: 0.2 to 2 million pixels, wide and tall, as phones and sites have
@@ -88,7 +88,7 @@ def _can_be_read(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        yahoo_tensor(path)
+        tensor(path)
     except ImageError:
         return False
     return True

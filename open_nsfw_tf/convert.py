@@ -52,7 +52,7 @@ from open_nsfw_tf.formats import (
     tfjs,
 )
 from open_nsfw_tf.formats.caffemodel import prototxt
-from open_nsfw_tf.image import Picture, tensor, yahoo_tensor
+from open_nsfw_tf.image import Picture, tensor
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 from open_nsfw_tf.weights import PUBLISHED, TIMEOUT, find_weights, format_of
 
@@ -170,7 +170,7 @@ def _convert_file(
     images, left_out = readable_pictures(pictures)
     notes += left_out
     named = images or sample_pictures(COMPARED)
-    batch = np.stack([yahoo_tensor(picture) for picture in named])
+    batch = np.stack([tensor(picture) for picture in named])
     with replacing(target) as temporary:
         module(target_format).write(temporary, weights)
         reread = _read(temporary, target_format)

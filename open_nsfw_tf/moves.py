@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import MoveError, sanitize, shell_word
-from open_nsfw_tf.files import Stamp, canonical, replacing, stamp_of
+from open_nsfw_tf.files import Names, Stamp, canonical, replacing, stamp_of
 
 MANIFEST = "undo-"  # how the names of manifests begin
 MANIFEST_SUFFIX = ".jsonl"
@@ -56,43 +56,6 @@ _NO_LINKS = {
 def is_manifest(name: str) -> bool:
     """Whether a file's name is that of a manifest; no picture has such a name."""
     return name.startswith(MANIFEST) and name.endswith(MANIFEST_SUFFIX)
-
-
-# -- free names
-
-LONGEST_NAME = 255  # bytes; the limit of common file systems
-LONGEST_SUFFIX = 32  # bytes
-
-
-class Names:
-    """Gives out free names: neither on the disk nor given out before."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-        self._last: dict[str, int] = {}
-
-    def free(self, target: str) -> str:
-        """The target itself or, where that is taken, the next numbered name."""
-        folder, name = os.path.split(target)
-        stem, suffix = os.path.splitext(name)
-        wanted = os.path.join(folder, fitting(stem, suffix))
-        candidate = wanted
-        number = self._last.get(wanted, 1)
-        while candidate in self._given or os.path.lexists(candidate):
-            number += 1
-            candidate = os.path.join(folder, fitting(stem, suffix, f"-{number}"))
-        self._last[wanted] = number
-        self._given.add(candidate)
-        return candidate
-
-
-def fitting(stem: str, suffix: str, number: str = "") -> str:
-    """A file name of at most 255 bytes; the stem is cut where it is longer."""
-    if len(os.fsencode(suffix)) > LONGEST_SUFFIX:  # a dot in a long name
-        stem, suffix = stem + suffix, ""
-    while stem and len(os.fsencode(stem + number + suffix)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + number + suffix
 
 
 # -- planning: which files are moved, and to which free names

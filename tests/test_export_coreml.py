@@ -17,7 +17,7 @@ from open_nsfw_tf import WeightsError
 from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import ExportError
 from open_nsfw_tf.export import EXPORTERS, Export, Job, coreml, export
-from open_nsfw_tf.image import MEAN_BGR, YAHOO, load_rgb, pixels, yahoo_tensor
+from open_nsfw_tf.image import MEAN_BGR, YAHOO, load_rgb, pixels, tensor
 
 NAMES = ("coffee.png", "astronaut.png", "rocket.jpg", "chelsea.png")
 SIZES = {"float32": 23_750_000, "float16": 11_950_000}  # bytes, at most
@@ -46,7 +46,7 @@ def package(weights: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(weights: Any) -> Job:
     images = [load_rgb(pictures.path(name)) for name in NAMES[:2]]
-    batch = np.stack([yahoo_tensor(image) for image in images])
+    batch = np.stack([tensor(image) for image in images])
     return Job(weights, pictures=images, batch=batch)
 
 

@@ -14,7 +14,7 @@ from open_nsfw_tf.architecture import (
     Convolution,
     fold_batch_norm,
 )
-from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.image import tensor
 from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.quantize import (
     Quantized,
@@ -42,7 +42,7 @@ NAMES = ("astronaut.png", "coffee.png", "rocket.jpg", "retina.jpg")
 
 @pytest.fixture(scope="module")
 def photos() -> np.ndarray:
-    return np.stack([yahoo_tensor(pictures.path(name)) for name in NAMES])
+    return np.stack([tensor(pictures.path(name)) for name in NAMES])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 from serving_servers import NAME, SCRIPTS, Served, run
 
 from open_nsfw_tf.export.savedmodel import DEFAULTS, WARM_UP_FILE
-from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.image import tensor
 from open_nsfw_tf.libraries import import_tensorflow
 
 SIGNATURES = ("serving_default", *DEFAULTS.values())
@@ -100,7 +100,7 @@ def saved_model_cli(saved_model: Path, folder: Path, signature: str) -> Any:
     data = ROCKET.read_bytes()
     inputs: Any = [base64.b64encode(data) if "64" in signature else data]
     if signature in ("serving_default", "predict_images"):
-        inputs = yahoo_tensor(ROCKET)[np.newaxis]
+        inputs = tensor(ROCKET)[np.newaxis]
     np.save(folder / f"{signature}.npy", inputs)
     out = folder / signature
     command = [SCRIPTS / "saved_model_cli", "run", "--dir", saved_model]

@@ -42,10 +42,10 @@ from open_nsfw_tf.image import (
     YAHOO,
     Preprocessing,
     check_batch,
+    create_yahoo_image_loader,
     load_rgb,
     pixels,
     tensor,
-    yahoo_tensor,
 )
 from open_nsfw_tf.tables import read_table
 
@@ -112,7 +112,8 @@ def process(home: Path, *arguments: Any) -> Any:
 
 def test_yahoos_pixels_are_one_case() -> None:
     found = tensor(PICTURES[0], YAHOO)
-    assert np.array_equal(found, yahoo_tensor(PICTURES[0]))
+    load = create_yahoo_image_loader(expand_dims=False)
+    assert np.array_equal(found, load(PICTURES[0]))
     assert found.dtype == np.float32
 
 

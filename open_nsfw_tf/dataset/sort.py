@@ -15,9 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from open_nsfw_tf.dataset.folder import File, ProposedMoves, Scan, propose, scan
 from open_nsfw_tf.dataset.scored import ScoredFolder, as_folder, join_scores
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.files import replacing
+from open_nsfw_tf.files import fitting, replacing
 from open_nsfw_tf.image import MAX_PIXELS, load_rgb
-from open_nsfw_tf.moves import fitting
 from open_nsfw_tf.tables import Table
 
 

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from open_nsfw_tf.batch import score_batch
-from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import thresholds as choose
 from open_nsfw_tf.evaluate.bootstrap import (
@@ -50,6 +48,9 @@ from open_nsfw_tf.evaluate.thresholds import (
 )
 from open_nsfw_tf.files import class_links, name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.classifier import Classifier
 
 MAX_ERROR = 0.01  # of the fitted band, by default
 MOST_REPLICATES = 100_000
@@ -506,7 +507,7 @@ def evaluate_files(
     names: Mapping[str, str] | None = None,
     strict: bool = False,
     bootstrap: int = REPLICATES,
-    classifier: Callable[[], Classifier] = Classifier,
+    classifier: "Callable[[], Classifier] | None" = None,
 ) -> EvaluationReport:
     """Evaluate scores against labels.
 
@@ -522,7 +523,8 @@ def evaluate_files(
         names: by label, the class that it stands for, if that has another name.
         strict: whether problems of the data are an error.
         bootstrap: replicates for the confidence intervals; 0 leaves them out.
-        classifier: makes the classifier, if there are pictures to be scored.
+        classifier: makes the classifier, if there are pictures to be scored; None: the
+            usual one.
 
     Raises:
         OSError: a file cannot be read.
@@ -551,13 +553,14 @@ def _linked_classes(
 
 def read_scores(
     sources: Iterable[str | os.PathLike[str]],
-    classifier: Callable[[], Classifier] = Classifier,
+    classifier: "Callable[[], Classifier] | None" = None,
 ) -> dict[str, Table]:
     """Read tables of scores, and score all other sources, as `score_batch` would.
 
     Args:
         sources: tables, and pictures, folders and archives of them.
-        classifier: makes the classifier, if there are pictures to be scored.
+        classifier: makes the classifier, if there are pictures to be scored; None: the
+            usual one.
 
     Returns:
         By name: a table's file name without its suffix, or its whole path if two files
@@ -578,7 +581,7 @@ def read_scores(
         tables[name if alike else stem] = read_table(name, any_number=True)
     pictures = [name for name in names if name not in files]
     if pictures:
-        tables[ON_THE_FLY] = _score(classifier(), pictures)
+        tables[ON_THE_FLY] = _score(classifier, pictures)
     return tables
 
 
@@ -597,7 +600,14 @@ def _is_table(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not os.path.isdir(name)
 
 
-def _score(classifier: Classifier, sources: list[str]) -> Table:
+def _score(
+    make_classifier: "Callable[[], Classifier] | None", sources: list[str]
+) -> Table:
+    # Imported late: tables are evaluated without what scores pictures.
+    from open_nsfw_tf.batch import score_batch
+    from open_nsfw_tf.classifier import Classifier
+
+    classifier = (make_classifier or Classifier)()
     with TemporaryDirectory(prefix="open_nsfw_tf-") as folder:
         output = Path(folder) / "scores.csv"
         done = score_batch(classifier, sources, output)

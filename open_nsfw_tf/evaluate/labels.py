@@ -16,8 +16,7 @@ from open_nsfw_tf.files import (
     is_picture,
     walk,
 )
-from open_nsfw_tf.tables import csv_jsonl
-from open_nsfw_tf.tables.parquet import import_pyarrow
+from open_nsfw_tf.tables import csv_jsonl, parquet
 
 COLUMNS = ("path", "label")
 Chunk = tuple[list[str], list[str]]  # paths, and a label each
@@ -112,20 +111,13 @@ def _from_text(path: Path) -> Iterator[Chunk]:
 
 
 def _from_parquet(path: Path) -> Iterator[Chunk]:
-    pyarrow, parquet = import_pyarrow()
     row = 1
-    with path.open("rb") as file:
-        try:
-            table = parquet.ParquetFile(file)
-            _check_columns(table.schema_arrow.names)
-            for batch in table.iter_batches(columns=list(COLUMNS)):
-                names, labels = (batch.column(name).to_pylist() for name in COLUMNS)
-                yield _labelled(row, names, labels)
-                row += len(names)
-        except pyarrow.ArrowException as error:
-            raise ValueError(
-                f"cut, broken or no Parquet file ({one_line(error)})"
-            ) from error
+    with parquet.opened(path) as table:
+        _check_columns(table.schema_arrow.names)
+        for batch in table.iter_batches(columns=list(COLUMNS)):
+            names, labels = (batch.column(name).to_pylist() for name in COLUMNS)
+            yield _labelled(row, names, labels)
+            row += len(names)
 
 
 def _from_list(path: Path) -> Iterator[Chunk]:

@@ -32,7 +32,6 @@ from open_nsfw_tf.image.preprocessing import (
     create_yahoo_image_loader,
     pixels,
     tensor,
-    yahoo_tensor,
 )
 
 __all__ = [
@@ -56,5 +55,4 @@ __all__ = [
     "pixels",
     "read_file",
     "tensor",
-    "yahoo_tensor",
 ]

@@ -123,7 +123,6 @@ def _is_number(value: object) -> bool:
 
 # yahoo/open_nsfw, classify_nsfw.py; its training mean.
 YAHOO = Preprocessing(256, 224, True, "BGR", (104.0, 117.0, 123.0), 1.0)
-RESIZE = YAHOO.resize  # pixels, both sides; before the crop
 CROP = YAHOO.crop  # pixels, both sides; the network's input
 MEAN_BGR = YAHOO.mean  # of 0..255
 
@@ -194,9 +193,11 @@ def _through_jpeg(image: Image.Image) -> np.ndarray:
 
 
 def tensor(
-    picture: Picture, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+    picture: Picture,
+    preprocessing: Preprocessing = YAHOO,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """A network's input for one picture.
+    """A network's input for one picture; of Yahoo's, Caffe's bit for bit.
 
     Args:
         picture: as for `load_rgb`.
@@ -205,7 +206,7 @@ def tensor(
 
     Returns:
         float32 (crop, crop, 3), its channels in the preprocessing's order, 0..255 minus
-        the mean, times the scale.
+        the mean, times the scale; of Yahoo's (224, 224, 3), BGR, minus (104, 117, 123).
 
     Raises:
         ImageError: as `load_rgb`.
@@ -228,22 +229,6 @@ def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
     return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
 
 
-def yahoo_tensor(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Yahoo's network's input for one picture, equal to Caffe's bit for bit.
-
-    Args:
-        picture: as for `load_rgb`.
-        max_pixels: as for `load_rgb`.
-
-    Returns:
-        float32 (224, 224, 3), BGR, 0..255 minus (104, 117, 123).
-
-    Raises:
-        ImageError: as `load_rgb`.
-    """
-    return tensor(picture, YAHOO, max_pixels)
-
-
 def create_yahoo_image_loader(
     expand_dims: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Callable[[Picture], np.ndarray]:
@@ -264,7 +249,7 @@ def create_yahoo_image_loader(
     check_max_pixels(max_pixels)
 
     def load_image(picture: Picture) -> np.ndarray:
-        loaded = yahoo_tensor(picture, max_pixels)
+        loaded = tensor(picture, YAHOO, max_pixels)
         return loaded[np.newaxis] if expand_dims else loaded
 
     return load_image

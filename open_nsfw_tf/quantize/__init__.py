@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from open_nsfw_tf.architecture import Weights
-from open_nsfw_tf.image import Picture, check_batch, yahoo_tensor
+from open_nsfw_tf.image import Picture, check_batch, tensor
 from open_nsfw_tf.quantize.samples import generated_pictures, installed_pictures
 
 
@@ -100,7 +100,7 @@ def sample_batch() -> np.ndarray:
         packages install (`installed_pictures`), and generated pictures.
     """
     pictures: list[Picture] = [*installed_pictures(), *generated_pictures(GENERATED)]
-    return np.stack([yahoo_tensor(picture) for picture in pictures])
+    return np.stack([tensor(picture) for picture in pictures])
 
 
 def quantize(weights: Weights, batch: np.ndarray) -> Quantized:

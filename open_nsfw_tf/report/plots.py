@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from html import escape
 from importlib import import_module
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from open_nsfw_tf.backbones.model_stats import ModelStats
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import Evaluation
 from open_nsfw_tf.evaluate.thresholds import thinned
 from open_nsfw_tf.libraries import need
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.backbones.model_stats import ModelStats
 
 # Stand-in colours and the CSS variables that they become.
 COLOURS = {
@@ -331,7 +333,7 @@ def _mark(axes: Any, style: dict[str, Any], one: Evaluation, x: str, y: str) -> 
         )
 
 
-def trade_off(rows: Sequence[ModelStats]) -> str:
+def trade_off(rows: "Sequence[ModelStats]") -> str:
     """Published ImageNet accuracy over multiply-adds, as an SVG file.
 
     Networks of which no accuracy is known are ticks at the bottom.
@@ -358,7 +360,7 @@ def trade_off(rows: Sequence[ModelStats]) -> str:
     return as_file(done[0])
 
 
-def _point(axes: Any, row: ModelStats) -> None:
+def _point(axes: Any, row: "ModelStats") -> None:
     colour, marker = (SERIES[0], "o") if row.built else (SERIES[1], "s")
     x, y = row.madds / GIGA, 100 * (row.top1 or 0)
     axes.plot([x], [y], marker=marker, linestyle="none", color=colour)
@@ -372,7 +374,7 @@ def _point(axes: Any, row: ModelStats) -> None:
     )
 
 
-def _tick(axes: Any, row: ModelStats, left: bool) -> None:
+def _tick(axes: Any, row: "ModelStats", left: bool) -> None:
     """Draw a network of unknown accuracy; its name is left or right of its tick."""
     x = row.madds / GIGA
     axes.axvline(x, ymax=0.04, color=FAINT, linewidth=1.4)

@@ -69,7 +69,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
         ImportError: pyarrow is missing.
     """
     pyarrow, _ = import_pyarrow()
-    with _opened(path) as table:
+    with opened(path) as table:
         names = _columns(table.schema_arrow, pyarrow.types)
         # Parts of one table may be older than these columns.
         unknown = [name for name in STAMP if name not in names]
@@ -88,7 +88,7 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         OSError: the file cannot be read.
         ValueError: it is no Parquet file, cut or broken, or has other columns.
     """
-    with _opened(path) as table:
+    with opened(path) as table:
         names = table.schema_arrow.names
         if names not in (list(columns), without_stamp(columns)):
             raise ValueError(
@@ -127,7 +127,7 @@ def write(
     ):
         left = stale.copy()
         if path.exists():
-            with _opened(path) as table:
+            with opened(path) as table:
                 for batch in table.iter_batches(ROW_GROUP):
                     part = _fresh(pyarrow.Table.from_batches([batch]), left)
                     for name in columns[part.num_columns :]:  # which an old table lacks
@@ -158,8 +158,8 @@ def remove_stale(path: Path, stale: Counter[bytes]) -> None:
         ValueError: it is no Parquet file, cut or broken.
     """
     _, parquet = import_pyarrow()
-    with _opened(path) as opened:
-        table = opened.read()
+    with opened(path) as file:
+        table = file.read()
     fresh = _fresh(table, stale)
     if not len(fresh):
         path.unlink()
@@ -218,7 +218,14 @@ def _columnwise(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`, for reading.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no Parquet file, or is found cut or broken meanwhile.
+        ImportError: pyarrow is missing.
+    """
     pyarrow, parquet = import_pyarrow()
     with path.open("rb") as file:
         try:
