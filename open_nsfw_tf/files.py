@@ -228,38 +228,6 @@ class Entry:
     error: OSError | None = None
 
 
-def walk(
-    folder: str,
-    enter: Callable[[str], bool] = lambda path: True,
-    follow: Callable[[str], bool] = lambda path: False,
-) -> Iterator[Entry]:
-    """Everything below a folder, lazily and in the order of names.
-
-    Only the names in the current folder and in its parents are in memory.
-
-    Args:
-        folder: "" for the current one.
-        enter: called with the path of each folder below it; False skips the folder.
-        follow: called with the path of each link to a folder; False yields the link,
-            True treats it as a folder.
-    """
-    # A stack, not recursion: folders may be nested deeper than Python's calls.
-    stack: list[Iterator[tuple[str, str]]] = [iter([(folder, "folder")])]
-    while stack:
-        path, kind = next(stack[-1], (None, ""))
-        if path is None:
-            stack.pop()
-        elif kind == "file":
-            yield Entry(path, "file")
-        elif kind == "link" and not follow(path):
-            yield Entry(path, "link")
-        elif len(stack) == 1 or enter(path):
-            try:
-                stack.append(entries(path))
-            except OSError as error:
-                yield Entry(path, "folder", error)
-
-
 def entries(folder: str) -> Iterator[tuple[str, str]]:
     """What lies in a folder itself, in the order of names.
 
@@ -285,6 +253,40 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "link" if entry.is_dir() else "file"
     except OSError:  # a link that leads to itself
         return "file"
+
+
+def walk(
+    folder: str,
+    enter: Callable[[str], bool] = lambda path: True,
+    follow: Callable[[str], bool] = lambda path: False,
+    entries_of: Callable[[str], Iterator[tuple[str, str]]] = entries,
+) -> Iterator[Entry]:
+    """Everything below a folder, lazily and in the order of names.
+
+    Only the names in the current folder and in its parents are in memory.
+
+    Args:
+        folder: "" for the current one.
+        enter: called with the path of each folder below it; False skips the folder.
+        follow: called with the path of each link to a folder; False yields the link,
+            True treats it as a folder.
+        entries_of: what lies in a folder; another function for other file systems.
+    """
+    # A stack, not recursion: folders may be nested deeper than Python's calls.
+    stack: list[Iterator[tuple[str, str]]] = [iter([(folder, "folder")])]
+    while stack:
+        path, kind = next(stack[-1], (None, ""))
+        if path is None:
+            stack.pop()
+        elif kind == "file":
+            yield Entry(path, "file")
+        elif kind == "link" and not follow(path):
+            yield Entry(path, "link")
+        elif len(stack) == 1 or enter(path):
+            try:
+                stack.append(entries_of(path))
+            except OSError as error:
+                yield Entry(path, "folder", error)
 
 
 def files_below(

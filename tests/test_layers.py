@@ -155,7 +155,8 @@ def named(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 
 def called(node: ast.Call) -> str:
-    return node.func.id if isinstance(node.func, ast.Name) else ""
+    """The function's name, of `import_module` and `importlib.import_module` alike."""
+    return ast.unparse(node.func).rpartition(".")[2]
 
 
 def named_later(argument: ast.expr, path: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ from open_nsfw_tf.batch.item import (
     too_large,
 )
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import HEAD, Stamp, make_stamp
+from open_nsfw_tf.files import HEAD, Stamp, make_stamp, walk
 
 SCHEME_END = "://"
 
@@ -140,24 +140,16 @@ def remote_items(uri: str, needs_row: NeedsRow, select: Select) -> Iterator[Item
 def _walk(files: Any, root: str) -> Iterator[tuple[str, Stamp | OSError | None]]:
     """The files below a folder, sorted, with size and time; and what cannot be read."""
     selector = import_module("pyarrow.fs").FileSelector
-    stack: list[Iterator[tuple[str, bool, Stamp | None]]] = [iter([(root, True, None)])]
-    while stack:
-        path, is_folder, stamp = next(stack[-1], ("", False, None))
-        if not path:
-            stack.pop()
-        elif not is_folder:
-            yield path, stamp
-        else:
-            try:
-                found = files.get_file_info(selector(path))
-            except OSError as error:
-                yield path, error
-                continue
-            found.sort(key=lambda info: str(info.path))
-            stack.append(
-                (info.path, info.type.name == "Directory", _stamp(info))
-                for info in found
-            )
+    stamps: dict[str, Stamp | None] = {}
+
+    def entries_of(folder: str) -> Iterator[tuple[str, str]]:
+        found = sorted(files.get_file_info(selector(folder)), key=lambda i: str(i.path))
+        stamps.update((info.path, _stamp(info)) for info in found if info.is_file)
+        kinds = {"Directory": "folder"}
+        return ((info.path, kinds.get(info.type.name, "file")) for info in found)
+
+    for entry in walk(root, entries_of=entries_of):
+        yield entry.path, entry.error or stamps.pop(entry.path, None)
 
 
 def _head(files: Any, path: str) -> bytes:
