@@ -177,12 +177,10 @@ def _convert_file(
         arrays = _array_difference(weights, reread)
         expected = _scores(found, source_format, read, batch)
         actual = _scores(temporary, target_format, reread, batch)
-        scores = float(np.abs(expected - actual).max())
         bound = SCORES if is_folded(read) == is_folded(reread) else FOLDED_SCORES
         if HALF in notes:  # the source computes in float16 what we do in float32
             bound = HALF_SCORES
-        if arrays > ARRAYS or not scores <= bound:
-            raise _differs(target, arrays, scores)
+        scores = _score_difference(target, arrays, expected - actual, bound)
         if network:
             with replacing(network) as unfinished:
                 unfinished.write_text(prototxt(classes_of(weights)), encoding="utf-8")
@@ -199,11 +197,17 @@ def _convert_file(
     )
 
 
-def _differs(target: Path, arrays: float, scores: float) -> WeightsError:
-    return WeightsError(
-        f"{sanitize(target)}: what was written differs when it is read back: arrays by "
-        f"{arrays:.2g}, scores by {scores:.2g}; nothing was kept"
-    )
+def _score_difference(
+    target: Path, arrays: float, differences: np.ndarray, bound: float
+) -> float:
+    """The largest difference of a score, if it and that of the arrays are allowed."""
+    scores = float(np.abs(differences).max())
+    if arrays > ARRAYS or not scores <= bound:
+        raise WeightsError(
+            f"{sanitize(target)}: what was written differs when it is read back: "
+            f"arrays by {arrays:.2g}, scores by {scores:.2g}; nothing was kept"
+        )
+    return scores
 
 
 def _file_of(source: str | os.PathLike[str]) -> Path:
@@ -317,9 +321,7 @@ def _convert_layers_model(
         expected, actual = (
             engines.create("onnxruntime", model)(batch) for model in (trained, reread)
         )
-        scores = float(np.abs(expected - actual).max())
-        if arrays > ARRAYS or not scores <= SCORES:
-            raise _differs(target, arrays, scores)
+        scores = _score_difference(target, arrays, expected - actual, SCORES)
         rename_over(temporary, target)
     return Conversion(
         path=target,

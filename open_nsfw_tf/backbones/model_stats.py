@@ -1,9 +1,8 @@
 """What the networks cost and how accurate they are: counted, measured, published."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from open_nsfw_tf.backbones.builder import build
 from open_nsfw_tf.backbones.registry import BACKBONES
@@ -45,10 +44,6 @@ class ModelStats:
     milliseconds: float | None
     top1: float | None
     source: str
-
-    def record(self) -> dict[str, Any]:
-        """Itself as JSON can hold it; what is unknown is null."""
-        return asdict(self)
 
 
 _PYNETBUILDER = "jay-mahadeokar/pynetbuilder, models/imagenet"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,7 @@ def models_command(
 
         import_matplotlib()  # before the work
     rows = model_stats(classes, measure=measure)
-    records = [row.record() for row in rows]
+    records = list(map(asdict, rows))
     for line in map(json.dumps, records) if json_lines else _lines(rows):
         print(line)
     if json_file is not None:
