@@ -279,20 +279,18 @@ def undo_command(
 
 # -- beside a table of scores
 
-ScoresOption = Annotated[
-    Path,
-    typer.Option(
-        help="A table of scores (CSV, JSON lines, Parquet): path and one column a "
-        "class."
-    ),
-]
-
 
 @dataclass(frozen=True)
 class Scored:
     """The table of scores, and how it is joined with the folder."""
 
-    scores: ScoresOption
+    scores: Annotated[
+        Path,
+        typer.Option(
+            help="A table of scores (CSV, JSON lines, Parquet): path and one column a "
+            "class."
+        ),
+    ]
     map: MapOption = None
     strict: StrictOption = False
 
