@@ -23,7 +23,7 @@ from trained_models import CLASSES, SMALL, open_nsfw_of_three, other_network
 from open_nsfw_tf import Classifier, Explanation, ImageError, Scores, explain
 from open_nsfw_tf.backbones.trained import TrainedModel
 from open_nsfw_tf.classifier import log_odds
-from open_nsfw_tf.explain import HOW, blur, boxes, overlay, svg
+from open_nsfw_tf.explain import HOW, blur, boxes, heatmap, overlay, svg
 from open_nsfw_tf.explain.overlay import LOWERS, RAISES
 from open_nsfw_tf.image import YAHOO, load_rgb
 
@@ -440,3 +440,26 @@ def test_blur_never_overwrites(tmp_path: Path) -> None:
     row = json.loads(output)
     assert status == 1 and row["below"] is False and row["cells"] == 49
     assert row["output"] == str(folder / "retina-3.jpg")
+
+
+def test_the_report_shows_maps_of_the_mistakes(
+    tmp_path: Path, classifier: Classifier
+) -> None:
+    photo = pictures.path(HIGH)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"path,label\n{photo},nsfw\n{pictures.path('coffee.png')},sfw\n")
+    table = tmp_path / "scores.csv"
+    arguments = [photo, pictures.path("coffee.png"), "-o", table]
+    assert run("batch", *arguments)[0] == 0
+    page = tmp_path / "report.html"
+    arguments = [table, "--labels", labels, "-o", page, "--threshold", ".5"]
+    assert run("evaluate", *arguments, "--bootstrap", 0, "--explain")[0] == 0
+    text = page.read_text()
+    assert "Orange places raise the score" in text
+    jpeg = re.search(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    assert jpeg
+    with Image.open(BytesIO(base64.b64decode(jpeg[1]))) as shown:
+        image = load_rgb(photo)
+        expected = heatmap(image, classifier.explain(image)).resize(shown.size)
+        apart = np.abs(np.subtract(shown, expected, dtype=float))
+    assert apart.mean() < 4

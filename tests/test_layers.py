@@ -85,6 +85,7 @@ OWNERS = {
         "image.preprocessing",
         "quantize.samples",
         "tf_image.loader",
+        "report.page",
     },
     "pillow_heif": {"image.decode"},
     "coremltools": {"export.coreml", "export.mil"},

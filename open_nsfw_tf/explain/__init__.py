@@ -11,7 +11,7 @@ import numpy as np
 from open_nsfw_tf import CallableModule
 from open_nsfw_tf.classifier import Classifier, Explanation, default_classifier
 from open_nsfw_tf.explain.cover import HOW, Covered, blur
-from open_nsfw_tf.explain.overlay import overlay, svg
+from open_nsfw_tf.explain.overlay import heatmap, overlay, svg
 from open_nsfw_tf.image import Picture
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "blur",
     "boxes",
     "explain",
+    "heatmap",
     "overlay",
     "svg",
 ]

@@ -34,6 +34,11 @@ def overlay(image: Image.Image, explanation: Explanation) -> Image.Image:
     Returns:
         RGB, between `SMALLEST` and `LARGEST` pixels a side where the shape allows it.
     """
+    return _with_legend(heatmap(image, explanation), explanation)
+
+
+def heatmap(image: Image.Image, explanation: Explanation) -> Image.Image:
+    """The same without a legend."""
     picture = _sized(image)
     layer = Image.new("RGBA", picture.size, (*UNSEEN, round(255 * UNSEEN_OPACITY)))
     draw = ImageDraw.Draw(layer)
@@ -41,8 +46,7 @@ def overlay(image: Image.Image, explanation: Explanation) -> Image.Image:
         left, top, right, bottom = _pixels(area, picture.size)
         corners = (left, top, max(left, right - 1), max(top, bottom - 1))
         draw.rectangle(corners, (*colour, round(255 * opacity)))
-    drawn = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
-    return _with_legend(drawn, explanation)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
 
 
 def _sized(image: Image.Image) -> Image.Image:
