@@ -16,7 +16,13 @@ from open_nsfw_tf.forks import loading
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from open_nsfw_tf.classifier import Classifier, ClassScores, Scores, classify
+    from open_nsfw_tf.classifier import (
+        Classifier,
+        ClassScores,
+        Explanation,
+        Scores,
+        classify,
+    )
     from open_nsfw_tf.convert import convert
     from open_nsfw_tf.errors import (
         ExportError,
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
+    from open_nsfw_tf.explain import explain
     from open_nsfw_tf.export import export
     from open_nsfw_tf.image import create_yahoo_image_loader
     from open_nsfw_tf.model import InputType, OpenNsfwModel
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "ClassScores": "classifier",
     "Classifier": "classifier",
+    "Explanation": "classifier",
     "ExportError": "errors",
     "ImageError": "errors",
     "InputType": "model",
@@ -47,6 +55,7 @@ _MODULES = {
     "convert": "convert",
     "create_tensorflow_image_loader": "tf_image",
     "create_yahoo_image_loader": "image",
+    "explain": "explain",
     "export": "export",
     "load_base64_tensor": "tf_image",
     "load_weights": "weights",
@@ -56,6 +65,7 @@ _MODULES = {
 __all__ = [
     "ClassScores",
     "Classifier",
+    "Explanation",
     "ExportError",
     "ImageError",
     "InputType",
@@ -68,6 +78,7 @@ __all__ = [
     "convert",
     "create_tensorflow_image_loader",
     "create_yahoo_image_loader",
+    "explain",
     "export",
     "load_base64_tensor",
     "load_weights",

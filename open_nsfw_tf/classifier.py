@@ -6,6 +6,7 @@ No other code in the package turns pictures into scores.
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -17,12 +18,13 @@ import numpy as np
 from open_nsfw_tf import engines
 from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
-from open_nsfw_tf.errors import ImageError, WeightsError
+from open_nsfw_tf.errors import ImageError, WeightsError, sanitize
 from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
     MAX_PIXELS,
     YAHOO,
     Picture,
+    Preprocessing,
     check_batch,
     check_max_pixels,
     load_rgb,
@@ -96,6 +98,68 @@ class ClassScores(tuple[float, ...]):
 
 
 AnyScores = Scores | ClassScores
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each part of a picture adds to the score of one class.
+
+    `cells` and `bias` are the terms of a sum, the log-odds of the score:
+    ``1 / (1 + exp(-(bias + cells.sum())))`` is the score of the class `of`. The network
+    ends in an average over 7 x 7 places, one dense layer and a softmax, so this is
+    arithmetic and no estimate. Each place also depends on the pixels around its cell.
+
+    Attributes:
+        scores: of the picture, as `Classifier.classify` gives them.
+        of: the class that is explained.
+        score: of this class.
+        cells: float32 (rows, columns), 7 x 7 of Yahoo's network: what each place adds to
+            the log-odds of `of` against the other classes. Together they cover the crop
+            of `preprocessing`, the middle of the picture.
+        bias: what is added whatever the picture shows. With more than two classes the
+            log-odds are no sum over places: each of the other classes counts by its
+            share of their scores in this picture, and the rest is in `bias`.
+        preprocessing: the steps from a picture to the network's input.
+    """
+
+    scores: AnyScores
+    of: str
+    score: float
+    cells: np.ndarray
+    bias: float
+    preprocessing: Preprocessing
+
+    def area(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """A cell's left, top, right and bottom, as shares of width and height, 0..1."""
+        rows, columns = self.cells.shape
+        size, crop = self.preprocessing.resize, self.preprocessing.crop
+        edge = (size - crop) // 2
+        left, right = (edge + crop * (column + i) / columns for i in (0, 1))
+        top, bottom = (edge + crop * (row + i) / rows for i in (0, 1))
+        return left / size, top / size, right / size, bottom / size
+
+
+def log_odds(
+    cells: np.ndarray, biases: np.ndarray, index: int
+) -> tuple[np.ndarray, float]:
+    """The terms of the log-odds of one class against the others.
+
+    Args:
+        cells: (rows, columns, classes), whose sum over the places, plus `biases`, is
+            the logits.
+        biases: (classes,).
+        index: of the class.
+
+    Returns:
+        The terms of the places, (rows, columns), and the term of no place.
+    """
+    rest = np.arange(len(biases)) != index
+    logits = (cells.sum((0, 1)) + biases)[rest]
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    entropy = -float(shares @ np.log(np.maximum(shares, np.finfo(float).tiny)))
+    terms: np.ndarray = cells[..., index] - cells[..., rest] @ shares
+    return terms, float(biases[index] - biases[rest] @ shares) - entropy
 
 
 def scores_of(classes: tuple[str, ...]) -> Callable[[list[float]], AnyScores]:
@@ -216,11 +280,7 @@ class Classifier:
 
     def _finite(self, engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
         scores = engine(batch)
-        if not np.isfinite(scores).all():
-            raise WeightsError(
-                "the scores are not finite: expected weights, and pictures minus their "
-                "mean, that do not overflow; check the weights file"
-            )
+        _check_finite(scores)
         return scores
 
     def classify(self, picture: Picture) -> AnyScores:
@@ -235,6 +295,42 @@ class Classifier:
         """
         loaded = tensor(picture, self.preprocessing, self.max_pixels)
         return self._scores(self.predict(loaded[np.newaxis])[0].tolist())
+
+    def explain(self, picture: Picture, of: str | None = None) -> Explanation:
+        """What each part of a picture adds to its score. The score is `classify`'s.
+
+        Args:
+            picture: as for `classify`.
+            of: the class to explain; None: nsfw, or of a model without such a class the
+                one with the highest score.
+
+        Raises:
+            ImageError: the picture cannot be read; the message names it.
+            ValueError: the model has no class `of`, or does not end in the mean of each
+                map, one dense layer and a softmax.
+        """
+        if of is not None and of not in self.classes:
+            raise ValueError(
+                f"no class {sanitize(of, 80)}: this model has {', '.join(self.classes)}"
+            )
+        batch = tensor(picture, self.preprocessing, self.max_pixels)[np.newaxis]
+        found = self.engine.contributions(batch)
+        _check_finite(found.scores)
+        row = found.scores[0].tolist()
+        if of is None:
+            of = "nsfw" if "nsfw" in self.classes else self.classes[np.argmax(row)]
+        index = self.classes.index(of)
+        cells = found.cells[0].astype(np.float64)
+        cells /= cells.shape[0] * cells.shape[1]
+        terms, bias = log_odds(cells, found.biases.astype(np.float64), index)
+        return Explanation(
+            self._scores(row),
+            of,
+            row[index],
+            terms.astype(np.float32),
+            bias,
+            self.preprocessing,
+        )
 
     @overload
     def classify_many(
@@ -377,6 +473,14 @@ class Classifier:
         return self._shared.get()
 
 
+def _check_finite(scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise WeightsError(
+            "the scores are not finite: expected weights, and pictures minus their "
+            "mean, that do not overflow; check the weights file"
+        )
+
+
 def _is_whole(number: object) -> bool:
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
@@ -420,6 +524,14 @@ def classify(picture: Picture) -> Scores:
         ImageError: the picture cannot be read.
         WeightsError: no weights are found.
     """
+    return cast(Scores, default_classifier().classify(picture))
+
+
+def default_classifier() -> Classifier:
+    """The classifier of `classify`: Yahoo's weights, the fastest exact engine.
+
+    Raises:
+        WeightsError: no weights are found.
+    """
     with _default_lock.get():  # otherwise simultaneous calls would each make one
-        classifier = _default()
-    return cast(Scores, classifier.classify(picture))
+        return _default()

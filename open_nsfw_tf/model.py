@@ -375,6 +375,8 @@ def compile_network(keras_model: Any) -> Any:
 def predictions_of(keras_model: Any, batch: Any) -> Any:
     """A network's output for a batch of any size, even 0: a tensor (N, n).
 
+    Of a network with several outputs, a list of them, each with N rows.
+
     For an empty batch TensorFlow's oneDNN convolution returns the shape of its input,
     at which the next layer fails; so an empty batch gets one picture, whose score is
     dropped.
@@ -388,4 +390,5 @@ def predictions_of(keras_model: Any, batch: Any) -> Any:
     missing = tf.cast(tf.equal(size, 0), tf.int32)
     padded = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
     padded = tf.ensure_shape(padded, (None, *keras_model.inputs[0].shape[1:]))
-    return keras_model(padded, training=False)[:size]
+    outputs = keras_model(padded, training=False)
+    return tf.nest.map_structure(lambda output: output[:size], outputs)

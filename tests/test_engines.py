@@ -113,6 +113,11 @@ def test_other_precisions_drift_as_stated(
     # More than float32's: or it is not what it says.
     assert ENGINES[name].precisions["float32"] < drift
     assert drift <= ENGINES[name].precisions[precision]
+    found = engine.contributions(golden_batch[:4])
+    assert np.array_equal(found.scores, engine(golden_batch[:4]))
+    logits = found.cells.astype(np.float64).mean((1, 2)) + found.biases
+    summed = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    assert np.abs(summed - found.scores[:, 1]).max() <= engines.FLOAT16
 
 
 def test_float32_comes_first_and_is_exact() -> None:

@@ -121,6 +121,34 @@ def body_of(model: Any) -> Any:
     return keras.Model(model.input, pool, name=f"{model.name}_body")
 
 
+def with_cells(network: Any) -> Any:
+    """A network with a second output: what each place of the last maps adds.
+
+    Args:
+        network: of one of the backbones.
+
+    Returns:
+        A `keras.Model` from ``input`` to a list: the scores, and the `cells` of
+        `open_nsfw_tf.engines.Contributions`. The list has the scores alone if the
+        network does not end in the mean of each map, one dense layer and a softmax.
+    """
+    import_tensorflow()
+    import keras
+
+    pool, dense = network.get_layer(POOL), last_layer(network)
+    outputs = [network.output]
+    layers = network.layers[network.layers.index(pool) + 1 :]
+    linear = all(isinstance(one, keras.layers.Dropout) for one in layers[:-2])
+    if linear and isinstance(pool, keras.layers.GlobalAveragePooling2D):
+        outputs.append(keras.ops.matmul(pool.input, dense.kernel))
+    return keras.Model(network.input, outputs)
+
+
+def last_layer(network: Any) -> Any:
+    """The dense layer before a network's softmax."""
+    return next(one for one in reversed(network.layers) if one.weights)
+
+
 def network_of(trained: TrainedModel) -> Any:
     """Build a trained model's network; nothing is downloaded.
 

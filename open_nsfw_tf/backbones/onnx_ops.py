@@ -19,6 +19,7 @@ def trained_graph(
     layout: str = "nhwc",
     dtype: type = np.float32,
     metadata: dict[str, str] | None = None,
+    cells: bool = False,
 ) -> "onnx.ModelProto":
     """A trained model's network, with the input and output of Yahoo's graph.
 
@@ -28,11 +29,13 @@ def trained_graph(
         dtype: of the weights and the computation, np.float32 or np.float16; input and
             scores are float32 with both.
         metadata: for the file's ``metadata_props``.
+        cells: whether to add the outputs of `Writer.cells`, if the network ends in the
+            mean of each map, one dense layer and a softmax.
 
     Raises:
         WeightsError: the model's description and its arrays do not fit each other.
     """
-    writer = _Writer(dtype)
+    writer = _Writer(dtype, cells)
     writer.network(graph_ops.operations_of(model), layout)
     size = model.preprocessing.crop
     return packed(writer, layout, len(model.classes), metadata or {}, size)
@@ -53,6 +56,10 @@ class _Writer(Writer):
         for op in graph:
             inputs = [names[name] for name in op.inputs]
             names[op.name] = _WRITERS[op.kind](self, op, inputs)
+        *_, mean, dense, _ = graph
+        if (mean.kind, dense.kind) == ("mean", "dense"):
+            kernel, biases = dense.arrays["kernel"], dense.arrays["biases"]
+            self.cells(names[mean.inputs[0]], kernel, biases)
 
     def array(self, op: GraphOp, name: str, array: np.ndarray) -> str:
         """An operation's constant, in the dtype of the computation."""

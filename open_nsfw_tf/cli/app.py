@@ -33,6 +33,17 @@ COMMANDS = {
             "mtime_ns."
         ),
     ),
+    "explain": (
+        "explain",
+        "Show which part of a picture its score comes from.",
+    ),
+    "blur": (
+        "explain",
+        (
+            "Cover the parts of pictures that raise their score, and prove it by "
+            "scoring again."
+        ),
+    ),
     "rank": (
         "compare",
         "Print the pictures with the highest scores, the highest first.",

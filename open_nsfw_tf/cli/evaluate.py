@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from open_nsfw_tf.cli.options import (
 from open_nsfw_tf.errors import sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from open_nsfw_tf.evaluate import Criterion
 
 commands = typer.Typer()
@@ -150,6 +152,14 @@ class Results:
     json_lines: JsonOption = False
     json_file: JsonFileOption = None
     thumbnails: ThumbnailsOption = 12
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show in the report's pictures which parts raise or lower the score "
+            "of the network of --weights or --model.",
+        ),
+    ] = False
 
 
 @commands.command("evaluate")
@@ -172,13 +182,14 @@ def evaluate_command(
     from open_nsfw_tf.report import check_outputs, write_json, write_report
     from open_nsfw_tf.report.text import lines
 
+    positive = joining.positive or ("nsfw",)
     outputs = {"report": results.output, "JSON file": results.json_file}
     check_outputs(outputs, [labels, *scores])
     found = evaluate_files(
         scores,
         labels,
         choosing.criterion(),
-        positive=joining.positive or ("nsfw",),
+        positive=positive,
         names=pairs(joining.map, "--map", "LABEL=CLASS"),
         strict=joining.strict,
         bootstrap=bootstrap,
@@ -187,7 +198,8 @@ def evaluate_command(
     if results.json_file is not None:
         write_json(results.json_file, found)
     if results.output is not None:
-        write_report(results.output, found, results.thumbnails)
+        explained = _explained(scoring, positive[0]) if results.explain else None
+        write_report(results.output, found, results.thumbnails, explained)
     if results.json_lines:
         print(json.dumps(found.to_dict(), allow_nan=False))
         return
@@ -196,3 +208,11 @@ def evaluate_command(
     for written in (results.output, results.json_file):
         if written is not None:
             print(f"written: {sanitize(written)}")
+
+
+def _explained(scoring: Scoring, of: str) -> "Callable[[Any], Any]":
+    """A function from a picture to its map of the score of a class."""
+    from open_nsfw_tf.explain import heatmap
+
+    classifier = scoring.classifier()
+    return lambda image: heatmap(image, classifier.explain(image, of))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 
@@ -25,6 +25,23 @@ from open_nsfw_tf.parallel import check_count
 Source = Weights | Path | TrainedModel
 
 
+class Contributions(NamedTuple):
+    """The scores of a batch, and what each place of the last maps adds to them.
+
+    The logits, whose softmax is the scores, are the mean of `cells` over the places
+    plus `biases`.
+
+    Attributes:
+        scores: float32 (N, classes), as the engine gives them.
+        cells: float32 (N, height, width, classes).
+        biases: float32 (classes,).
+    """
+
+    scores: np.ndarray
+    cells: np.ndarray
+    biases: np.ndarray
+
+
 class Engine(Protocol):
     """A network that is ready to compute, independent of the file or dict it came from.
 
@@ -34,6 +51,14 @@ class Engine(Protocol):
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, 2), of a batch, float32 (N, 224, 224, 3)."""
+
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """The same scores, and what each place of the last maps adds to them.
+
+        Raises:
+            ValueError: the network does not end in the mean of each map, one dense
+                layer and a softmax.
+        """
 
     def divided(self, threads: int, workers: int) -> "Engine":
         """An engine of the same network for `workers` callers, each with `threads`."""
@@ -157,6 +182,20 @@ def choose(name: str, precision: str, weights: Source) -> str:
             f"no engine {name!r}: choose one of auto, {', '.join(ENGINES)}"
         )
     return name
+
+
+def check_explained(outputs: int) -> None:
+    """Refuse a network that was made without the outputs of `Contributions`.
+
+    Raises:
+        ValueError: it has one output.
+    """
+    if outputs == 1:
+        raise ValueError(
+            "this network's scores cannot be divided among the places of a picture: "
+            "expected one that ends in the mean of each map, one dense layer and a "
+            "softmax, such as Yahoo's"
+        )
 
 
 def is_other_network(weights: Source) -> TypeGuard[TrainedModel]:

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Contributions, Source
 from open_nsfw_tf.engines.cache import SerializedNetwork
 from open_nsfw_tf.forks import PerProcess
 
@@ -85,6 +85,10 @@ class SerializedEngine(ABC):
     @abstractmethod
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
+
+    @abstractmethod
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """Scores of a batch, and what each place adds to them."""
 
 
 class Pool(Generic[Thing]):

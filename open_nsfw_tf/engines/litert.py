@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import CHANNELS, INPUT_SIZE, Weights
+from open_nsfw_tf.backbones.builder import last_layer, with_cells
 from open_nsfw_tf.backbones.trained import TrainedModel
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Contributions, Source, check_explained
 from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.formats.onnx_graph import BIASES, CELLS
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow, without_noise
 
 SIGNATURE = "serving_default"
-NETWORK_VERSION = 1  # raise it when `convert` makes another network
+NETWORK_VERSION = 2  # raise it when `convert` makes another network
 
 
 class Engine(SerializedEngine):
@@ -58,7 +60,7 @@ class Engine(SerializedEngine):
     def serialize(weights: Source, precision: str) -> bytes:
         """The network as TensorFlow Lite's flatbuffer."""
         name = f"{precision}-{NETWORK_VERSION}.tflite"
-        return cached(weights, name, lambda loaded: convert(loaded, precision))
+        return cached(weights, name, lambda loaded: convert(loaded, precision, True))
 
     @staticmethod
     def open(network: SerializedNetwork, settings: Settings) -> Pool[Any]:
@@ -78,6 +80,21 @@ class Engine(SerializedEngine):
                 scores[index] = runner(inputs=batch[index : index + 1])["outputs"][0]
         return scores
 
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """Scores of a batch, and what each place adds to them."""
+        runners: Pool[Any] = self._opened.get()
+        with runners.lent() as runner:
+            details = runner.get_output_details()
+            check_explained(len(details))
+            shapes = [details[name]["shape"][1:] for name in ("outputs", CELLS)]
+            scores, cells = (np.empty((len(batch), *s), np.float32) for s in shapes)
+            for index in range(len(batch)):
+                answers = runner(inputs=batch[index : index + 1])
+                scores[index] = answers["outputs"][0]
+                cells[index] = answers[CELLS][0]
+                biases = answers[BIASES]
+        return Contributions(scores, cells, biases)
+
 
 def _runner(model: bytes, threads: int) -> Any:
     with without_noise():
@@ -88,7 +105,9 @@ def _runner(model: bytes, threads: int) -> Any:
         return interpreter.get_signature_runner(SIGNATURE)
 
 
-def convert(weights: Weights | TrainedModel, precision: str = "float32") -> bytes:
+def convert(
+    weights: Weights | TrainedModel, precision: str = "float32", cells: bool = False
+) -> bytes:
     """The network as TensorFlow Lite's flatbuffer, by TensorFlow's converter.
 
     Its signature ``serving_default`` takes ``inputs``, float32 (1, 224, 224, 3), BGR,
@@ -99,14 +118,27 @@ def convert(weights: Weights | TrainedModel, precision: str = "float32") -> byte
         weights: the canonical dict, or a trained model of any network.
         precision: of the stored weights: "float16", which is approximate, or any other
             for "float32".
+        cells: whether to add the outputs ``cells`` and ``biases``, those of
+            `open_nsfw_tf.engines.Contributions`, if the network can have them.
 
     Raises:
         WeightsError: the weights do not fit.
         OSError: no room for temporary files.
     """
     network = keras_network(weights)
+    if cells:
+        network = with_cells(network)
+
+    def answers(images: Any) -> dict[str, Any]:
+        scores, *others = tf.nest.flatten(network(images, training=False))
+        named = {"outputs": scores}
+        if others:
+            named |= {CELLS: others[0], BIASES: tf.identity(last_layer(network).bias)}
+        return named
+
+    tf = import_tensorflow()
     return flatbuffer(
-        lambda images: network(images, training=False),
+        answers,
         [variable.value for variable in network.variables],
         half=precision == "float16",
         size=network.inputs[0].shape[1],
@@ -114,7 +146,7 @@ def convert(weights: Weights | TrainedModel, precision: str = "float32") -> byte
 
 
 def flatbuffer(
-    network: Callable[[Any], Any],
+    network: Callable[[Any], dict[str, Any]],
     variables: Sequence[Any] = (),
     half: bool = False,
     size: int = INPUT_SIZE,
@@ -122,7 +154,7 @@ def flatbuffer(
     """A network in TensorFlow ops as TensorFlow Lite's flatbuffer, as in `convert`.
 
     Args:
-        network: from a tensor float32 (1, size, size, 3) to one of (1, classes).
+        network: from a tensor float32 (1, size, size, 3) to the named outputs.
         variables: that it reads.
         half: whether they are stored in float16.
         size: of its input, pixels a side.
@@ -136,7 +168,7 @@ def flatbuffer(
 
     @tf.function(input_signature=[spec], autograph=False)
     def serve(inputs: Any) -> dict[str, Any]:
-        return {"outputs": network(inputs)}
+        return network(inputs)
 
     module = tf.Module()
     module.tf_variables = list(variables)

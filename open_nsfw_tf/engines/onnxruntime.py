@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.backbones.trained import TrainedModel
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Contributions, Source, check_explained
 from open_nsfw_tf.engines.base import SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import Parts, SerializedNetwork, cached
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import OneProcess, loading
+from open_nsfw_tf.formats.onnx_graph import BIASES, CELLS, OUTPUT
 from open_nsfw_tf.libraries import CPU_PROVIDER, import_onnxruntime, open_session
 
-GRAPH_VERSION = 9  # raise it when a builder below makes another graph
+GRAPH_VERSION = 10  # raise it when a builder below makes another graph
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,21 @@ class Engine(SerializedEngine):
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
+        return np.asarray(self._run([OUTPUT], batch)[0], dtype=np.float32)
+
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """Scores of a batch, and what each place adds to them."""
+        check_explained(len(self.session.get_outputs()))
+        scores, cells, biases = self._run([OUTPUT, CELLS, BIASES], batch)
+        return Contributions(scores, cells.transpose(0, 2, 3, 1), biases)
+
+    def _run(self, outputs: list[str], batch: np.ndarray) -> list[np.ndarray]:
         opened: Session = self._opened.get()
         with opened.lock:
-            scores = opened.session.run(None, {opened.input: batch})[0]
-        return np.asarray(scores, dtype=np.float32)
+            answers: list[np.ndarray] = opened.session.run(
+                outputs, {opened.input: batch}
+            )
+        return answers
 
 
 @dataclass(frozen=True)
@@ -203,7 +215,8 @@ def _int8(weights: Parts) -> bytes:
         from open_nsfw_tf.quantize import qdq, quantize, sample_batch
 
     network = quantize(weights, sample_batch())
-    serialized: bytes = qdq.graph(network).SerializeToString(deterministic=True)
+    model = qdq.graph(network, cells=True)
+    serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
 
 
@@ -212,12 +225,12 @@ def _float(dtype: type, weights: Parts) -> bytes:
         with loading:
             from open_nsfw_tf.backbones import onnx_ops
 
-        model = onnx_ops.trained_graph(weights, dtype=dtype)
+        model = onnx_ops.trained_graph(weights, dtype=dtype, cells=True)
     else:
         with loading:
             from open_nsfw_tf.formats import onnx_graph
 
-        model = onnx_graph.graph(weights, dtype=dtype, lean=True)
+        model = onnx_graph.graph(weights, dtype=dtype, lean=True, cells=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
 

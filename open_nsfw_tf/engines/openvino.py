@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Contributions, Source, check_explained
 from open_nsfw_tf.engines.base import Pool, SerializedEngine, Settings
 from open_nsfw_tf.engines.cache import SerializedNetwork
 from open_nsfw_tf.engines.device import choose
@@ -83,14 +83,22 @@ class Engine(SerializedEngine):
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
-        return _infer(self._opened.get(), batch)
+        return _infer(self._opened.get(), batch)[0]
+
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """Scores of a batch, and what each place adds to them."""
+        scores, *others = _infer(self._opened.get(), batch)
+        check_explained(1 + len(others))
+        cells, biases = others
+        return Contributions(scores, cells.transpose(0, 2, 3, 1), biases)
 
 
-def _infer(requests: Pool[Any], batch: np.ndarray) -> np.ndarray:
+def _infer(requests: Pool[Any], batch: np.ndarray) -> list[np.ndarray]:
+    """All outputs, in the order of the graph."""
     with requests.lent() as request:
-        # The scores are copied; the batch is not.
-        scores = request.infer({0: batch}, share_inputs=True)[0]
-    return np.asarray(scores, dtype=np.float32)
+        # The outputs are copied; the batch is not.
+        answers = request.infer({0: batch}, share_inputs=True)
+    return [np.asarray(answers[index], np.float32) for index in range(len(answers))]
 
 
 def _ours(name: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones import network_of
+from open_nsfw_tf.backbones.builder import last_layer, with_cells
 from open_nsfw_tf.backbones.trained import TrainedModel
-from open_nsfw_tf.engines import Source
+from open_nsfw_tf.engines import Contributions, Source, check_explained
 from open_nsfw_tf.engines.cache import loaded
 from open_nsfw_tf.engines.device import choose
 from open_nsfw_tf.forks import PerProcess
@@ -74,11 +75,21 @@ class Engine:
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Scores, float32 (N, classes), of a batch, float32 (N, 224, 224, 3)."""
+        return np.asarray(self._run(batch)[0].numpy(), dtype=np.float32)
+
+    def contributions(self, batch: np.ndarray) -> Contributions:
+        """Scores of a batch, and what each place adds to them."""
+        scores, *cells = (output.numpy() for output in self._run(batch))
+        check_explained(1 + len(cells))
+        biases = last_layer(self._opened.get().network).bias
+        return Contributions(scores, cells[0], np.asarray(biases, np.float32))
+
+    def _run(self, batch: np.ndarray) -> list[Any]:
         opened = self._opened.get()
         tf = import_tensorflow()
         with tf.device(opened.device):
-            scores = opened.function(tf.constant(batch))
-        return np.asarray(scores.numpy(), dtype=np.float32)
+            outputs: list[Any] = opened.function(tf.constant(batch))
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class _Opened:
 
     Attributes:
         network: the `keras.Model`, whose variables live as long as it.
-        function: from a batch to scores.
+        function: from a batch to scores and cells, see `with_cells`.
         device: as TensorFlow calls it; None leaves it to TensorFlow.
     """
 
@@ -106,7 +117,7 @@ def _opened(
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_tensor_float_32_execution(False)
     with tf.device(device):
-        network = keras_network(weights)
+        network = with_cells(keras_network(weights))
         return _Opened(network, compile_network(network), device)
 
 

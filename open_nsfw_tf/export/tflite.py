@@ -83,7 +83,9 @@ def quantized(network: Quantized) -> bytes:
     ):
         warnings.simplefilter("ignore")
         source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
-        source.write_bytes(flatbuffer(lambda images: tf_graph.answer(network, images)))
+        source.write_bytes(
+            flatbuffer(lambda images: {"outputs": tf_graph.answer(network, images)})
+        )
         quantizer = _quantizer(source)
         # This gives the tensors' names; the ranges on a gray picture are replaced.
         gray = np.zeros((1, INPUT_SIZE, INPUT_SIZE, CHANNELS), np.float32)

@@ -35,6 +35,8 @@ OPSET = 17
 IR_VERSION = 8  # that of opset 17; older runtimes refuse newer ones
 INPUT = "input"
 OUTPUT = "predictions"
+CELLS = "cells"  # see `Writer.cells`
+BIASES = "biases"
 
 
 def metadata(
@@ -72,6 +74,7 @@ def graph(
     dtype: type = np.float32,
     labels: Sequence[str] | None = None,
     lean: bool = False,
+    cells: bool = False,
 ) -> "onnx.ModelProto":
     """The network as an ONNX model.
 
@@ -83,6 +86,7 @@ def graph(
         labels: of the classes, for the metadata; None: SFW and NSFW, if there are two.
         lean: whether to use `lean_blocks`: the same scores, faster, from a graph that
             differs from the prototxt's.
+        cells: whether to add the outputs of `Writer.cells`.
 
     Returns:
         A model with the input ``input``, float32 (N, 224, 224, 3) or (N, 3, 224, 224),
@@ -92,7 +96,7 @@ def graph(
     Raises:
         WeightsError: as `check_weights`.
     """
-    writer = _Float(fold_batch_norm(weights), np.dtype(dtype), lean)
+    writer = _Float(fold_batch_norm(weights), np.dtype(dtype), lean, cells)
     writer.network(layout)
     classes = classes_of(weights)
     return packed(writer, layout, classes, metadata(classes, labels))
@@ -124,7 +128,10 @@ def packed(
         writer.nodes,
         "open_nsfw",
         [value(INPUT, TensorProto.FLOAT, batch)],
-        [value(OUTPUT, TensorProto.FLOAT, ["batch", classes])],
+        [
+            value(OUTPUT, TensorProto.FLOAT, ["batch", classes]),
+            *(value(name, TensorProto.FLOAT, shape) for name, shape in writer.outputs),
+        ],
         writer.constants,
     )
     model = helper.make_model(
@@ -142,12 +149,15 @@ class Writer:
 
     Args:
         dtype: of the computation, float32 or float16.
+        with_cells: whether to add the outputs of `cells`, if the network can have them.
     """
 
-    def __init__(self, dtype: Any = np.float32) -> None:
+    def __init__(self, dtype: Any = np.float32, with_cells: bool = False) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.outputs: list[tuple[str, list[int | str]]] = []  # beside the scores
         self.dtype = np.dtype(dtype)
+        self.with_cells = with_cells
 
     def cast(self, source: str, dtype: Any, output: str) -> str:
         """The source in another dtype; itself if everything is float32 anyway."""
@@ -212,6 +222,7 @@ class Writer:
 
     def logits(self, source: str, kernel: np.ndarray, biases: np.ndarray) -> str:
         """The mean of each channel, and the last layer."""
+        self.cells(source, kernel, biases)
         at = self.node("GlobalAveragePool", [source], "pool")
         at = self.node("Flatten", [at], "features")
         fields = [
@@ -219,6 +230,33 @@ class Writer:
             self.constant(f"{DENSE}.biases", biases),
         ]
         return self.node("Gemm", [at, *fields], DENSE)
+
+    def cells(self, maps: str, kernel: np.ndarray, biases: np.ndarray) -> None:
+        """Two more outputs: what each place of the last maps adds to the logits.
+
+        ``cells``, float32 (N, classes, height, width): its mean over the places, plus
+        ``biases``, float32 (classes,), is the logits.
+
+        Args:
+            maps: (N, channels, height, width), whose mean the last layer takes.
+            kernel: of the last layer, (channels, classes).
+            biases: of the last layer.
+        """
+        if not self.with_cells:
+            return
+        wide = np.float32
+        constants = [
+            self.constant(f"{CELLS}.weights", kernel.T[..., None, None].astype(wide)),
+            self.constant(f"{BIASES}.values", biases.astype(wide)),
+        ]
+        source = self.cast(maps, wide, f"{CELLS}.maps")
+        self.node("Conv", [source, constants[0]], CELLS, kernel_shape=[1, 1])
+        self.node("Identity", [constants[1]], BIASES)
+        classes = len(biases)
+        self.outputs = [
+            (CELLS, ["batch", classes, "height", "width"]),
+            (BIASES, [classes]),
+        ]
 
     def softmax(self, source: str) -> str:
         """The scores."""
@@ -228,8 +266,10 @@ class Writer:
 class _Float(Writer):
     """Writes the network in float32 or float16."""
 
-    def __init__(self, weights: Weights, dtype: np.dtype, lean: bool) -> None:
-        super().__init__(dtype)
+    def __init__(
+        self, weights: Weights, dtype: np.dtype, lean: bool, cells: bool
+    ) -> None:
+        super().__init__(dtype, cells)
         self.weights = weights
         self.lean = lean
 

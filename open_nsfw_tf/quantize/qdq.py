@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def graph(
-    network: Quantized, layout: str = "nhwc", labels: Sequence[str] | None = None
+    network: Quantized,
+    layout: str = "nhwc",
+    labels: Sequence[str] | None = None,
+    cells: bool = False,
 ) -> "onnx.ModelProto":
     """The network as an ONNX model that runtimes compute in 8 bits.
 
@@ -30,13 +33,14 @@ def graph(
         network: from `quantize`.
         layout: "nhwc" or "nchw", of the input.
         labels: of the classes; None: SFW and NSFW, of two.
+        cells: whether to add the outputs of `Writer.cells`.
 
     Returns:
         A model with the input and output of `open_nsfw_tf.formats.onnx_graph.graph`.
         Activations are uint8 with a scale a tensor, weights int8 with a scale an output
         channel, biases int32; the last layer and the softmax are float32.
     """
-    writer = _Writer(network)
+    writer = _Writer(network, cells)
     writer.network(layout)
     classes = network.dense[1].size
     properties = {**metadata(classes, labels), "quantization": "int8, QDQ"}
@@ -50,8 +54,8 @@ SQUARED = Unpadded(STEM.key, STEM.kernel // 2 + 1, 1, 4 * CHANNELS, STEM.outputs
 
 
 class _Writer(Writer):
-    def __init__(self, network: Quantized) -> None:
-        super().__init__()
+    def __init__(self, network: Quantized, cells: bool) -> None:
+        super().__init__(with_cells=cells)
         self.quantized = network
 
     def network(self, layout: str) -> None:

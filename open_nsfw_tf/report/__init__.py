@@ -12,7 +12,7 @@ from pathlib import Path
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.evaluate import EvaluationReport
 from open_nsfw_tf.files import is_picture, replacing
-from open_nsfw_tf.report.page import THUMBNAILS, html
+from open_nsfw_tf.report.page import THUMBNAILS, Drawing, html
 from open_nsfw_tf.report.plots import import_matplotlib
 
 __all__ = [
@@ -70,6 +70,7 @@ def write_report(
     path: str | os.PathLike[str],
     report: EvaluationReport,
     thumbnails: int = THUMBNAILS,
+    explained: Drawing | None = None,
 ) -> None:
     """Write the report as a page.
 
@@ -78,13 +79,15 @@ def write_report(
         report: what to report.
         thumbnails: how many pictures each list shows at most, 0 to
             `open_nsfw_tf.report.page.MAX_THUMBNAILS`.
+        explained: what the lists show instead of an RGB picture, such as the map of
+            `open_nsfw_tf.explain.heatmap`; None: the picture.
 
     Raises:
         ValueError: too many thumbnails.
         OSError: the file cannot be written.
         ImportError: jinja2 or matplotlib is not installed; the message says how to.
     """
-    page = html(report, thumbnails)
+    page = html(report, thumbnails, explained)
     with replacing(Path(path)) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 

@@ -2,11 +2,13 @@
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
 from io import BytesIO
 from typing import Any
+
+from PIL import Image
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.errors import ImageError, sanitize
@@ -50,12 +52,21 @@ METHOD = (
 )
 
 
-def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
+Drawing = Callable[[Image.Image], Image.Image]
+
+
+def html(
+    report: EvaluationReport,
+    thumbnails: int = THUMBNAILS,
+    explained: Drawing | None = None,
+) -> str:
     """The report as one page of HTML.
 
     Args:
         report: what to report.
         thumbnails: how many pictures each list shows at most, 0 to `MAX_THUMBNAILS`.
+        explained: what the lists show instead of an RGB picture, such as the map of
+            `open_nsfw_tf.explain.heatmap`; None: the picture.
 
     Raises:
         ValueError: too many thumbnails.
@@ -91,7 +102,8 @@ def html(report: EvaluationReport, thumbnails: int = THUMBNAILS) -> str:
         notes=[(one, line) for one in report.evaluations for line in one.notes],
         curves=[(title, Markup(svg)) for title, svg in _curves(report)],
         style=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")),
-        thumbnail_of=partial(thumbnail, root=report.joined.root),
+        thumbnail_of=partial(thumbnail, root=report.joined.root, explained=explained),
+        explained=explained,
         thumbnails=thumbnails,
         listed=LISTED,
         columns=COLUMNS,
@@ -133,13 +145,14 @@ def path_end(path: str) -> str:
     return path if len(path) <= PATH_END else f"…{path[-PATH_END:]}"
 
 
-def thumbnail(path: str, root: str) -> dict[str, Any]:
+def thumbnail(path: str, root: str, explained: Drawing | None = None) -> dict[str, Any]:
     """A small copy of a picture, embedded in the page.
 
     Args:
         path: of the picture; the file may be missing, or not a picture.
         root: the folder that a relative path may start from, beside the working
             directory.
+        explained: as for `html`.
 
     Returns:
         `url`, a data URL, with `width` and `height` in pixels, or `error`, the reason
@@ -151,6 +164,8 @@ def thumbnail(path: str, root: str) -> dict[str, Any]:
         picture = load_rgb(source, MAX_PIXELS)
     except ImageError as error:
         return {"error": str(error).removeprefix(f"{sanitize(source)}: ")}
+    if explained:
+        picture = explained(picture)
     picture.thumbnail((SIDE, SIDE))
     file = BytesIO()
     picture.save(file, format="JPEG", quality=QUALITY)
