@@ -113,9 +113,9 @@ class Explanation:
         scores: of the picture, as `Classifier.classify` gives them.
         of: the class that is explained.
         score: of this class.
-        cells: float32 (rows, columns), 7 x 7 of Yahoo's network: what each place adds to
-            the log-odds of `of` against the other classes. Together they cover the crop
-            of `preprocessing`, the middle of the picture.
+        cells: float32 (rows, columns), 7 x 7 of Yahoo's network: what each place adds
+            to the log-odds of `of` against the other classes. Together they cover the
+            crop of `preprocessing`, the middle of the picture.
         bias: what is added whatever the picture shows. With more than two classes the
             log-odds are no sum over places: each of the other classes counts by its
             share of their scores in this picture, and the rest is in `bias`.
@@ -130,7 +130,7 @@ class Explanation:
     preprocessing: Preprocessing
 
     def area(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """A cell's left, top, right and bottom, as shares of width and height, 0..1."""
+        """A cell's left, top, right and bottom: shares of width and height, 0..1."""
         rows, columns = self.cells.shape
         size, crop = self.preprocessing.resize, self.preprocessing.crop
         edge = (size - crop) // 2

@@ -40,8 +40,8 @@ COMMANDS = {
     "blur": (
         "explain",
         (
-            "Cover the parts of pictures that raise their score, and prove it by "
-            "scoring again."
+            "Cover the parts of pictures that raise their score, and prove it by a new "
+            "score."
         ),
     ),
     "rank": (

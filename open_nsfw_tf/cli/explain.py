@@ -93,8 +93,8 @@ def explain_command(
     raises the score and blue lowers it, on the same scale for all pictures; gray is the
     border, which the network does not see. Boxes surround the cells that add most; they
     are coarse, as nothing is detected. Lines of JSON have path, the scores, of, bias,
-    cells (rows from the top), boxes (shares of width and height, 0..1, of the picture as
-    it is stored) and error.
+    cells (rows from the top), boxes (shares of width and height, 0..1, of the picture
+    as it is stored) and error.
     """
     if drawing.output is None and not json_lines:
         raise typer.BadParameter("expected --output DIR or FILE, or --json.")
@@ -157,7 +157,7 @@ def _each(
     line: Callable[[dict[str, Any]], str],
     json_lines: bool,
 ) -> None:
-    """Do it with each picture; one that fails is a line, and exit status 1 at the end."""
+    """Do it with each picture; one that fails is a line, and then exit status 1."""
     failed = False
     for path in pictures:
         row: dict[str, Any] = {"path": path, "error": None}
@@ -217,15 +217,15 @@ def blur_command(
     json_lines: JsonOption = False,
     max_pixels: PixelsOption = MAX_PIXELS,
 ) -> None:
-    """Cover the parts of pictures that raise their score, and prove it by scoring again.
+    """Cover the parts of pictures that raise their score, and prove it by a new score.
 
     The cells that add most are covered, the new file is scored, and so on until the
-    score is below --below or everything is covered. The files have the names and formats
-    of the originals; nothing is overwritten, a name that is taken gets a number.
-    Orientation and colour profile are kept. Each line has the score before and after and
-    how many of the 49 cells are covered. The exit status is 1 if a picture could not be
-    read, or is still not below. Lines of JSON have path, of, before, after, cells, below,
-    output and error.
+    score is below --below or everything is covered. The files have the names and
+    formats of the originals; nothing is overwritten, a name that is taken gets a
+    number. Orientation and colour profile are kept. Each line has the score before and
+    after and how many of the 49 cells are covered. The exit status is 1 if a picture
+    could not be read, or is still not below. Lines of JSON have path, of, before,
+    after, cells, below, output and error.
     """
     classifier = scoring.classifier(max_pixels)
     names = Names()
