@@ -32,7 +32,7 @@ MAX_LINKS = 40  # links to links; the limit of Linux
 VERSION = 1
 LONGEST_PATH = 4096  # characters; a path in a message must be complete to be useful
 # Errors of one file or its folder, not of the whole disk: the other files are moved.
-_OF_ONE_FILE = {
+OF_ONE_FILE = {
     errno.EACCES,
     errno.EPERM,
     errno.EEXIST,
@@ -236,6 +236,11 @@ def _copy(source: str, target: str, part: str) -> None:
             os.unlink(part)
 
 
+def _identity(path: str) -> tuple[int, ...]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _copy_status(source: str, target: str) -> None:
     try:
         shutil.copystat(source, target)
@@ -254,7 +259,8 @@ def move(source: str, target: str, part: str) -> None:
 
     Raises:
         FileExistsError: the target exists; nothing has changed.
-        OSError: it cannot be moved; nothing has changed.
+        OSError: it cannot be moved, or changed while it was copied; nothing has
+            changed.
     """
     try:
         _put(source, target)
@@ -265,9 +271,12 @@ def move(source: str, target: str, part: str) -> None:
             raise FileExistsError(
                 errno.EEXIST, os.strerror(errno.EEXIST), target
             ) from error
+        before = _identity(source)
         _copy(source, target, part)
         sync_folder(os.path.dirname(target))  # before the source is removed
         try:
+            if _identity(source) != before:  # what was written meanwhile must stay
+                raise OSError(errno.EBUSY, "it changed while it was copied", source)
             os.unlink(source)
         except OSError:
             os.unlink(target)
@@ -318,7 +327,7 @@ class Journal:
             raise ValueError(
                 f"expected one of {', '.join(ACTIONS)}, got {action!r:.80}"
             )
-        self.moves = list(moves)
+        self.moves: list[Move] = []
         self.action = action
         self.token = secrets.token_hex(6)
         self.finished: list[Move] = []
@@ -326,6 +335,7 @@ class Journal:
         self.changed: list[str] = []
         self._failed: list[tuple[Move, OSError]] = []
         self._targets: dict[str, str] = {}  # new paths by canonical old path, for links
+        lines = self._described(moves)
         folder = os.path.abspath(folder)
         new_folders = _folders_to_make(
             {folder, *(os.path.dirname(m.target) for m in self.moves)}
@@ -346,12 +356,22 @@ class Journal:
         }
         with replacing(self.path) as beside, beside.open("x", encoding="ascii") as out:
             out.write(json.dumps(header) + "\n")
-            out.writelines(
-                json.dumps(_line(move, action)) + "\n" for move in self.moves
-            )
+            out.writelines(json.dumps(line) + "\n" for line in lines)
             out.flush()
             os.fsync(out.fileno())
         sync_folder(folder)
+
+    def _described(self, moves: Iterable[Move]) -> list[dict[str, Any]]:
+        """The manifest's lines of the moves whose files are still there."""
+        lines = []
+        for step in moves:
+            try:
+                lines.append(_line(step, self.action))
+            except FileNotFoundError:
+                self.missing.append(step.source)
+            else:
+                self.moves.append(step)
+        return lines
 
     @property
     def undo_command(self) -> str:
@@ -402,7 +422,7 @@ class Journal:
                 raise self._stopped(step, error) from error
             self.missing.append(step.source)
         except OSError as error:
-            if error.errno not in _OF_ONE_FILE:
+            if error.errno not in OF_ONE_FILE:
                 raise self._stopped(step, error) from error
             self._failed.append((step, error))
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.moves import ACTIONS, VERSION, move, part_of
+from open_nsfw_tf.moves import ACTIONS, OF_ONE_FILE, VERSION, move, part_of
 
 # The outcome for a file, in the words that people read.
 TAKEN_BACK = "taken back"
@@ -181,7 +181,8 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
         apply: False: only report what would be done.
 
     Raises:
-        OSError: the manifest cannot be read, or a file cannot be moved or removed.
+        OSError: the manifest cannot be read, or the disk is full or read-only. A file
+            that cannot be moved or removed is left, and its outcome says why.
         ValueError: it is not a manifest.
     """
     read = read_manifest(manifest)
@@ -192,14 +193,25 @@ def undo(manifest: Path, apply: bool = False) -> Undone:
         if apply:
             for path in (entry.source, entry.target):
                 _remove(part_of(read.token, number, os.path.dirname(path)))
-        outcome = take_back(entry, read.token, number, apply)
+        outcome = _unless_refused(take_back, entry, read.token, number, apply)
         done.outcomes.append((entry.target, outcome))
     for written in read.wrote:
-        done.outcomes.append((written.target, _take_back_file(written, apply)))
+        outcome = _unless_refused(_take_back_file, written, apply)
+        done.outcomes.append((written.target, outcome))
     if apply:
         of_files = {os.path.dirname(written.target) for written in read.wrote}
         _remove_folders(sorted({*read.made, *of_files}))
     return done
+
+
+def _unless_refused(take_back: Callable[..., str], entry: Entry, *how: Any) -> str:
+    """The outcome for a file; the others are taken back even if it cannot be."""
+    try:
+        return take_back(entry, *how)
+    except OSError as error:
+        if error.errno not in OF_ONE_FILE:
+            raise
+        return f"{error.strerror}: left where it is"
 
 
 def _follow_renaming(manifest: Manifest, done: Undone) -> None:
@@ -350,9 +362,17 @@ def _remove(path: str) -> None:
         return
 
 
-# Errors if others have put something into a folder, removed it, or replaced it by a
-# file.
-_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
+# Errors if others have put something into a folder, removed it, replaced it by a file,
+# or have not let us remove it.
+_STAYS = (
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBUSY,
+)
 
 
 def _remove_folders(folders: list[str]) -> None:
@@ -361,5 +381,5 @@ def _remove_folders(folders: list[str]) -> None:
         try:
             os.rmdir(folder)
         except OSError as error:
-            if error.errno not in _NOT_EMPTY:
+            if error.errno not in _STAYS:
                 raise

@@ -155,14 +155,19 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
         ("classify", "--threshold", "2", COFFEE),
         ("classify", "--max-pixels", "0", COFFEE),
         ("nothing",),
+        # An empty path would stand for the current folder.
+        ("batch", COFFEE, "-o", "t.csv", "--move-to", "", "--threshold", "0"),
+        ("batch", COFFEE, "-o", "t.csv", "--move-to=", "--threshold", "0"),
+        ("dataset", "split", "", "--train", "1", "--apply"),
         ("weights", "fetch", "onnx"),
     ],
 )
-def test_wrong_usage_is_exit_2(arguments: Any) -> None:
-    done = open_nsfw(*arguments)
+def test_wrong_usage_is_exit_2(arguments: Any, tmp_path: Path) -> None:
+    done = open_nsfw(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr
     assert not done.stdout
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("flags", [(), ("-l", "caffe"), ("-i", "jpeg"), ("-x",)])

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,15 +185,16 @@ def test_a_file_where_the_source_folder_was(tmp_path: Path) -> None:
 
 
 def test_sources_that_went_are_named_and_the_rest_is_moved(tmp_path: Path) -> None:
-    sources = files(tmp_path, "a/x.jpg", "a/y.jpg", "a/z.jpg")
+    sources = files(tmp_path, "a/x.jpg", "a/y.jpg", "a/z.jpg", "a/before.jpg")
     wanted = [Move(str(path), str(tmp_path / "out" / path.name)) for path in sources]
     sources[0].unlink()
     planned = plan(wanted)
     assert planned.missing == [str(sources[0])]
+    sources[3].unlink()
     made = Journal(planned.moves, str(tmp_path / "out"), "move", "test")
     sources[1].unlink()
     made.run()
-    assert made.missing == [str(sources[1])]
+    assert made.missing == [str(sources[3]), str(sources[1])]
     assert len(made.finished) == 1
     assert undo(made.path, apply=True).counts == {
         undoing.TAKEN_BACK: 1,
@@ -232,6 +235,31 @@ def test_another_file_system(tmp_path: Path, other_disk: Path) -> None:
     assert (other_disk / "x.jpg").stat().st_mtime_ns == 1_000_000_007
     assert undo(made.path, apply=True).whole
     assert [path.read_bytes() for path in sources] == [b"0", b"11"]
+
+
+def test_a_file_that_changes_while_it_is_copied_stays(
+    tmp_path: Path, other_disk: Path
+) -> None:
+    sources = files(tmp_path, "a/x.jpg", "a/y.jpg")
+    os.truncate(sources[0], 1 << 28)
+    made = journal([(path, other_disk / path.name) for path in sources], other_disk)
+    new = tmp_path / "new.jpg"
+    new.write_bytes(b"another picture")
+
+    def replace() -> None:  # as soon as the copy has begun
+        while not list(other_disk.glob(".*.part")):
+            time.sleep(0.001)
+        new.replace(sources[0])
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    with pytest.raises(
+        MoveError, match="changed while it was copied; 1 of 2 were done"
+    ):
+        made.run()
+    thread.join()
+    assert sources[0].read_bytes() == b"another picture"
+    assert {path.name for path in other_disk.iterdir()} == {"y.jpg", made.path.name}
 
 
 FULL = """
@@ -278,6 +306,35 @@ def test_a_source_that_cannot_be_taken_away(nobodys: Path) -> None:
     sources[1].parent.chmod(0o700)
     assert undo(made.path, apply=True).whole
     assert [path.read_bytes() for path in sources] == [b"0", b"11"]
+
+
+def test_undo_takes_back_the_others_where_one_cannot_be(nobodys: Path) -> None:
+    sources = files(nobodys, "a/x.jpg", "b/x.jpg", "c/x.jpg")
+    out = nobodys / "out"
+    made = journal([(p, out / p.parent.name / "x.jpg") for p in sources], out)
+    made.run()
+    sources[1].parent.chmod(0o500)  # nothing can come back into it
+    (out / "c").chmod(0o500)  # nothing can go out of it
+    done = undo(made.path, apply=True)
+    sources[1].parent.chmod(0o700)
+    (out / "c").chmod(0o700)
+    left = "Permission denied: left where it is"
+    assert done.counts == {undoing.TAKEN_BACK: 1, left: 2}
+    assert not done.whole
+    assert undo(made.path, apply=True).whole
+    assert [path.read_bytes() for path in sources] == [b"0", b"11", b"222"]
+
+
+def test_undo_leaves_a_folder_that_it_may_not_remove(nobodys: Path) -> None:
+    (source,) = files(nobodys, "a/x.jpg")
+    made = journal([(source, nobodys / "top/out/x.jpg")], nobodys / "a")
+    made.run()
+    (nobodys / "top").chmod(0o500)
+    done = undo(made.path, apply=True)
+    (nobodys / "top").chmod(0o700)
+    assert done.whole
+    assert source.read_bytes() == b"0"
+    assert (nobodys / "top/out").is_dir()
 
 
 def test_a_read_only_target(nobodys: Path) -> None:

@@ -220,7 +220,7 @@ def test_rows_of_others_are_named(tmp_path: Path) -> None:
         TableWriter(path, COLUMNS, "resume")
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps(row("a")) + "\nnothing\n")
-    with pytest.raises(ValueError, match=r"t\.jsonl: Expecting value"):
+    with pytest.raises(ValueError, match=r"t\.jsonl: row 2: Expecting value"):
         TableWriter(path, COLUMNS, "resume")
     with pytest.raises(ValueError, match="expected a table of scores as .csv, .jsonl"):
         TableWriter(tmp_path / "t.tsv", COLUMNS)
@@ -258,6 +258,59 @@ free = lock(sys.argv[1], "t.csv")
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "lines\nand,commas,,.jpg"])
+@pytest.mark.parametrize("at", [0, 5, 9])
+def test_a_stray_quote_cuts_no_rows_off(tmp_path: Path, name: str, at: int) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row(f"{number}-{name}") for number in range(10)])
+        table.finish()
+    spoilt = path.read_bytes().replace(b"%d-" % at, b'"%d-' % at)
+    path.write_bytes(spoilt)
+    with pytest.raises(ValueError, match=rf"t\.csv: row {at + 1}: "):
+        TableWriter(path, COLUMNS, "resume")
+    assert path.read_bytes() == spoilt
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoilt"),
+    [(".csv", b'b.jpg,"1"x,0,\n'), (".jsonl", b"{'path': 'b.jpg'}\n")],
+)
+def test_a_row_that_is_broken_is_named(
+    tmp_path: Path, suffix: str, spoilt: bytes
+) -> None:
+    path = tmp_path / f"t{suffix}"
+    with TableWriter(path, COLUMNS) as table:
+        table.write([row("a.jpg")])
+    with path.open("ab") as file:
+        file.write(spoilt)
+    with pytest.raises(ValueError, match=rf"t\{suffix}: row 2: "):
+        TableWriter(path, COLUMNS, "resume")
+    assert path.read_bytes().endswith(spoilt)
+
+
+@SUFFIXES
+@pytest.mark.parametrize("mode", ["new", "resume", "overwrite"])
+def test_a_link_to_a_table_is_written_through(
+    tmp_path: Path, suffix: str, mode: Any
+) -> None:
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / f"folder/t{suffix}", tmp_path / f"link{suffix}"
+    link.symlink_to(real)
+    names = ["a.jpg"]
+    if mode != "new":
+        with TableWriter(real, COLUMNS) as table:
+            table.write([row("old.jpg")])
+            table.finish()
+        names = ["old.jpg", "a.jpg"] if mode == "resume" else names
+    with TableWriter(link, COLUMNS, mode) as table:
+        table.write([row("a.jpg")])
+        table.finish()
+    assert link.is_symlink()
+    assert read_table(real).paths == names
+    assert sorted(os.listdir(tmp_path)) == ["folder", link.name]
 
 
 def test_a_lock_does_not_outlive_a_kill(tmp_path: Path) -> None:

@@ -95,10 +95,21 @@ class _Commands(TyperGroup):
         """The command of the imported module, instead of the entry for --help."""
         name, found, rest = super().resolve_command(ctx, args)
         if name is not None:
+            _refuse_empty(ctx, name, rest)
             with ending_silently():
                 module = import_module(f"open_nsfw_tf.cli.{COMMANDS[name][0]}")
             found = get_group(module.commands).commands[name]
         return name, found, rest
+
+
+def _refuse_empty(ctx: Any, command: str, args: list[str]) -> None:
+    """Refuse an empty argument, which would stand for the current folder.
+
+    Of `classify` it is one of many pictures, of which the others are scored.
+    """
+    empty = [arg for arg in args if not arg or (arg[:2] == "--" and arg[-1:] == "=")]
+    if empty and command != "classify":
+        ctx.fail("an argument is empty: is a variable of the shell not set?")
 
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Literal, Self
@@ -139,7 +139,9 @@ class TableWriter(Writer):
         self._old = False  # whether there are rows with these columns
         suffix = suffix_of(path, WRITTEN)
         self._csv = suffix == ".csv"
-        self._target = self.path if suffix == ".parquet" else None
+        # Through a link, as the other formats are written.
+        real = Path(os.path.realpath(self.path))
+        self._target = real if suffix == ".parquet" else None
         self._file_path = self.path
         if self._target is not None:
             parquet.check_installed()
@@ -275,11 +277,13 @@ class TableWriter(Writer):
         end = len(first)
         for number, record in enumerate(found, 1):
             if not record.endswith(b"\n") or record.count(b'"') % 2:
+                self._check_torn(record, number, len(columns))
                 break
             if not record.strip():  # blank lines come from manual edits; keep them
                 end += len(record)
                 continue
-            fields = parse_record(record)
+            with _in_row(number):
+                fields = parse_record(record)
             if len(fields) != len(columns):
                 raise ValueError(
                     f"row {number}: expected {len(columns)} fields, got {len(fields)}"
@@ -289,6 +293,14 @@ class TableWriter(Writer):
             end += len(record)
         return end
 
+    @staticmethod
+    def _check_torn(record: bytes, number: int, fields: int) -> None:
+        """Refuse a last record with whole rows in it, which would be cut off with it."""
+        if any(line.count(b",") >= fields - 1 for line in record.split(b"\n")[:-1]):
+            raise ValueError(
+                f"row {number}: a quote that does not end, and rows after it: correct it"
+            )
+
     def _read_json(self, file: IO[bytes]) -> int:
         end = 0
         for number, line in enumerate(lines(file), 1):
@@ -297,7 +309,8 @@ class TableWriter(Writer):
             if not line.strip():
                 end += len(line)
                 continue
-            row = parse_object(line)
+            with _in_row(number):
+                row = parse_object(line)
             old = set(row) == set(self._old_columns) != set(self.columns)
             self._old = self._old or old
             fits = old or set(row) == set(self.columns)
@@ -372,6 +385,14 @@ class TableWriter(Writer):
             f"{sanitize(self.path)}: {reason}; the rows before are whole: make room, "
             "then go on with --resume"
         )
+
+
+@contextmanager
+def _in_row(number: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"row {number}: {one_line(error)}") from error
 
 
 def _csv_row(values: Iterable[Any]) -> bytes:
