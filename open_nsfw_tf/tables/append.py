@@ -295,10 +295,11 @@ class TableWriter(Writer):
 
     @staticmethod
     def _check_torn(record: bytes, number: int, fields: int) -> None:
-        """Refuse a last record with whole rows in it, which would be cut off with it."""
+        """Refuse a last record with whole rows in it, which would be cut off too."""
         if any(line.count(b",") >= fields - 1 for line in record.split(b"\n")[:-1]):
             raise ValueError(
-                f"row {number}: a quote that does not end, and rows after it: correct it"
+                f"row {number}: a quote that does not end, and rows after it: correct "
+                "it"
             )
 
     def _read_json(self, file: IO[bytes]) -> int:
