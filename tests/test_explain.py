@@ -78,12 +78,12 @@ def test_it_is_gradient_times_activation(model: Any, classifier: Classifier) -> 
     import keras
     import tensorflow as tf
 
-    from open_nsfw_tf.image import yahoo_tensor
+    from open_nsfw_tf.image import tensor
 
     outputs = [model.endpoints["stage3"], model.logits]
     network = keras.Model(model.keras_model.input, outputs)
     for name in (HIGH, "coffee.png", "astronaut.png"):
-        batch = yahoo_tensor(pictures.path(name))[np.newaxis]
+        batch = tensor(pictures.path(name))[np.newaxis]
         with tf.GradientTape() as tape:
             maps, logits = network(batch)
             difference = logits[0, 1] - logits[0, 0]
