@@ -4,6 +4,7 @@ Every refusal is a `RequestError`. Its message is written here and never repeats
 client sent.
 """
 
+import base64
 import json
 import zlib
 from collections.abc import AsyncIterator
@@ -55,6 +56,8 @@ class Settings:
         body_timeout: seconds in which a request's body must arrive.
         header_timeout: seconds in which a request's headers must arrive.
         max_connections: open at the same time.
+        max_memory_mb: MiB of all bodies that are held at the same time; scoring needs
+            about three times as much.
         drain: seconds in which new requests are still taken after the order to stop,
             while `/health/ready` already says no.
         audit: the file that gets a JSON line a picture.
@@ -79,6 +82,7 @@ class Settings:
     body_timeout: float = 30.0
     header_timeout: float = 10.0
     max_connections: int = 1000
+    max_memory_mb: float = 512
     drain: float = 1.0
     audit: Path | None = None
     audit_names: bool = False
@@ -102,6 +106,11 @@ class Settings:
     def max_picture(self) -> int:
         """Bytes of one picture file."""
         return int(self.max_picture_mb * MEGABYTE)
+
+    @property
+    def most_pictures(self) -> int:
+        """Of one request: no more than the queue holds."""
+        return min(self.max_pictures, self.queue)
 
     @property
     def max_body(self) -> int:
@@ -182,3 +191,19 @@ async def collect(
         if len(body) > limit:
             raise too_large(limit)
     return bytes(body)
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 text: standard or urlsafe, with or without padding.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    try:
+        data = text.encode("ascii").translate(_URLSAFE)
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except ValueError:
+        raise ValueError("expected base64 of a picture file") from None
+
+
+_URLSAFE = bytes.maketrans(b"-_", b"+/")
