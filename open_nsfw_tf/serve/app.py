@@ -202,6 +202,8 @@ class Gate:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
+        if route_path(scope).lower().startswith(TENSORFLOW):
+            route = TENSORFLOW
         metrics = self.service.metrics
         metrics.requests.labels(route, str(status or "gone")).inc()
         metrics.request_seconds.labels(route).observe(seconds)
