@@ -73,14 +73,11 @@ def test_a_chunked_body_without_end(server: Serving) -> None:
     start = time.monotonic()
     with server.connect() as connection:
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
-        count = 0
         with contextlib.suppress(OSError):
             while time.monotonic() - start < 30:
                 connection.sendall(chunk)
-                count += len(chunk)
         assert time.monotonic() - start < 15
         answer = received(connection)
-    assert count < 1 << 30
     assert not answer or status(answer) == 413
 
 
@@ -127,6 +124,8 @@ def form(parts: int, headers: bytes = b"", content: bytes = b"x") -> bytes:
         (form(1, 100 * b"X: y\r\n"), 400),
         (form(1, b"X: " + bytes(100_000) + b"\r\n"), 400),
         (form(1)[:-7], 400),
+        (form(2)[:-7], 400),
+        (form(2)[:-20], 400),
         (b"--b" * 100_000, 400),
         (b"\r\n" * 100_000, 400),
         (b"", 400),
@@ -292,7 +291,6 @@ def test_it_is_alive_under_trickling_connections(server: Serving) -> None:
     "request_",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-        b"GET / HTTP/9.9\r\n\r\n",
         b"GET /\r\n\r\n",
         b"\r\n\r\n\r\n\r\n\x00",
         POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
@@ -304,8 +302,8 @@ def test_it_is_alive_under_trickling_connections(server: Serving) -> None:
         POST + b"Transfer-Encoding: gzip\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\nnot a number\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
-        POST + b"X: " + b"x" * 100_000 + b"\r\n\r\n",
-        POST + 5000 * b"X: y\r\n" + b"\r\n",
+        POST + b"X: " + b"x" * MEGABYTE + b"\r\n\r\n",
+        POST + 200_000 * b"X: y\r\n" + b"\r\n",
         b"POST /v1/classify HTTP/1.1\r\n\r\n",  # no host
         b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         POST + b"Bad Header: x\r\n\r\n",
