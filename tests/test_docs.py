@@ -11,7 +11,6 @@ from typing import Any
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
-
 from serve_process import serving
 
 from open_nsfw_tf import Classifier
@@ -79,7 +78,9 @@ def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> N
     """Its commands, and README's, are sent to a server that is started as it says."""
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     section = README.partition("\n## Serve\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", page + section, re.M | re.S)
+    blocks = re.findall(
+        r"^```(?:sh|bash)\n(.*?)^```$", page + section, re.MULTILINE | re.DOTALL
+    )
     commands = [line for block in blocks for line in block.splitlines()]
     (token,) = [line for line in commands if line.endswith(" > tokens")]
     run(["sh", "-ec", token], cwd=folder, env=environment)
@@ -98,7 +99,7 @@ def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> N
                 command = command.replace("http://127.0.0.1:8501", server.address)
                 done = run(["sh", "-ec", command], cwd=folder, env=environment)
                 assert re.search('"nsfw":0|ready|accept', done.stdout), command
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     run([sys.executable, "-W", "error", "-c", code], cwd=folder, env=environment)
 
 
