@@ -72,7 +72,7 @@ def _classified(classes: list[str]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "model": {"$ref": "#/components/schemas/Model"},
+            "model": Model.model_json_schema(),
             "results": results,
         },
         "required": ["model", "results"],
@@ -133,7 +133,7 @@ def routes(service: Service) -> APIRouter:
         """Score one picture as the body, or several as multipart or JSON.
 
         A picture that cannot be read is a result with its error and the decision
-        "error"; if it is the whole body, the status is 422.
+        "error"; if it is the whole body, the status is 422, or 413 if it is too large.
         """
         if "url" in request.query_params:
             raise NO_URL
@@ -154,7 +154,8 @@ def routes(service: Service) -> APIRouter:
         answer = {"model": service.model, "results": results}
         error = results[0]["error"]
         if error and kind not in (JSON, FORM):
-            return Answer({"error": error, **answer}, 422)
+            status = 413 if error["code"] == "too_large" else 422
+            return Answer({"error": error, **answer}, status)
         return Answer(answer)
 
     return router
