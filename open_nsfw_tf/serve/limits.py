@@ -59,6 +59,8 @@ class Settings:
         body_timeout: seconds in which a request's body must arrive.
         header_timeout: seconds in which a request's headers must arrive.
         max_connections: open at the same time.
+        max_memory_mb: MiB of all bodies that are held at the same time; scoring needs
+            about three times as much.
         drain: seconds in which new requests are still taken after the order to stop,
             while `/health/ready` already says no.
         audit: the file that gets a JSON line a picture.
@@ -83,6 +85,7 @@ class Settings:
     body_timeout: float = 30.0
     header_timeout: float = 10.0
     max_connections: int = 1000
+    max_memory_mb: float = 512
     drain: float = 1.0
     audit: Path | None = None
     audit_names: bool = False
@@ -106,6 +109,11 @@ class Settings:
     def max_picture(self) -> int:
         """Bytes of one picture file."""
         return int(self.max_picture_mb * MEGABYTE)
+
+    @property
+    def most_pictures(self) -> int:
+        """Of one request: no more than the queue holds."""
+        return min(self.max_pictures, self.queue)
 
     @property
     def max_body(self) -> int:
