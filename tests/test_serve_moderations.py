@@ -1,13 +1,13 @@
 """OpenAI's moderation API of the service, as OpenAI's own client asks it."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
 
-from open_nsfw_tf.classifier import ClassScores, Scores
 from open_nsfw_tf.serve.limits import RequestError
-from open_nsfw_tf.serve.moderations import parse_request, positive_score, result
+from open_nsfw_tf.serve.moderations import parse_request, result
 
 MOST = 4
 
@@ -33,7 +33,7 @@ def image(address: Any) -> dict[str, Any]:
 )
 def test_pictures_in_data_urls(address: str) -> None:
     document = {"input": [image(address)] * 2, "model": "omni-moderation-latest"}
-    assert parse_request(document, MOST) == [b"hello"] * 2
+    assert parse_request(json.dumps(document).encode(), MOST) == [b"hello"] * 2
 
 
 TEXT = {"type": "text", "text": "a text"}
@@ -89,7 +89,7 @@ REFUSED = [
 @pytest.mark.parametrize(("document", "message"), REFUSED)
 def test_what_is_refused(document: Any, message: str) -> None:
     with pytest.raises(RequestError) as raised:
-        parse_request(document, MOST)
+        parse_request(json.dumps(document).encode(), MOST)
     error = raised.value
     assert error.status == (413 if "at most" in message else 400)
     assert message in error.message
@@ -113,10 +113,3 @@ def test_only_sexual_is_scored() -> None:
     assert [name for name, value in flagged["categories"].items() if value] == [
         "sexual"
     ]
-
-
-def test_positive_scores_are_added_up() -> None:
-    assert positive_score(Scores(0.25, 0.75), ["nsfw"]) == 0.75
-    three = ClassScores(("drawing", "neutral", "nsfw"), (0.5, 0.25, 0.25))
-    assert positive_score(three, ["nsfw", "drawing"]) == 0.75
-    assert positive_score(three, ["nsfw", "drawing", "neutral"]) == 1.0

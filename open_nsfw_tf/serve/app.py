@@ -25,7 +25,7 @@ from open_nsfw_tf.serve.native import FIELDS, Refused
 from open_nsfw_tf.serve.service import Answer, Call, Service, logger
 
 # Other protocols: modules with `routes(service)`, which returns a router or a list.
-PROTOCOLS: tuple[str, ...] = ()
+PROTOCOLS: tuple[str, ...] = ("tfserving", "moderations")
 HEALTH = "/health/"
 TENSORFLOW = "/v1/models"  # below it errors have TF Serving's form
 
