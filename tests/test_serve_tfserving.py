@@ -5,13 +5,31 @@ http_rest_api_util_test.cc and json_tensor_test.cc that a model of one input can
 """
 
 import base64
+import gzip
 import json
 import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
+import pictures
 import pytest
+from conftest import GOLDEN, SCORE_TOLERANCE
+from PIL import Image
+from serve_process import ask, serving
+from serving_servers import run
+from trained_models import CLASSES, open_nsfw_of_three
 
+from open_nsfw_tf import Classifier
+from open_nsfw_tf.backbones.trained import write_trained
+from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
+from open_nsfw_tf.image import yahoo_tensor
 from open_nsfw_tf.serve.limits import RequestError, decode_base64
 from open_nsfw_tf.serve.tfserving import (
     MODEL_NAME,
@@ -351,3 +369,290 @@ def test_base64_as_the_loader_reads_it() -> None:
         texts |= {base64.encodebytes(data), b" \r\n\t\f\v" + min(texts) + b"\n"}
         for text in texts:
             assert decode_base64(text.decode()) == data
+
+
+# -- the server
+
+ROCKET = pictures.path("rocket.jpg")
+COFFEE = pictures.path("coffee.png")
+EXAMPLES = Path(__file__).parent.parent / "examples"
+README = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+
+
+def caffe(path: Path) -> float:
+    return float(GOLDEN["samples"][path.name]["nsfw"])
+
+
+@pytest.fixture(scope="module")
+def server(weights_path: Path) -> Iterator[str]:
+    with serving("--weights", weights_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def model(server: str) -> str:
+    return f"{server}{OURS}"
+
+
+@pytest.mark.parametrize("input_type", INPUT_TYPES)
+def test_our_requests(model: str, input_type: str) -> None:
+    body = predict_request(ROCKET, "tf-serving", input_type)
+    status, answer, _ = ask(f"{model}:predict", body)
+    assert status == 200
+    ((sfw, nsfw),) = answer["predictions"]
+    assert abs(nsfw - caffe(ROCKET)) <= SCORE_TOLERANCE
+    assert sfw + nsfw == pytest.approx(1)
+
+
+def test_rows_and_columns(model: str, classifier: Classifier) -> None:
+    """Every signature, both forms, and any headers: one pair of scores."""
+    files = [path.read_bytes() for path in (ROCKET, COFFEE)]
+    texts = [base64.b64encode(data).decode() for data in files]
+    batch = np.stack([yahoo_tensor(path) for path in (ROCKET, COFFEE)])
+    expected = [list(classifier.classify(data)) for data in files]
+    for signature, values in (
+        ("predict_bytes", [{"b64": text} for text in texts]),
+        ("predict_base64", texts),
+        ("predict_images", batch.tolist()),
+        ("", batch.tolist()),
+    ):
+        for key, answer, given in (
+            ("instances", "predictions", values),
+            ("instances", "predictions", [{"inputs": value} for value in values]),
+            ("inputs", "outputs", values),
+            ("inputs", "outputs", {"inputs": values}),
+        ):
+            body = {"signature_name": signature, key: given}
+            status, found, _ = ask(f"{model}/versions/1:predict", body)
+            assert (status, list(found)) == (200, [answer])
+            assert np.abs(np.subtract(found[answer], expected)).max() < 1e-6
+
+
+def test_every_golden_picture_has_caffes_score(
+    model: str, classifier: Classifier
+) -> None:
+    """Or is refused, as `Classifier.classify` refuses it."""
+    files = {name: pictures.path(name).read_bytes() for name in GOLDEN["samples"]}
+    expected = {name: row["nsfw"] for name, row in GOLDEN["samples"].items()}
+    for name, row in GOLDEN["made"].items():
+        made = pictures.MADE[name]()
+        if isinstance(made, Image.Image):
+            made = pictures.encoded(made, "PNG")
+        files[name], expected[name] = made, row["nsfw"]
+    names = list(files)
+    scored = 0
+    for start in range(0, len(names), 16):
+        part = names[start : start + 16]
+        body = {
+            "signature_name": "predict_bytes",
+            "instances": [b64(files[n]) for n in part],
+        }
+        status, answer, _ = ask(f"{model}:predict", body)
+        assert status == 200, answer
+        for name, (_, nsfw) in zip(part, answer["predictions"], strict=True):
+            assert abs(nsfw - expected[name]) <= SCORE_TOLERANCE, name
+            scored += 1
+    assert scored == len(expected) >= 45
+
+
+REQUEST = json.dumps(
+    {"signature_name": "predict_bytes", "instances": [b64(ROCKET.read_bytes())]}
+).encode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": ""},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "multipart/form-data"},
+        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "GZIP", "Content-Type": "application/json"},
+    ],
+)
+def test_headers_do_not_matter(model: str, headers: dict[str, str]) -> None:
+    body = gzip.compress(REQUEST) if "Content-Encoding" in headers else REQUEST
+    status, answer, given = ask(f"{model}:predict", body, "POST", headers)
+    assert status == 200
+    assert abs(answer["predictions"][0][1] - caffe(ROCKET)) <= SCORE_TOLERANCE
+    assert given["Content-Type"] == "application/json"
+
+
+AVAILABLE = {
+    "model_version_status": [
+        {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize("path", ["", "/versions/1", "/Versions/01"])
+def test_status(model: str, path: str) -> None:
+    assert ask(model + path)[:2] == (200, AVAILABLE)
+
+
+@pytest.mark.parametrize("path", ["/metadata", "/versions/1/metadata", "/MetaData"])
+def test_metadata(model: str, path: str) -> None:
+    """tests/test_serving.py compares it with an exported SavedModel."""
+    status, answer, _ = ask(model + path)
+    assert status == 200
+    spec = {"name": "open_nsfw", "signature_name": "", "version": "1"}
+    assert answer["model_spec"] == spec
+    assert list(answer["metadata"]["signature_def"]["signature_def"]) == [
+        "serving_default",
+        "predict_images",
+        "predict_bytes",
+        "predict_base64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status", "message"),
+    [
+        ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("GET", "/v1/modelsx", 400, "Malformed request: GET /v1/modelsx"),
+        ("GET", "/V1/MODELS/a/b", 400, "Malformed request: GET /V1/MODELS/a/b"),
+        ("PUT", f"{OURS}:predict", 400, f"Malformed request: PUT {OURS}:predict"),
+        ("PATCH", OURS, 400, f"Malformed request: PATCH {OURS}"),
+        ("OPTIONS", OURS, 400, f"Malformed request: OPTIONS {OURS}"),
+        ("BREW", OURS, 400, f"Malformed request: BREW {OURS}"),
+        ("GET", f"{OURS}:predict", 400, f"Malformed request: GET {OURS}:predict"),
+        ("GET", f"{ROOT}/a%2Fb", 404, "Servable not found for request: Latest(a/b)"),
+        ("GET", f"{ROOT}/a%0Ab", 404, "Servable not found for request: Latest(a\\nb)"),
+        ("GET", f"{ROOT}/%ff", 404, "Servable not found for request: Latest(\ufffd)"),
+        ("POST", f"{ROOT}/foo:predict", 404, "Servable not found for request: Latest"),
+        (
+            "POST",
+            f"{OURS}/labels/x:predict",
+            400,
+            "Unrecognized servable version label",
+        ),
+        ("POST", f"{OURS}:predict", 400, "JSON Parse error: The document is empty"),
+        ("POST", f"{OURS}:classify", 400, "JSON Parse error: The document is empty"),
+    ],
+)
+def test_refused_requests(
+    server: str, verb: str, path: str, status: int, message: str
+) -> None:
+    found, answer, _ = ask(f"{server}{path}", None, verb)
+    assert found == status
+    assert list(answer) == ["error"]
+    assert answer["error"].startswith(message)
+
+
+def test_other_refusals_have_the_same_form(model: str) -> None:
+    body = b"x" * (110 << 20)
+    for content, headers, status in (
+        (b"x", {"Content-Encoding": "br"}, 415),
+        (b"x", {"Content-Encoding": "gzip"}, 400),
+        (gzip.compress(body, 1), {"Content-Encoding": "gzip"}, 413),
+    ):
+        found, answer, _ = ask(f"{model}:predict", content, "POST", headers)
+        assert found == status
+        assert list(answer) == ["error"]
+        assert isinstance(answer["error"], str)
+    status, answer, _ = ask(f"{model}:classify", {"examples": [{"x": 1.0}]})
+    assert status == 400
+    assert "method_name to be tensorflow/serving/classify" in answer["error"]
+
+
+def test_bad_pictures_fail_the_request(model: str) -> None:
+    """As TF Serving: all or nothing. Nothing of the picture is in the message."""
+    files = [ROCKET.read_bytes(), b"secret words", ROCKET.read_bytes()[:-500], b""]
+    for signature, values in (
+        ("predict_bytes", [b64(data) for data in files]),
+        ("predict_base64", [b64(data)["b64"] for data in files]),
+    ):
+        body = {"signature_name": signature, "instances": values}
+        status, answer, _ = ask(f"{model}:predict", body)
+        assert (status, list(answer)) == (400, ["error"])
+        bad = re.findall(r"picture (\d): \w", answer["error"])
+        assert bad == ["1", "2", "3"]
+        assert "secret" not in answer["error"]
+        assert answer["error"].isprintable()
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "3e38", "null", '"0"'])
+def test_numbers_without_a_score(model: str, value: str) -> None:
+    picture = np.zeros((224, 224, 3)).tolist()
+    body = json.dumps({"instances": [picture]}).replace("0.0", value)
+    status, answer, _ = ask(f"{model}:predict", body)
+    assert (status, list(answer)) == (400, ["error"])
+
+
+def test_requests_are_counted(server: str, model: str) -> None:
+    ask(model)
+    with urlopen(f"{server}/metrics", timeout=60) as answer:
+        page = answer.read().decode()
+    counted = r'open_nsfw_requests_total{code="200",route="/v1/models[^"]*"} [1-9]'
+    assert re.search(counted, page)
+
+
+def test_example_client(model: str, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(ROCKET.read_bytes()[:-500])
+    client = EXAMPLES / "serving_client.py"
+    done = run(sys.executable, client, "--rest", model, ROCKET, bad, "none.jpg", COFFEE)
+    assert not done.stderr
+    first, second, third, fourth = done.stdout.splitlines()
+    for line, path in (first, ROCKET), (fourth, COFFEE):
+        score, found = line.split(" ", 1)
+        assert found == str(path)
+        assert abs(float(score) - caffe(path)) <= SCORE_TOLERANCE
+    assert second.startswith(f"no score: {bad}: ")
+    assert third == "no score: none.jpg: No such file or directory"
+    assert done.returncode == 1
+
+
+def test_commands_of_the_readme(model: str, tmp_path: Path) -> None:
+    """Those for TF Serving, as they are, but for the address."""
+    shutil.copy(ROCKET, tmp_path / "photo.jpg")
+    shutil.copy(COFFEE, tmp_path / "another.png")
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    address = f"http://localhost:8501{OURS}"
+    commands = [line for line in README.splitlines() if address in line]
+    assert len(commands) >= 4
+    for command in commands:
+        done = run("sh", "-ec", command.replace(address, model), cwd=tmp_path)
+        scores = [float(number) for number in re.findall(r"\b0\.\d+", done.stdout)]
+        assert any(abs(score - caffe(ROCKET)) < 1e-5 for score in scores), done
+
+
+# -- a trained model, and a short queue
+
+
+def test_a_trained_model(weights: Any, tmp_path: Path) -> None:
+    """Its classes are the columns; too many requests at once are refused."""
+    (tmp_path / "run").mkdir()
+    write_trained(tmp_path / "run", open_nsfw_of_three(weights))
+    expected = Classifier(model=tmp_path / "run").classify(ROCKET)
+    options = ("--model", tmp_path / "run", "--queue", 1)
+    with serving(*options) as url, ThreadPoolExecutor(16) as pool:
+        model = f"{url}{OURS}"
+        _, answer, _ = ask(f"{model}/metadata")
+        signature = answer["metadata"]["signature_def"]["signature_def"][
+            "predict_bytes"
+        ]
+        dim = signature["outputs"]["outputs"]["tensor_shape"]["dim"]
+        assert [entry["size"] for entry in dim] == ["-1", str(len(CLASSES))]
+        numbers = predict_request(ROCKET, input_type="tensor")
+        for body in REQUEST, numbers:
+            status, answer, _ = ask(f"{model}:predict", body)
+            assert status == 200
+            assert answer["predictions"] == [pytest.approx(expected, abs=1e-6)]
+        two = {"instances": [b64(b"")] * 2, "signature_name": "predict_bytes"}
+        status, answer, _ = ask(f"{model}:predict", two)
+        assert (status, list(answer)) == (413, ["error"])
+        answers = list(pool.map(lambda _: ask(f"{model}:predict", REQUEST), range(64)))
+    assert {status for status, *_ in answers} == {200, 503}
+    for status, answer, headers in answers:
+        if status == 503:
+            assert list(answer) == ["error"]
+            assert headers["Retry-After"] == "1"
+        else:
+            assert answer["predictions"] == [pytest.approx(expected, abs=1e-6)]

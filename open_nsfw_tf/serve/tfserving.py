@@ -384,6 +384,7 @@ def routes(service: Service) -> list[Route]:
     """
 
     async def answer(request: Request) -> Response:
+        request.scope["route"] = route  # the name under which requests are counted
         return Answer(await _answer(service, request))
 
     route = Route("/v1/models{rest:path}", answer, include_in_schema=False)
