@@ -1,63 +1,88 @@
-"""`open-nsfw serve` as a process of its own, and a client that sends anything."""
+"""A real `open-nsfw serve` on loopback, and raw connections to it."""
 
-import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-COMMAND = Path(sys.executable).with_name("open-nsfw")
+import httpx
+
+SCRIPT = Path(sys.executable).parent / "open-nsfw"
+CLASSIFY = "/v1/classify"
+
+
+class Serving:
+    """A server process.
+
+    Attributes:
+        address: such as ``http://127.0.0.1:40123``.
+        client: that asks it.
+    """
+
+    def __init__(self, *options: Any) -> None:
+        command = [str(part) for part in (SCRIPT, "serve", "--port", 0, *options)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.match(r"listening at (http://127\.0\.0\.1:(\d+));", line)
+        assert found, self.process.communicate()
+        self.address, self.port = found[1], int(found[2])
+        self.client = httpx.Client(base_url=self.address, timeout=60, trust_env=False)
+
+    def classify(self, picture: bytes, **headers: str) -> httpx.Response:
+        """The answer to one picture as the body."""
+        raw = {key: value.encode("latin-1") for key, value in headers.items()}
+        return self.client.post(CLASSIFY, content=picture, headers=raw)
+
+    def connect(self) -> socket.socket:
+        """A connection that the test writes to."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def metric(self, name: str) -> float:
+        """The value of a metric, with its labels in the name."""
+        page = self.client.get("/metrics").text
+        found = re.search(rf"^open_nsfw_{re.escape(name)} (\S+)$", page, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        os.kill(self.process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """End it as an orchestrator does; its exit status, and what it printed."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        output, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, output + errors
 
 
 @contextmanager
-def serving(*options: Any) -> Iterator[str]:
-    """Run the server on a free port; gives its URL. It must end well."""
-    command = [COMMAND, "serve", "--port", "0", *map(str, options)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.match(r"listening at (http://\S+);", line)
-        try:
-            if not found:
-                process.kill()
-            assert found, process.communicate()[1]
-            yield found[1]
-        finally:
-            process.terminate()
-            _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert errors == ""
-
-
-def ask(
-    url: str,
-    body: bytes | str | dict[str, Any] | None = None,
-    verb: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[int, Any, Mapping[str, str]]:
-    """Send one request, with only these headers.
-
-    Returns:
-        The status, the answer as JSON, and its headers.
-    """
-    parts = urlsplit(url)
-    if isinstance(body, dict):
-        body = json.dumps(body)
-    connection = HTTPConnection(parts.netloc, timeout=60)
+def serving(*options: Any) -> Iterator[Serving]:
+    """A server, which must end well and have printed nothing."""
+    server = Serving(*options)
     try:
-        verb = verb or ("GET" if body is None else "POST")
-        connection.request(verb, parts.path, body, dict(headers or {}))
-        with connection.getresponse() as answer:
-            content = answer.read()
-            assert answer.headers["content-type"] == "application/json"
-            document = json.loads(content) if content else None
-            return answer.status, document, answer.headers
+        yield server
     finally:
-        connection.close()
+        code, printed = server.end()
+        server.process.kill()
+    assert (code, printed) == (0, "")
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    parts = []
+    try:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)

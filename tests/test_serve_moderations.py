@@ -1,11 +1,23 @@
 """OpenAI's moderation API of the service, as OpenAI's own client asks it."""
 
+import asyncio
 import base64
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
+import openai
+import pictures
 import pytest
+from serve_process import Serving, serving
+from trained_models import open_nsfw_of_three
 
+from open_nsfw_tf import Classifier
+from open_nsfw_tf.backbones.trained import write_trained
+from open_nsfw_tf.serve import Settings, create_app
 from open_nsfw_tf.serve.limits import RequestError
 from open_nsfw_tf.serve.moderations import parse_request, result
 
@@ -113,3 +125,117 @@ def test_only_sexual_is_scored() -> None:
     assert [name for name, value in flagged["categories"].items() if value] == [
         "sexual"
     ]
+
+
+# -- the server, asked by OpenAI's client
+
+NAMES = ("rocket.jpg", "coffee.png")
+TOKEN = "sk-local"
+
+
+@pytest.fixture(scope="module")
+def server(
+    weights_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(TOKEN)
+    options = ("--weights", weights_path, "--band", "0.0001:0.01", "--max-pictures", 3)
+    with serving(*options, "--token-file", tokens) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Serving) -> Iterator[openai.OpenAI]:
+    with client_of(server) as client:
+        yield client
+
+
+def client_of(server: Serving, token: str = TOKEN) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.address}/v1", api_key=token, max_retries=0)
+
+
+def sent(*files: bytes) -> Any:
+    return [image(url(data, "data:image/jpeg;base64,")) for data in files]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openais_client(
+    client: openai.OpenAI, classifier: Classifier, name: str
+) -> None:
+    data = pictures.path(name).read_bytes()
+    nsfw = classifier.classify(data)[1]
+    answer = client.moderations.create(model="omni-moderation-latest", input=sent(data))
+    assert answer.id.startswith("modr-")
+    assert answer.model == "open_nsfw"
+    (found,) = answer.results
+    assert found.category_scores.sexual == pytest.approx(nsfw, abs=1e-6)
+    assert found.flagged is found.categories.sexual is bool(nsfw >= 0.01)
+    assert found.category_applied_input_types.sexual == ["image"]
+    assert found.categories.violence_graphic is False
+    assert found.category_scores.hate_threatening == 0
+    assert found.category_applied_input_types.violence == []
+
+
+def test_pictures_of_a_request_have_one_result(
+    client: openai.OpenAI, classifier: Classifier
+) -> None:
+    files = [pictures.path(name).read_bytes() for name in NAMES]
+    scores = [classifier.classify(data)[1] for data in files]
+    low, high = np.array(files, object)[np.argsort(scores)]
+    assert min(scores) < 0.01 <= max(scores)
+    for order in ((low, high), (high, low), (low, high, low)):
+        (found,) = client.moderations.create(input=sent(*order)).results
+        assert found.category_scores.sexual == pytest.approx(max(scores), abs=1e-6)
+        assert found.flagged is True
+    (found,) = client.moderations.create(input=sent(low, low)).results
+    assert found.flagged is False
+
+
+def test_refusals_reach_openais_client(client: openai.OpenAI, server: Serving) -> None:
+    good = pictures.path("rocket.jpg").read_bytes()
+    for given, code in (
+        ("a text", "text_input"),
+        (["a text"], "text_input"),
+        ([*sent(good), TEXT], "text_input"),
+        ([image("https://example.com/a.png")], "url_input"),
+        (sent(good, b"words"), "unreadable"),
+        (sent(good, good[:-500]), "unreadable"),
+        (sent(b""), "unreadable"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.moderations.create(input=given)
+        assert refused.value.code == code
+        assert "a text" not in str(refused.value)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.moderations.create(input=sent(*[good] * 4))
+    assert (refused.value.status_code, refused.value.code) == (413, "too_many_pictures")
+    with (
+        client_of(server, "another") as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.moderations.create(input=sent(good))
+
+
+def test_positive_scores_are_added_up(weights: Any, tmp_path: Path) -> None:
+    write_trained(tmp_path, open_nsfw_of_three(weights))
+    data = pictures.path("rocket.jpg").read_bytes()
+    drawing, _, nsfw = Classifier(model=tmp_path).classify(data)
+    options = ("--model", tmp_path, "--positive", "nsfw", "--positive", "drawing")
+    with serving(*options) as server, client_of(server) as client:
+        (found,) = client.moderations.create(input=sent(data)).results
+        assert found.category_scores.sexual == pytest.approx(drawing + nsfw, abs=1e-6)
+
+
+def test_a_model_without_a_positive_class_has_no_answer(classifier: Classifier) -> None:
+    app = create_app(classifier, Settings(positive=("porn",)))
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport) as client:
+            data = pictures.path("rocket.jpg").read_bytes()
+            document = {"input": sent(data)}
+            return await client.post("http://test/v1/moderations", json=document)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "no_positive_class"

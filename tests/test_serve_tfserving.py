@@ -11,18 +11,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 from PIL import Image
-from serve_process import ask, serving
+from serve_process import Serving, serving
 from serving_servers import run
 from trained_models import CLASSES, open_nsfw_of_three
 
@@ -384,27 +383,37 @@ def caffe(path: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def server(weights_path: Path) -> Iterator[str]:
-    with serving("--weights", weights_path) as url:
-        yield url
+def server(weights_path: Path) -> Iterator[Serving]:
+    with serving("--weights", weights_path) as server:
+        yield server
 
 
-@pytest.fixture(scope="module")
-def model(server: str) -> str:
-    return f"{server}{OURS}"
+def ask(
+    server: Serving,
+    path: str,
+    body: bytes | str | dict[str, Any] | None = None,
+    verb: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, Any, Mapping[str, str]]:
+    """The status, the answer as JSON, and its headers."""
+    content = json.dumps(body) if isinstance(body, dict) else body
+    verb = verb or ("GET" if body is None else "POST")
+    answer = server.client.request(verb, path, content=content, headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    return answer.status_code, answer.json(), answer.headers
 
 
 @pytest.mark.parametrize("input_type", INPUT_TYPES)
-def test_our_requests(model: str, input_type: str) -> None:
+def test_our_requests(server: Serving, input_type: str) -> None:
     body = predict_request(ROCKET, "tf-serving", input_type)
-    status, answer, _ = ask(f"{model}:predict", body)
+    status, answer, _ = ask(server, f"{OURS}:predict", body)
     assert status == 200
     ((sfw, nsfw),) = answer["predictions"]
     assert abs(nsfw - caffe(ROCKET)) <= SCORE_TOLERANCE
     assert sfw + nsfw == pytest.approx(1)
 
 
-def test_rows_and_columns(model: str, classifier: Classifier) -> None:
+def test_rows_and_columns(server: Serving, classifier: Classifier) -> None:
     """Every signature, both forms, and any headers: one pair of scores."""
     files = [path.read_bytes() for path in (ROCKET, COFFEE)]
     texts = [base64.b64encode(data).decode() for data in files]
@@ -413,7 +422,6 @@ def test_rows_and_columns(model: str, classifier: Classifier) -> None:
     for signature, values in (
         ("predict_bytes", [{"b64": text} for text in texts]),
         ("predict_base64", texts),
-        ("predict_images", batch.tolist()),
         ("", batch.tolist()),
     ):
         for key, answer, given in (
@@ -423,13 +431,13 @@ def test_rows_and_columns(model: str, classifier: Classifier) -> None:
             ("inputs", "outputs", {"inputs": values}),
         ):
             body = {"signature_name": signature, key: given}
-            status, found, _ = ask(f"{model}/versions/1:predict", body)
+            status, found, _ = ask(server, f"{OURS}/versions/1:predict", body)
             assert (status, list(found)) == (200, [answer])
             assert np.abs(np.subtract(found[answer], expected)).max() < 1e-6
 
 
 def test_every_golden_picture_has_caffes_score(
-    model: str, classifier: Classifier
+    server: Serving, classifier: Classifier
 ) -> None:
     """Or is refused, as `Classifier.classify` refuses it."""
     files = {name: pictures.path(name).read_bytes() for name in GOLDEN["samples"]}
@@ -447,7 +455,7 @@ def test_every_golden_picture_has_caffes_score(
             "signature_name": "predict_bytes",
             "instances": [b64(files[n]) for n in part],
         }
-        status, answer, _ = ask(f"{model}:predict", body)
+        status, answer, _ = ask(server, f"{OURS}:predict", body)
         assert status == 200, answer
         for name, (_, nsfw) in zip(part, answer["predictions"], strict=True):
             assert abs(nsfw - expected[name]) <= SCORE_TOLERANCE, name
@@ -472,9 +480,9 @@ REQUEST = json.dumps(
         {"Content-Encoding": "GZIP", "Content-Type": "application/json"},
     ],
 )
-def test_headers_do_not_matter(model: str, headers: dict[str, str]) -> None:
+def test_headers_do_not_matter(server: Serving, headers: dict[str, str]) -> None:
     body = gzip.compress(REQUEST) if "Content-Encoding" in headers else REQUEST
-    status, answer, given = ask(f"{model}:predict", body, "POST", headers)
+    status, answer, given = ask(server, f"{OURS}:predict", body, "POST", headers)
     assert status == 200
     assert abs(answer["predictions"][0][1] - caffe(ROCKET)) <= SCORE_TOLERANCE
     assert given["Content-Type"] == "application/json"
@@ -492,14 +500,14 @@ AVAILABLE = {
 
 
 @pytest.mark.parametrize("path", ["", "/versions/1", "/Versions/01"])
-def test_status(model: str, path: str) -> None:
-    assert ask(model + path)[:2] == (200, AVAILABLE)
+def test_status(server: Serving, path: str) -> None:
+    assert ask(server, OURS + path)[:2] == (200, AVAILABLE)
 
 
 @pytest.mark.parametrize("path", ["/metadata", "/versions/1/metadata", "/MetaData"])
-def test_metadata(model: str, path: str) -> None:
+def test_metadata(server: Serving, path: str) -> None:
     """tests/test_serving.py compares it with an exported SavedModel."""
-    status, answer, _ = ask(model + path)
+    status, answer, _ = ask(server, OURS + path)
     assert status == 200
     spec = {"name": "open_nsfw", "signature_name": "", "version": "1"}
     assert answer["model_spec"] == spec
@@ -537,31 +545,31 @@ def test_metadata(model: str, path: str) -> None:
     ],
 )
 def test_refused_requests(
-    server: str, verb: str, path: str, status: int, message: str
+    server: Serving, verb: str, path: str, status: int, message: str
 ) -> None:
-    found, answer, _ = ask(f"{server}{path}", None, verb)
+    found, answer, _ = ask(server, path, None, verb)
     assert found == status
     assert list(answer) == ["error"]
     assert answer["error"].startswith(message)
 
 
-def test_other_refusals_have_the_same_form(model: str) -> None:
+def test_other_refusals_have_the_same_form(server: Serving) -> None:
     body = b"x" * (110 << 20)
     for content, headers, status in (
         (b"x", {"Content-Encoding": "br"}, 415),
         (b"x", {"Content-Encoding": "gzip"}, 400),
         (gzip.compress(body, 1), {"Content-Encoding": "gzip"}, 413),
     ):
-        found, answer, _ = ask(f"{model}:predict", content, "POST", headers)
+        found, answer, _ = ask(server, f"{OURS}:predict", content, "POST", headers)
         assert found == status
         assert list(answer) == ["error"]
         assert isinstance(answer["error"], str)
-    status, answer, _ = ask(f"{model}:classify", {"examples": [{"x": 1.0}]})
+    status, answer, _ = ask(server, f"{OURS}:classify", {"examples": [{"x": 1.0}]})
     assert status == 400
     assert "method_name to be tensorflow/serving/classify" in answer["error"]
 
 
-def test_bad_pictures_fail_the_request(model: str) -> None:
+def test_bad_pictures_fail_the_request(server: Serving) -> None:
     """As TF Serving: all or nothing. Nothing of the picture is in the message."""
     files = [ROCKET.read_bytes(), b"secret words", ROCKET.read_bytes()[:-500], b""]
     for signature, values in (
@@ -569,7 +577,7 @@ def test_bad_pictures_fail_the_request(model: str) -> None:
         ("predict_base64", [b64(data)["b64"] for data in files]),
     ):
         body = {"signature_name": signature, "instances": values}
-        status, answer, _ = ask(f"{model}:predict", body)
+        status, answer, _ = ask(server, f"{OURS}:predict", body)
         assert (status, list(answer)) == (400, ["error"])
         bad = re.findall(r"picture (\d): \w", answer["error"])
         assert bad == ["1", "2", "3"]
@@ -578,26 +586,34 @@ def test_bad_pictures_fail_the_request(model: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "3e38", "null", '"0"'])
-def test_numbers_without_a_score(model: str, value: str) -> None:
+def test_numbers_without_a_score(server: Serving, value: str) -> None:
     picture = np.zeros((224, 224, 3)).tolist()
     body = json.dumps({"instances": [picture]}).replace("0.0", value)
-    status, answer, _ = ask(f"{model}:predict", body)
+    status, answer, _ = ask(server, f"{OURS}:predict", body)
     assert (status, list(answer)) == (400, ["error"])
 
 
-def test_requests_are_counted(server: str, model: str) -> None:
-    ask(model)
-    with urlopen(f"{server}/metrics", timeout=60) as answer:
-        page = answer.read().decode()
+def test_requests_are_counted(server: Serving) -> None:
+    ask(server, OURS)
+    page = server.client.get("/metrics").text
     counted = r'open_nsfw_requests_total{code="200",route="/v1/models[^"]*"} [1-9]'
     assert re.search(counted, page)
 
 
-def test_example_client(model: str, tmp_path: Path) -> None:
+def test_example_client(server: Serving, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(ROCKET.read_bytes()[:-500])
     client = EXAMPLES / "serving_client.py"
-    done = run(sys.executable, client, "--rest", model, ROCKET, bad, "none.jpg", COFFEE)
+    done = run(
+        sys.executable,
+        client,
+        "--rest",
+        f"{server.address}{OURS}",
+        ROCKET,
+        bad,
+        "none.jpg",
+        COFFEE,
+    )
     assert not done.stderr
     first, second, third, fourth = done.stdout.splitlines()
     for line, path in (first, ROCKET), (fourth, COFFEE):
@@ -609,7 +625,7 @@ def test_example_client(model: str, tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_commands_of_the_readme(model: str, tmp_path: Path) -> None:
+def test_commands_of_the_readme(server: Serving, tmp_path: Path) -> None:
     """Those for TF Serving, as they are, but for the address."""
     shutil.copy(ROCKET, tmp_path / "photo.jpg")
     shutil.copy(COFFEE, tmp_path / "another.png")
@@ -618,7 +634,12 @@ def test_commands_of_the_readme(model: str, tmp_path: Path) -> None:
     commands = [line for line in README.splitlines() if address in line]
     assert len(commands) >= 4
     for command in commands:
-        done = run("sh", "-ec", command.replace(address, model), cwd=tmp_path)
+        done = run(
+            "sh",
+            "-ec",
+            command.replace("http://localhost:8501", server.address),
+            cwd=tmp_path,
+        )
         scores = [float(number) for number in re.findall(r"\b0\.\d+", done.stdout)]
         assert any(abs(score - caffe(ROCKET)) < 1e-5 for score in scores), done
 
@@ -632,9 +653,8 @@ def test_a_trained_model(weights: Any, tmp_path: Path) -> None:
     write_trained(tmp_path / "run", open_nsfw_of_three(weights))
     expected = Classifier(model=tmp_path / "run").classify(ROCKET)
     options = ("--model", tmp_path / "run", "--queue", 1)
-    with serving(*options) as url, ThreadPoolExecutor(16) as pool:
-        model = f"{url}{OURS}"
-        _, answer, _ = ask(f"{model}/metadata")
+    with serving(*options) as server, ThreadPoolExecutor(16) as pool:
+        _, answer, _ = ask(server, f"{OURS}/metadata")
         signature = answer["metadata"]["signature_def"]["signature_def"][
             "predict_bytes"
         ]
@@ -642,13 +662,15 @@ def test_a_trained_model(weights: Any, tmp_path: Path) -> None:
         assert [entry["size"] for entry in dim] == ["-1", str(len(CLASSES))]
         numbers = predict_request(ROCKET, input_type="tensor")
         for body in REQUEST, numbers:
-            status, answer, _ = ask(f"{model}:predict", body)
+            status, answer, _ = ask(server, f"{OURS}:predict", body)
             assert status == 200
             assert answer["predictions"] == [pytest.approx(expected, abs=1e-6)]
         two = {"instances": [b64(b"")] * 2, "signature_name": "predict_bytes"}
-        status, answer, _ = ask(f"{model}:predict", two)
+        status, answer, _ = ask(server, f"{OURS}:predict", two)
         assert (status, list(answer)) == (413, ["error"])
-        answers = list(pool.map(lambda _: ask(f"{model}:predict", REQUEST), range(64)))
+        answers = list(
+            pool.map(lambda _: ask(server, f"{OURS}:predict", REQUEST), range(64))
+        )
     assert {status for status, *_ in answers} == {200, 503}
     for status, answer, headers in answers:
         if status == 503:

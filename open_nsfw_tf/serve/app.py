@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -19,13 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.classifier import Classifier
-from open_nsfw_tf.serve import native
+from open_nsfw_tf.serve import moderations, native, tfserving
 from open_nsfw_tf.serve.limits import RequestError, Settings
 from open_nsfw_tf.serve.native import FIELDS, Refused
 from open_nsfw_tf.serve.service import Answer, Call, Service, logger
 
-# Other protocols: modules with `routes(service)`, which returns a router or a list.
-PROTOCOLS: tuple[str, ...] = ("tfserving", "moderations")
+PROTOCOLS = (native, tfserving, moderations)
 HEALTH = "/health/"
 TENSORFLOW = "/v1/models"  # below it errors have TF Serving's form
 
@@ -70,14 +68,13 @@ def create_app(classifier: Classifier, settings: Settings | None = None) -> Fast
         redirect_slashes=False,
     )
     app.state.service = service
-    app.include_router(native.routes(service))
     app.include_router(_operation(service, app))
-    for name in PROTOCOLS:
-        found = import_module(f"open_nsfw_tf.serve.{name}").routes(service)
-        if isinstance(found, APIRouter):
-            app.include_router(found)
+    for protocol in PROTOCOLS:
+        routes = protocol.routes(service)
+        if isinstance(routes, APIRouter):
+            app.include_router(routes)
         else:
-            app.router.routes.extend(found)
+            app.router.routes.extend(routes)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, service=service)
@@ -205,6 +202,8 @@ class Gate:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
+        if route_path(scope).lower().startswith(TENSORFLOW):
+            route = TENSORFLOW
         metrics = self.service.metrics
         metrics.requests.labels(route, str(status or "gone")).inc()
         metrics.request_seconds.labels(route).observe(seconds)

@@ -146,9 +146,9 @@ def routes(service: Service) -> APIRouter:
         else:
             items = [(None, body)]
         most = service.settings.most_pictures
-        if not 1 <= len(items) <= most:
+        if len(items) > most:
             raise RequestError(
-                413, "too_many_pictures", f"expected 1 to {most} pictures"
+                413, "too_many_pictures", f"expected at most {most} pictures a request"
             )
         results = await _results(service, request, items)
         answer = {"model": service.model, "results": results}
@@ -237,7 +237,7 @@ async def _from_multipart(
             yield body[start : start + CHUNK]
             await asyncio.sleep(0)  # others may go on
 
-    parser = MultiPartParser(headers, chunks(), max_files=most, max_fields=most)  # type: ignore[arg-type]
+    parser = _FormParser(headers, chunks(), max_files=most, max_fields=most)  # type: ignore[arg-type]
     parser.spool_max_size = len(body) + 1  # no picture is written to a disk
     try:
         form = await parser.parse()
@@ -250,9 +250,21 @@ async def _from_multipart(
     except (ValueError, KeyError, LookupError, AttributeError, TypeError):
         raise _bad_form() from None
     try:
-        return [await _form_item(name, value) for name, value in form.multi_items()]
+        items = [await _form_item(name, value) for name, value in form.multi_items()]
+        if not items or not parser.ended:
+            raise _bad_form()
+        return items
     finally:
         await form.close()
+
+
+class _FormParser(MultiPartParser):
+    """Knows whether the form's end has come: a part that is cut is silently left out."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 def _bad_form() -> RequestError:
