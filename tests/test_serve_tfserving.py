@@ -4,6 +4,7 @@ The cases are those of TF Serving's own http_rest_api_handler_test.cc,
 http_rest_api_util_test.cc and json_tensor_test.cc that a model of one input can have.
 """
 
+import asyncio
 import base64
 import gzip
 import json
@@ -16,19 +17,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from serve_process import Serving, serving
 from serving_servers import run
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from trained_models import CLASSES, open_nsfw_of_three
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
 from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.serve import create_app
 from open_nsfw_tf.serve.limits import RequestError, decode_base64
 from open_nsfw_tf.serve.tfserving import (
     MODEL_NAME,
@@ -144,12 +151,12 @@ def test_batches_of_numbers(signature: str | None) -> None:
     assert rows.answer == "predictions"
     assert rows.pictures.dtype == np.float32
     assert np.array_equal(rows.pictures, np.array([one, ZERO], np.float32))
-    for given, answer in (
+    for form, answer in (
         ({"instances": [{"inputs": one}, {"inputs": ZERO}]}, "predictions"),
         ({"inputs": [one, ZERO]}, "outputs"),
         ({"inputs": {"inputs": [one, ZERO]}}, "outputs"),
     ):
-        same = predict(signature, **given)
+        same = predict(signature, **form)
         assert same.answer == answer
         assert np.array_equal(same.pictures, rows.pictures)
 
@@ -160,13 +167,13 @@ def test_batches_of_files(signature: str) -> None:
     texts = [base64.b64encode(data) for data in files]
     sent = texts if "64" in signature else files
     values = [b64(data) for data in sent]
-    for given in (
+    for form in (
         {"instances": values},
         {"instances": [{"inputs": value} for value in values]},
         {"inputs": values},
         {"inputs": {"inputs": values}},
     ):
-        assert predict(signature, **given).pictures == files
+        assert predict(signature, **form).pictures == files
 
 
 def test_texts() -> None:
@@ -339,6 +346,51 @@ def test_documents_that_are_refused(document: Any, message: str) -> None:
     check_refused(message, **document)
 
 
+WORDS = ["inputs", "instances", "b64", "signature_name", "predict_bytes", "QUJD", ""]
+LEAVES = (
+    st.none() | st.booleans() | st.floats() | st.integers() | st.sampled_from(WORDS)
+)
+VALUE = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3)
+        | st.just(ZERO)
+    ),
+    max_leaves=8,
+)
+DOCUMENT = st.fixed_dictionaries(
+    {},
+    optional={
+        "instances": st.lists(VALUE, max_size=5) | VALUE,
+        "inputs": st.lists(VALUE, max_size=5) | VALUE,
+        "signature_name": st.sampled_from(["predict_bytes", "predict_base64", ""]),
+    },
+)
+
+
+@given(DOCUMENT | VALUE)
+def test_any_document_is_read_or_refused(document: Any) -> None:
+    try:
+        found = parse_predict(json.dumps(document).encode(), SIDE, MOST).pictures
+    except RequestError as error:
+        assert error.status in (400, 413)
+        assert error.message.isprintable()
+    else:
+        assert 1 <= len(found) <= MOST
+        if isinstance(found, np.ndarray):
+            assert found.shape[1:] == (SIDE, SIDE, 3)
+            assert np.isfinite(found).all()
+        else:
+            assert all(isinstance(data, bytes) for data in found)
+
+
+@given(st.binary(max_size=50))
+def test_any_body_is_read_or_refused(body: bytes) -> None:
+    with pytest.raises(RequestError):
+        parse_predict(body, SIDE, MOST)
+
+
 @pytest.mark.parametrize("method", ["classify", "regress"])
 @pytest.mark.parametrize(
     ("document", "message"),
@@ -424,13 +476,13 @@ def test_rows_and_columns(server: Serving, classifier: Classifier) -> None:
         ("predict_base64", texts),
         ("", batch.tolist()),
     ):
-        for key, answer, given in (
+        for key, answer, value in (
             ("instances", "predictions", values),
-            ("instances", "predictions", [{"inputs": value} for value in values]),
+            ("instances", "predictions", [{"inputs": v} for v in values]),
             ("inputs", "outputs", values),
             ("inputs", "outputs", {"inputs": values}),
         ):
-            body = {"signature_name": signature, key: given}
+            body = {"signature_name": signature, key: value}
             status, found, _ = ask(server, f"{OURS}/versions/1:predict", body)
             assert (status, list(found)) == (200, [answer])
             assert np.abs(np.subtract(found[answer], expected)).max() < 1e-6
@@ -482,10 +534,10 @@ REQUEST = json.dumps(
 )
 def test_headers_do_not_matter(server: Serving, headers: dict[str, str]) -> None:
     body = gzip.compress(REQUEST) if "Content-Encoding" in headers else REQUEST
-    status, answer, given = ask(server, f"{OURS}:predict", body, "POST", headers)
+    status, answer, sent = ask(server, f"{OURS}:predict", body, "POST", headers)
     assert status == 200
     assert abs(answer["predictions"][0][1] - caffe(ROCKET)) <= SCORE_TOLERANCE
-    assert given["Content-Type"] == "application/json"
+    assert sent["Content-Type"] == "application/json"
 
 
 AVAILABLE = {
@@ -591,6 +643,24 @@ def test_numbers_without_a_score(server: Serving, value: str) -> None:
     body = json.dumps({"instances": [picture]}).replace("0.0", value)
     status, answer, _ = ask(server, f"{OURS}:predict", body)
     assert (status, list(answer)) == (400, ["error"])
+
+
+def test_it_can_be_mounted(classifier: Classifier) -> None:
+    outer = Starlette(routes=[Mount("/pictures", create_app(classifier))])
+
+    async def ask_for(*paths: str) -> list[Any]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://test/pictures"
+        ) as client:
+            return [(await client.get(path)).json() for path in paths]
+
+    status, missing, malformed = asyncio.run(
+        ask_for("/V1/Models/open%5Fnsfw", f"{ROOT}/a%2Fb", f"{OURS}/x")
+    )
+    assert status == AVAILABLE
+    assert missing == {"error": "Servable not found for request: Latest(a/b)"}
+    assert malformed == {"error": f"Malformed request: GET {OURS}/x"}
 
 
 def test_requests_are_counted(server: Serving) -> None:
