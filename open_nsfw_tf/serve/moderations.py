@@ -10,18 +10,15 @@ pictures, because nothing is fetched. Only ``data:`` URLs are read.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 
-from open_nsfw_tf.architecture import LABELS
-from open_nsfw_tf.classifier import AnyScores, ClassScores
 from open_nsfw_tf.serve.limits import RequestError, decode_base64, parse_json
-from open_nsfw_tf.serve.service import Outcome, Service
+from open_nsfw_tf.serve.native import REFUSALS, Refused
+from open_nsfw_tf.serve.service import BLOCK, Answer, Service
 
-MODEL_NAME = "open_nsfw"
 SCORED = "sexual"
 CATEGORIES = (  # of omni-moderation-2024-09-26
     "harassment",
@@ -46,16 +43,17 @@ _NO_TEXT = f"text is not judged here, only pictures: expected only {_FORM}"
 # -- requests
 
 
-def parse_request(document: Any, most: int) -> list[bytes]:
+def parse_request(body: bytes, most: int) -> list[bytes]:
     """The picture files of a request.
 
     Args:
-        document: the body, parsed as JSON.
+        body: JSON.
         most: the number of pictures that a request may have.
 
     Raises:
         RequestError: 400, or 413 for too many pictures.
     """
+    document = parse_json(body)
     if not isinstance(document, dict):
         raise _refusal('expected a JSON object {"input": [...]}')
     items = document.get("input")
@@ -146,39 +144,45 @@ def result(score: float, flagged: bool) -> dict[str, Any]:
     }
 
 
-def positive_score(scores: AnyScores, positive: Sequence[str]) -> float:
-    """The sum of the scores of the classes that are looked for, 0..1."""
-    classes = scores.classes if isinstance(scores, ClassScores) else LABELS
-    found = (
-        score for name, score in zip(classes, scores, strict=True) if name in positive
-    )
-    return min(1.0, sum(found))
+def routes(service: Service) -> APIRouter:
+    """The route of OpenAI's moderation API."""
+    router = APIRouter(default_response_class=Answer)
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"model": Refused, "description": "Refused"} for code in REFUSALS
+    }
+
+    @router.post("/v1/moderations", openapi_extra=_SCHEMA, responses=responses)
+    async def moderations(request: Request) -> dict[str, Any]:
+        """Score pictures as OpenAI's moderation API does: category sexual only."""
+        body = await service.read_body(request)
+        most = service.settings.most_pictures
+        pictures = await service.work(len(body), parse_request, body, most)
+        return await _answer(service, request, pictures)
+
+    return router
 
 
-def _answer(outcomes: Sequence[Outcome], positive: Sequence[str]) -> dict[str, Any]:
-    """The answer to a request: one result for all its pictures."""
+async def _answer(
+    service: Service, request: Request, pictures: list[bytes]
+) -> dict[str, Any]:
+    """One result for all pictures."""
+    outcomes = await service.score(request, pictures)
     scores = []
     for number, outcome in enumerate(outcomes):
         if outcome.scores is None:
             message = f"input {number}: {outcome.message}"
-            raise _refusal(message, outcome.code or "bad_picture")
-        scores.append(positive_score(outcome.scores, positive))
-    flagged = any(outcome.decision == "block" for outcome in outcomes)
-    results = [result(max(scores), flagged)]
-    return {"id": f"modr-{uuid4().hex}", "model": MODEL_NAME, "results": results}
-
-
-def routes(service: Service) -> APIRouter:
-    """The route of OpenAI's moderation API."""
-    router = APIRouter()
-
-    @router.post("/v1/moderations", openapi_extra=_SCHEMA)
-    async def moderations(request: Request) -> dict[str, Any]:
-        """Score pictures as OpenAI's moderation API does: category sexual only."""
-        document = parse_json(await service.read_body(request))
-        most = service.settings.max_pictures
-        pictures = await service.in_thread(parse_request, document, most)
-        outcomes = await service.score(request, pictures)
-        return _answer(outcomes, service.settings.positive)
-
-    return router
+            raise _refusal(message, outcome.code or "unreadable")
+        score = service.positive_score(outcome.scores)
+        if score is None:
+            raise _refusal(
+                "the model has none of the classes that are looked for: start the server "
+                "with --positive, or ask /v1/classify",
+                "no_positive_class",
+            )
+        scores.append(score)
+    flagged = any(outcome.decision == BLOCK for outcome in outcomes)
+    return {
+        "id": f"modr-{uuid4().hex}",
+        "model": service.model["name"],
+        "results": [result(max(scores), flagged)],
+    }

@@ -315,19 +315,27 @@ class Service:
         """What is done with a picture: accept, review or block.
 
         Args:
-            scores: one for each class, 0..1. Those of the positive classes are added
-                up; a model without any of them leaves every picture for review.
+            scores: one for each class, 0..1. A model without any of the positive
+                classes leaves every picture for review.
+        """
+        score = self.positive_score(scores)
+        if score is None:
+            return REVIEW
+        low, high = self.settings.band
+        return BLOCK if score >= high else REVIEW if score >= low else ACCEPT
+
+    def positive_score(self, scores: Sequence[float]) -> float | None:
+        """The sum of the scores of the positive classes; None without such a class.
+
+        Args:
+            scores: one for each class, 0..1.
         """
         positive = [
             score
             for name, score in zip(self.classifier.classes, scores, strict=True)
             if name in self.settings.positive
         ]
-        if not positive:
-            return REVIEW
-        low, high = self.settings.band
-        score = sum(positive)
-        return BLOCK if score >= high else REVIEW if score >= low else ACCEPT
+        return min(1.0, sum(positive)) if positive else None
 
     def _outcome(self, result: AnyScores | ImageError) -> Outcome:
         if not isinstance(result, ImageError):

@@ -24,13 +24,13 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from open_nsfw_tf.architecture import CHANNELS
-from open_nsfw_tf.errors import WeightsError, one_line, sanitize
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.serve.limits import RequestError, decode_base64, parse_json
-from open_nsfw_tf.serve.service import Service
+from open_nsfw_tf.serve.service import Answer, Service
 
 MODEL_NAME = "open_nsfw"
 VERSION = 1
@@ -117,17 +117,18 @@ def _check_model(name: str, version: str | None, label: str | None) -> None:
 # -- bodies of predict
 
 
-def parse_predict(document: Any, size: int, most: int) -> Predict:
+def parse_predict(body: bytes, size: int, most: int) -> Predict:
     """Read the body of a request for scores.
 
     Args:
-        document: the body, parsed as JSON.
+        body: JSON.
         size: pixels, both sides, of the network's input.
         most: the number of pictures that a request may have.
 
     Raises:
         RequestError: 400, or 413 for too many pictures.
     """
+    document = _parse_json(body)
     signature = _signature_name(document)
     if signature not in SIGNATURES:
         names = ", ".join(SIGNATURES)
@@ -141,9 +142,19 @@ def parse_predict(document: Any, size: int, most: int) -> Predict:
 _ANSWERS = {"instances": "predictions", "inputs": "outputs"}
 
 
-def _signature_name(document: Any) -> str:
+def _parse_json(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise refusal("JSON Parse error: The document is empty")
+    try:
+        document = parse_json(body)
+    except RequestError as error:
+        raise refusal(f"JSON Parse error: {error.message}") from error
     if not isinstance(document, dict):
         raise refusal("JSON Value: Is not object")
+    return document
+
+
+def _signature_name(document: dict[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise refusal(
@@ -312,7 +323,7 @@ SIGNATURES: dict[str, _Load] = {
 # -- classify and regress, which the model does not offer
 
 
-def refuse_examples(document: Any, method: str) -> RequestError:
+def refuse_examples(document: dict[str, Any], method: str) -> RequestError:
     """The error of `classify` and `regress`, whose signatures the model lacks."""
     signature = _signature_name(document)
     examples = document.get("examples")
@@ -373,12 +384,8 @@ def routes(service: Service) -> list[Route]:
     """
 
     async def answer(request: Request) -> Response:
-        try:
-            return JSONResponse(await _answer(service, request))
-        except RequestError as error:
-            wait = error.retry_after
-            headers = {} if wait is None else {"Retry-After": str(wait)}
-            return JSONResponse({"error": error.message}, error.status, headers)
+        request.scope["route"] = route  # the name under which requests are counted
+        return Answer(await _answer(service, request))
 
     route = Route("/v1/models{rest:path}", answer, include_in_schema=False)
     route.methods = None
@@ -387,18 +394,23 @@ def routes(service: Service) -> list[Route]:
 
 
 async def _answer(service: Service, request: Request) -> dict[str, Any]:
-    size = service.classifier.preprocessing.crop
+    classifier = service.classifier
+    size = classifier.preprocessing.crop
     what = parse_path(request.method, _path(request))
     if what == "status":
         return status()
     if what == "metadata":
-        return metadata(len(service.classifier.classes), size)
-    document = await _document(service, request)
+        return metadata(len(classifier.classes), size)
+    body = await service.read_body(request)
     if what != "predict":
-        raise refuse_examples(document, what)
-    most = service.settings.max_pictures
-    asked = await service.in_thread(parse_predict, document, size, most)
-    return {asked.answer: await _scores(service, request, asked.pictures)}
+        raise refuse_examples(_parse_json(body), what)
+    most = service.settings.most_pictures
+    sent = await service.work(len(body), parse_predict, body, size, most)
+    if isinstance(sent.pictures, np.ndarray):
+        return {sent.answer: (await service.predict(request, sent.pictures)).tolist()}
+    outcomes = await service.score(request, sent.pictures)
+    check_pictures([outcome.message or "" for outcome in outcomes])
+    return {sent.answer: [list(outcome.scores or ()) for outcome in outcomes]}
 
 
 def _path(request: Request) -> str:
@@ -406,29 +418,3 @@ def _path(request: Request) -> str:
     sent = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
     path: str = sent.decode("latin-1").partition("?")[0]
     return path.removeprefix(quote(request.scope.get("root_path", "")))
-
-
-async def _document(service: Service, request: Request) -> Any:
-    body = await service.read_body(request)
-    try:
-        if not body:
-            raise refusal("The document is empty")
-        return parse_json(body)
-    except RequestError as error:
-        raise refusal(f"JSON Parse error: {error.message}", error.status) from error
-
-
-async def _scores(
-    service: Service, request: Request, pictures: list[bytes] | np.ndarray
-) -> list[list[float]]:
-    if isinstance(pictures, np.ndarray):
-        try:
-            scores = await service.predict(request, pictures)
-            return list(map(list, scores.tolist()))
-        except WeightsError as error:  # finite values overflow on their way
-            raise refusal("NaN or infinity in the scores") from error
-        except ValueError as error:
-            raise refusal(one_line(error)) from error
-    outcomes = await service.score(request, pictures)
-    check_pictures([outcome.message or "" for outcome in outcomes])
-    return [list(outcome.scores or ()) for outcome in outcomes]
