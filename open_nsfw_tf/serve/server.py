@@ -1,9 +1,9 @@
 """uvicorn, with deadlines for slow clients and an end that answers what was accepted.
 
 uvicorn has no deadline for receiving a request's headers, and reads on for as long as a
-client sends a body that nobody wants. `Connection` adds both. (granian has limits for
-headers too, but none for the rest of a body, and its workers are processes of their own:
-each would have its own copy of the network.)
+client sends a body that nobody wants. `Connection` adds both. granian has a deadline for
+headers too, but would need ours for bodies all the same, and it runs an application in
+processes beside its own.
 """
 
 import asyncio
