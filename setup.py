@@ -26,6 +26,12 @@ LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
 RAY = ["ray[data]>=2.60", *PARQUET]
+SERVE = [
+    "fastapi>=0.160",
+    "prometheus-client>=0.21",
+    "python-multipart>=0.0.30",
+    "uvicorn>=0.50",
+]
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 TRAIN = [*EVALUATE, "tensorboard>=2.18"]  # for the report, and to look at logs
@@ -75,6 +81,7 @@ setup(
         "heif": HEIF,
         "parquet": PARQUET,
         "ray": RAY,
+        "serve": SERVE,
         "serving": SERVING,
         "dev": [
             *WEIGHTS,
@@ -86,15 +93,19 @@ setup(
             *HEIF,
             *PARQUET,
             *RAY,
+            *SERVE,
             *SERVING,
+            "httpx>=0.28",
             "hypothesis>=6",
             "mypy>=1.15",
             "pytest>=8",
             "pytest-xdist>=3.6",
             # 5 has no importer for Caffe; opennsfw2 wants this build.
             "opencv-python<5",
+            "openai>=1.50",
             "opennsfw2>=0.19",
             "ruff>=0.12",
+            "schemathesis>=4",
             "scikit-image>=0.25",
             "vulture>=2.14",
         ],

@@ -1,5 +1,7 @@
 """Ask a running TF Serving for scores; docker lines that start one are in the README.
 
+`open-nsfw serve` answers --rest as well (docs/serve.md).
+
 python examples/serving_client.py --rest http://127.0.0.1:8501/v1/models/open_nsfw *.jpg
 python examples/serving_client.py --grpc 127.0.0.1:8500 *.jpg
 """

@@ -257,13 +257,15 @@ class Classifier:
         self.__dict__.update(state)
         self._renew()
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
+    def predict(self, batch: np.ndarray, shared: bool = False) -> np.ndarray:
         """Score a preprocessed batch.
 
         Args:
             batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123), from
                 `create_yahoo_image_loader`; for a model with another preprocessing,
                 from `open_nsfw_tf.image.tensor`.
+            shared: whether several threads call this at once. Then each batch is computed
+                on one core, as in `classify_many`.
 
         Returns:
             float32 (N, 2), softmax, columns SFW, NSFW, or one column for each of
@@ -276,7 +278,8 @@ class Classifier:
         batch = check_batch(batch, self.preprocessing.crop)
         if not len(batch):
             return np.empty((0, len(self.classes)), np.float32)
-        return self._finite(self.engine, batch)
+        engine = self._shared_engine() if shared else self.engine
+        return self._finite(engine, batch)
 
     def _finite(self, engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
         scores = engine(batch)

@@ -26,6 +26,10 @@ class NotReadError(ImageError):
     """
 
 
+class PixelLimitError(ImageError):
+    """A picture that has more pixels than the caller's limit."""
+
+
 class WeightsError(OpenNsfwError, ValueError):
     """Weights that cannot be found, read, trusted or fitted to the network."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
+from serve_process import serving
 
 from open_nsfw_tf import Classifier
 
@@ -73,6 +74,36 @@ def test_python_of_the_readme(
     run([sys.executable, "-W", "error", "-c", block], cwd=folder, env=environment)
 
 
+def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> None:
+    """Its commands, and README's, are sent to a server that is started as it says."""
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    section = README.partition("\n## Serve\n")[2].partition("\n## ")[0]
+    blocks = re.findall(
+        r"^```(?:sh|bash)\n(.*?)^```$", page + section, re.MULTILINE | re.DOTALL
+    )
+    commands = [line for block in blocks for line in block.splitlines()]
+    (token,) = [line for line in commands if line.endswith(" > tokens")]
+    run(["sh", "-ec", token], cwd=folder, env=environment)
+    asking = [line for line in commands if "127.0.0.1:8501" in line]
+    assert len(asking) >= 8
+    other = [line for line in commands if line not in (token, *asking)]
+    assert {" ".join(line.split()[:2]) for line in other} == {
+        "pip install",
+        "open-nsfw serve",
+    }
+    expected = '"(nsfw|sexual)":0|"predictions":\\[\\[0|"DT_FLOAT"|ready|accept'
+    for options in ([], ["--token-file", folder / "tokens"]):
+        with serving(*options) as server:
+            for command in asking:
+                if options and "a-long-random-token" not in command:
+                    continue
+                command = command.replace("http://127.0.0.1:8501", server.address)
+                done = run(["sh", "-ec", command], cwd=folder, env=environment)
+                assert re.search(expected, done.stdout), command
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    run([sys.executable, "-W", "error", "-c", code], cwd=folder, env=environment)
+
+
 @pytest.mark.install
 def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
@@ -129,6 +160,7 @@ HELP = [
     ["open-nsfw", "dataset", "--help"],
     ["open-nsfw", "export", "--help"],
     ["open-nsfw", "request", "--help"],
+    ["open-nsfw", "serve", "--help"],
     ["classify_nsfw.py", "--help"],
 ]
 

@@ -38,6 +38,7 @@ ROOMS = (
     "train",
     "export",
     "convert",
+    "serve",
     "cli",
 )
 # A heavy library is owned by few; nobody else may name it.
@@ -118,11 +119,15 @@ OWNERS = {
         "cli.models",
         "cli.options",
         "cli.request",
+        "cli.serve",
         "cli.train",
         "cli.weights",
     },
     "filelock": {"files"},
     "jinja2": {"report.page"},
+    "fastapi": {"serve.app", "serve.moderations", "serve.native", "serve.server"},
+    "uvicorn": {"serve.server"},
+    "prometheus_client": {"serve.metrics"},
     "safetensors": {"formats.safetensors", "formats.sandbox", "train.run_folder"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

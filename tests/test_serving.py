@@ -16,6 +16,7 @@ from serving_servers import NAME, SCRIPTS, Served, run
 from open_nsfw_tf.export.savedmodel import DEFAULTS, WARM_UP_FILE
 from open_nsfw_tf.image import tensor
 from open_nsfw_tf.libraries import import_tensorflow
+from open_nsfw_tf.serve.tfserving import metadata
 
 SIGNATURES = ("serving_default", *DEFAULTS.values())
 CHUNK = 16  # pictures in one batch
@@ -72,6 +73,28 @@ def test_no_op_needs_python(saved_model: Path) -> None:
     assert {"DecodeJpeg", "Conv2D", "Softmax"} <= ops
     assert not {op for op in ops if "Py" in op or "Numpy" in op}
     assert not any("GPU" in node.device for node in nodes)
+
+
+def test_the_service_describes_the_same_signatures(saved_model: Path) -> None:
+    """`open-nsfw serve` answers TF Serving's requests as a server of this export."""
+    from google.protobuf.json_format import MessageToDict
+
+    described = metadata(classes=2, size=224)["metadata"]["signature_def"][
+        "signature_def"
+    ]
+    expected = MessageToDict(meta_graph(saved_model), preserving_proto_field_name=True)[
+        "signature_def"
+    ]
+    expected.pop("__saved_model_init_op")
+    for signature in expected.values():
+        del signature["inputs"]["inputs"]["name"]  # of a tensor in the graph
+        del signature["outputs"]["outputs"]["name"]
+    for signature in described.values():
+        for side in ("inputs", "outputs"):
+            shape = signature[side][side]["tensor_shape"]
+            assert shape.pop("unknown_rank") is False
+            assert {dim.pop("name") for dim in shape["dim"]} == {""}
+    assert described == expected
 
 
 def test_warm_up_requests_replay(saved_model: Path, served: Served) -> None:

@@ -64,6 +64,13 @@ COMMANDS = {
             "it back."
         ),
     ),
+    "serve": (
+        "serve",
+        (
+            "Answer over HTTP: own JSON, TF Serving's REST interface, OpenAI's "
+            "moderations."
+        ),
+    ),
     "models": (
         "models",
         "List the networks to train: size, cost, speed here, published accuracy.",

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from open_nsfw_tf.cli.options import (
+    BandOption,
     JsonFileOption,
     JsonOption,
     MapOption,
     Scoring,
     StrictOption,
     grouped,
+    number_pair,
     pairs,
 )
 from open_nsfw_tf.errors import sanitize
@@ -71,14 +73,6 @@ CostOption = Annotated[
 ThresholdOption = Annotated[
     float | None, typer.Option(help="Or: evaluate this very threshold.")
 ]
-BandOption = Annotated[
-    str,
-    typer.Option(
-        metavar="LOW:HIGH",
-        help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
-        "0.2:0.8 is Yahoo's orientation.",
-    ),
-]
 PositiveOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -96,16 +90,6 @@ ThumbnailsOption = Annotated[
         min=0, max=100, help="Pictures that each list of the report shows at most."
     ),
 ]
-
-
-def _pair(text: str, flag: str) -> tuple[float, float]:
-    try:
-        first, second = map(float, text.split(":"))
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"expected two numbers with a colon, got {text!r}.", param_hint=flag
-        ) from error
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -129,9 +113,9 @@ class Choosing:
             max_fpr=self.max_fpr,
             min_precision=self.min_precision,
             min_recall=self.min_recall,
-            cost=None if self.cost is None else _pair(self.cost, "--cost"),
+            cost=None if self.cost is None else number_pair(self.cost, "--cost"),
             threshold=self.threshold,
-            band=_pair(self.band, "--band"),
+            band=number_pair(self.band, "--band"),
         )
 
 

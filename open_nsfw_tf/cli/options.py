@@ -129,6 +129,14 @@ JsonFileOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing destination.")
 ]
+BandOption = Annotated[
+    str,
+    typer.Option(
+        metavar="LOW:HIGH",
+        help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
+        "0.2:0.8 is Yahoo's orientation.",
+    ),
+]
 PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
 
 
@@ -218,6 +226,22 @@ def pairs(texts: Iterable[str] | None, flag: str, form: str) -> dict[str, str]:
             raise typer.BadParameter(f"expected {form}, got {text!r}.", param_hint=flag)
         found[name] = value
     return found
+
+
+def number_pair(text: str, flag: str) -> tuple[float, float]:
+    """The two numbers of an option such as ``0.2:0.8``.
+
+    Args:
+        text: what was given.
+        flag: the option, for the error.
+    """
+    try:
+        first, second = map(float, text.split(":"))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected two numbers with a colon, got {text!r}.", param_hint=flag
+        ) from error
+    return first, second
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

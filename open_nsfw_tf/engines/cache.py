@@ -86,12 +86,12 @@ def cached(weights: Source, name: str, build: Callable[[Parts], bytes]) -> bytes
     folder = cache_folder()
     if folder is None:
         return build(_parts(weights))
-    digest = _digest(weights)
+    digest = weights_sha256(weights)
     path = folder / "graphs" / f"{digest}-{name}"
     network = _read(path)
     if network is None:
         network = build(_parts(weights))
-        if _digest(weights) == digest:  # the file was not replaced meanwhile
+        if weights_sha256(weights) == digest:  # the file was not replaced meanwhile
             _write(path, network)
     return network
 
@@ -114,8 +114,12 @@ def loaded(weights: Source) -> Weights:
         return load_weights(weights)
 
 
-def _digest(weights: Path | TrainedModel) -> str:
-    """The SHA-256 of a weights file, or of a trained model's arrays."""
+def weights_sha256(weights: Path | TrainedModel) -> str:
+    """The SHA-256 of a weights file, or of a trained model's arrays.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
     if isinstance(weights, TrainedModel):
         return _digest_of_model(weights)
     try:

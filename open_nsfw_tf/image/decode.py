@@ -27,7 +27,13 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, _imaging
 
-from open_nsfw_tf.errors import ImageError, NotReadError, one_line, sanitize
+from open_nsfw_tf.errors import (
+    ImageError,
+    NotReadError,
+    PixelLimitError,
+    one_line,
+    sanitize,
+)
 from open_nsfw_tf.files import HEAD, HEIF_NEEDED, PICTURE_TYPES, type_by_content
 from open_nsfw_tf.forks import fork_waits_for, loading
 
@@ -180,7 +186,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
             f"expected a picture of at least 1 x 1, got {width} x {height}"
         )
     if width * height > max_pixels:
-        raise ImageError(
+        raise PixelLimitError(
             f"{width} x {height} pixels are more than the limit of {max_pixels:,}; "
             "raise max_pixels if you trust the picture"
         )

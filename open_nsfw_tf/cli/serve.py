@@ -1,0 +1,200 @@
+"""`open-nsfw serve`: the HTTP service."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from open_nsfw_tf.cli.options import (
+    BandOption,
+    PixelsOption,
+    Scoring,
+    grouped,
+    number_pair,
+)
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from open_nsfw_tf.classifier import Classifier
+
+commands = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the service listens, and to whom."""
+
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen at. All but this machine's own (127.0.0.1, "
+            "::1, localhost) need --token-file or --no-auth."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0: one that is free.")
+    ] = 8501
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            help="A file with a token a line. Clients must send one of them, as "
+            "`Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`; only the health "
+            "routes need none.",
+        ),
+    ] = None
+    no_auth: Annotated[
+        bool,
+        typer.Option("--no-auth", help="Let everybody ask who can reach the address."),
+    ] = False
+
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens, after a check that strangers need one."""
+        from open_nsfw_tf.serve import is_loopback
+
+        if self.token_file is not None and self.no_auth:
+            raise typer.BadParameter("--token-file and --no-auth exclude each other.")
+        if self.token_file is not None:
+            return read_tokens(self.token_file)
+        if not self.no_auth and not is_loopback(self.host):
+            raise typer.BadParameter(
+                f"{sanitize(self.host)} can be reached by others: give --token-file, or "
+                "--no-auth if everybody may ask."
+            )
+        return ()
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What is decided by the scores."""
+
+    band: BandOption = "0.2:0.8"
+    positive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The class that is looked for; may be given many times, for scores "
+            "that are added up. Without it: nsfw. A model without such a class leaves "
+            "every picture for review."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost."""
+
+    max_picture_mb: Annotated[
+        float, typer.Option(min=0.001, help="Refuse larger files: MiB of one picture.")
+    ] = 20
+    max_pixels: PixelsOption = MAX_PIXELS
+    max_pictures: Annotated[
+        int, typer.Option(min=1, help="Pictures of one request.")
+    ] = 16
+    max_memory_mb: Annotated[
+        float,
+        typer.Option(min=1, help="MiB of all requests' bodies that are held at once."),
+    ] = 512
+    queue: Annotated[
+        int, typer.Option(min=1, help="Pictures that wait; more are refused (503).")
+    ] = 64
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until a request is given up (504).")
+    ] = 30
+    batch_wait_ms: Annotated[
+        float,
+        typer.Option(
+            "--batch-wait",
+            min=0,
+            max=1000,
+            help="Milliseconds to wait until more pictures come, to compute them "
+            "together. It helps on graphics cards only.",
+        ),
+    ] = 0
+
+    def settings(self) -> dict[str, Any]:
+        """As `Settings` has them."""
+        values = asdict(self)
+        values["batch_wait"] = values.pop("batch_wait_ms") / 1000
+        return values
+
+
+@dataclass(frozen=True)
+class Auditing:
+    """The audit file."""
+
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append a JSON line for each picture: time, request id, SHA-256, "
+            "scores, decision. SIGHUP reopens the file."
+        ),
+    ] = None
+    audit_names: Annotated[
+        bool,
+        typer.Option("--audit-names", help="With --audit: the pictures' names too."),
+    ] = False
+
+
+@commands.command("serve")
+@grouped
+def serve_command(
+    scoring: Scoring,
+    listening: Listening,
+    deciding: Deciding,
+    limits: Limits,
+    auditing: Auditing,
+) -> None:
+    """Answer over HTTP: own JSON, TF Serving's REST interface, OpenAI's moderations.
+
+    Ends at SIGTERM or Ctrl-C when all accepted requests are answered. See docs/serve.md.
+    """
+    from open_nsfw_tf.serve import Settings, create_app, serve
+
+    band = number_pair(deciding.band, "--band")
+    tokens = listening.tokens()
+    classifier, checksum = load_classifier(scoring, limits.max_pixels)
+    settings = Settings(
+        band=band,
+        positive=tuple(deciding.positive or ("nsfw",)),
+        tokens=tokens,
+        weights_sha256=checksum,
+        **asdict(auditing),
+        **limits.settings(),
+    )
+    app = create_app(classifier, settings)
+    serve(app, listening.host, listening.port, _say_where)
+
+
+def load_classifier(scoring: Scoring, max_pixels: int) -> "tuple[Classifier, str]":
+    """The classifier, and the checksum of its weights."""
+    from open_nsfw_tf.classifier import network_source
+    from open_nsfw_tf.engines.cache import weights_sha256
+
+    source = network_source(scoring.weights, scoring.model)
+    assert not isinstance(source, dict)  # options name files
+    checksum = weights_sha256(source)
+    if isinstance(source, Path):
+        return replace(scoring, weights=source).classifier(max_pixels), checksum
+    return scoring.classifier(max_pixels, model=source), checksum
+
+
+def read_tokens(path: Path) -> tuple[str, ...]:
+    """The tokens of a file, one a line; lines that begin with # are comments.
+
+    Raises:
+        ValueError: there are none, or one that no header can carry.
+    """
+    lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
+    tokens = tuple(line for line in lines if line and not line.startswith("#"))
+    good = all(token.isascii() and token.isprintable() for token in tokens)
+    if not tokens or not good or any(" " in token for token in tokens):
+        raise ValueError(
+            f"{sanitize(path)}: expected a token a line, of letters, digits and signs"
+        )
+    return tokens
+
+
+def _say_where(address: str) -> None:
+    print(f"listening at {address}; its routes are at {address}/docs", flush=True)

@@ -1,0 +1,417 @@
+"""`Service`: what every route of the server uses."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from open_nsfw_tf import __version__
+from open_nsfw_tf.classifier import AnyScores, Classifier
+from open_nsfw_tf.engines import ENGINES
+from open_nsfw_tf.errors import (
+    ImageError,
+    NotReadError,
+    PixelLimitError,
+    WeightsError,
+    one_line,
+)
+from open_nsfw_tf.image import tensor
+from open_nsfw_tf.serve.audit import Audit
+from open_nsfw_tf.serve.batcher import Batcher
+from open_nsfw_tf.serve.limits import (
+    MEGABYTE,
+    RequestError,
+    Settings,
+    collect,
+    inflate,
+)
+from open_nsfw_tf.serve.metrics import Metrics
+from open_nsfw_tf.weights import PUBLISHED
+
+logger = logging.getLogger("open_nsfw_tf.serve")
+Result = TypeVar("Result")
+
+ACCEPT, REVIEW, BLOCK, ERROR = "accept", "review", "block", "error"
+# A gray picture, 320 x 240, and the NSFW score that Caffe gives it.
+GRAY = b"P6 320 240 255\n" + bytes([128]) * (320 * 240 * 3)
+GRAY_NSFW = 0.197583914
+SLOW = 1 << 18  # bytes, from which on work on a body is done in a thread
+KEY = "open_nsfw_tf"  # of a request's scope: its `Call`
+ENCODINGS = ("", "identity", "gzip", "x-gzip")
+_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+class Answer(Response):
+    """JSON in ASCII, as texts of clients may have characters that no encoding has."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass
+class Call:
+    """What is known of one request, beside the request itself.
+
+    Attributes:
+        id: that its answer and its lines in the audit file have.
+        start, deadline: `time.monotonic()` seconds.
+        held: bytes of its body in memory.
+    """
+
+    id: str
+    start: float
+    deadline: float
+    held: int = 0
+
+    @classmethod
+    def begin(cls, scope: Scope, timeout: float) -> "Call":
+        """The call of a request that begins; its id is the client's, if that is short."""
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        name = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        now = time.monotonic()
+        call = scope[KEY] = cls(name, now, now + timeout)
+        return call
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes:
+        scores: None if there are none.
+        decision: accept, review or block; error where there is no score.
+        code: of the error, one word; None if there are scores.
+        message: of the error, one line that repeats nothing of the picture.
+    """
+
+    scores: AnyScores | None
+    decision: str
+    code: str | None = None
+    message: str | None = None
+
+
+class Service:
+    """A classifier as a service.
+
+    Args:
+        classifier: that scores the pictures.
+        settings: how it decides, and its limits.
+
+    Attributes:
+        classifier, settings: as given.
+        model: what answers say of the model.
+        batcher: the queue in front of the classifier.
+        metrics: of the service.
+        audit: the audit file, if there is one.
+        draining: whether the process is about to end.
+
+    Raises:
+        OSError: the audit file cannot be opened.
+    """
+
+    def __init__(self, classifier: Classifier, settings: Settings) -> None:
+        self.classifier, self.settings = classifier, settings
+        self.model: dict[str, Any] = {
+            "name": "open_nsfw",
+            "version": __version__,
+            "classes": list(classifier.classes),
+            "engine": classifier.engine_name,
+            "precision": classifier.precision,
+            "weights_sha256": settings.weights_sha256,
+        }
+        info = {**self.model, "classes": ", ".join(classifier.classes)}
+        self.metrics = Metrics({key: str(value or "") for key, value in info.items()})
+        self.batcher = Batcher(classifier, settings, self.metrics)
+        self.audit = Audit(settings.audit) if settings.audit else None
+        self.draining = False
+        self._warmed: asyncio.Future[None] | None = None
+        self._held = 0  # bytes of all bodies in memory
+        self.metrics.queue_pictures.set_function(lambda: self.batcher.waiting)
+        self.metrics.ready.set_function(lambda: self.ready)
+        self.metrics.body_bytes.set_function(lambda: self._held)
+
+    # -- whether it can answer
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is warm, and not about to end."""
+        warmed = self._warmed
+        if warmed is None or not warmed.done() or self.draining:
+            return False
+        return not warmed.cancelled() and warmed.exception() is None
+
+    async def warm_up(self) -> None:
+        """Score a picture and check its score, once; later calls wait for that.
+
+        Raises:
+            RuntimeError: the score is wrong.
+        """
+        if self._warmed is None:
+            self._warmed = asyncio.ensure_future(asyncio.to_thread(self._check))
+        await asyncio.shield(self._warmed)
+
+    async def wait_until_warm(self) -> None:
+        """Wait for the warm-up.
+
+        Raises:
+            RequestError: 503, it failed.
+        """
+        try:
+            await self.warm_up()
+        except RuntimeError as error:
+            raise RequestError(503, "not_ready", "the warm-up failed") from error
+
+    def _check(self) -> None:
+        classifier = self.classifier
+        scores = np.array(classifier.classify(GRAY))
+        batch = tensor(GRAY, classifier.preprocessing)[np.newaxis]
+        expected = classifier.predict(batch, shared=True)[0]
+        precisions = ENGINES[classifier.engine_name].precisions
+        if self.settings.weights_sha256 in {c.sha256 for c in PUBLISHED.values()} - {
+            None
+        }:
+            expected = np.array([1 - GRAY_NSFW, GRAY_NSFW])
+        if not np.abs(scores - expected).max() <= precisions[classifier.precision]:
+            raise RuntimeError(
+                f"a gray picture scores {scores.tolist()}, expected {expected.tolist()}: "
+                "this machine's engine computes wrongly; try another --engine"
+            )
+
+    # -- bodies
+
+    async def read_body(self, request: Request) -> bytes:
+        """The whole body, inflated if it is gzip.
+
+        Raises:
+            RequestError: 400, 408, 413, 415 or 503: too large, too slow, an unknown
+                encoding, or no memory left for it.
+        """
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ENCODINGS:
+            raise RequestError(
+                415, "unknown_encoding", "expected Content-Encoding gzip, or none"
+            )
+        limit = self.settings.max_body
+        call: Call = request.scope[KEY]
+        declared = request.headers.get("content-length")
+        try:
+            async with asyncio.timeout(self.settings.body_timeout):
+                body = await collect(self._counted(request, call), limit, declared)
+        except TimeoutError:
+            raise RequestError(
+                408, "too_slow", "the body did not arrive in time"
+            ) from None
+        if "gzip" in encoding:
+            body = await self.work(len(body), inflate, body, limit)
+            self._hold(call, len(body))
+        return body
+
+    async def _counted(self, request: Request, call: Call) -> Any:
+        async for chunk in request.stream():
+            self._hold(call, len(chunk))
+            yield chunk
+
+    def _hold(self, call: Call, count: int) -> None:
+        """Note that bytes of a body are in memory, until the call's end."""
+        if self._held + count > self.settings.max_memory_mb * MEGABYTE:
+            raise RequestError(503, "busy", "too many bodies are read: try again", 1)
+        call.held += count
+        self._held += count
+
+    def end(self, call: Call) -> None:
+        """Note that a call's body is no longer in memory."""
+        self._held -= call.held
+
+    async def in_thread(
+        self, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        """Call a function in a thread, where long work holds up no other request."""
+        return await asyncio.to_thread(function, *arguments)
+
+    async def work(
+        self, size: int, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        """Call a function that works on some bytes; in a thread if they are many."""
+        if size < SLOW:
+            return function(*arguments)
+        return await self.in_thread(function, *arguments)
+
+    # -- pictures
+
+    async def score(
+        self,
+        request: Request,
+        pictures: Sequence[bytes],
+        names: Sequence[str | None] | None = None,
+    ) -> list[Outcome]:
+        """Score a request's pictures: through the batcher, counted and audited.
+
+        Routes use this and not the batcher. The deadline is the request's own. A
+        `RequestError` may pass through a route: the app answers it, below /v1/models in
+        the form of TF Serving.
+
+        Args:
+            request: that brought them.
+            pictures: files' bytes; those above `max_picture` get an error of their own.
+            names: of the pictures, for the audit file if it has names.
+
+        Raises:
+            RequestError: 413, too many pictures; 503 (`QueueFull`); 504
+                (`DeadlineExpired`).
+        """
+        most = self.settings.most_pictures
+        if len(pictures) > most:
+            raise RequestError(
+                413, "too_many_pictures", f"expected at most {most} pictures a request"
+            )
+        call: Call = request.scope[KEY]
+        limit = self.settings.max_picture
+        fitting = [picture for picture in pictures if len(picture) <= limit]
+        results = iter(await self.batcher.score(fitting, call.deadline))
+        outcomes = [
+            self._outcome(next(results)) if len(picture) <= limit else self._too_large
+            for picture in pictures
+        ]
+        if self.audit is not None:
+            size = sum(map(len, pictures))
+            await self.work(size, self._audit, call, pictures, outcomes, names or ())
+        for outcome in outcomes:
+            self._count(outcome)
+        return outcomes
+
+    async def predict(self, request: Request, batch: np.ndarray) -> np.ndarray:
+        """Score a preprocessed batch, as `Classifier.predict`; counted, not audited.
+
+        Raises:
+            RequestError: as `score`; 400, the scores are not finite.
+            ValueError: the batch has another shape or dtype, or contains NaN.
+        """
+        call: Call = request.scope[KEY]
+        try:
+            rows = await self.batcher.predict(batch, call.deadline)
+        except WeightsError:
+            raise RequestError(
+                400, "not_finite", "the values are too large: the scores are not finite"
+            ) from None
+        for row in rows.tolist():
+            self._count(Outcome(self.batcher.scores(row), self.decide(row)))
+        return rows
+
+    def decide(self, scores: Sequence[float]) -> str:
+        """What is done with a picture: accept, review or block.
+
+        Args:
+            scores: one for each class, 0..1. A model without any of the positive
+                classes leaves every picture for review.
+        """
+        score = self.positive_score(scores)
+        if score is None:
+            return REVIEW
+        low, high = self.settings.band
+        return BLOCK if score >= high else REVIEW if score >= low else ACCEPT
+
+    def positive_score(self, scores: Sequence[float]) -> float | None:
+        """The sum of the scores of the positive classes; None without such a class.
+
+        Args:
+            scores: one for each class, 0..1.
+        """
+        positive = [
+            score
+            for name, score in zip(self.classifier.classes, scores, strict=True)
+            if name in self.settings.positive
+        ]
+        return min(1.0, sum(positive)) if positive else None
+
+    def _outcome(self, result: AnyScores | ImageError) -> Outcome:
+        if not isinstance(result, ImageError):
+            return Outcome(result, self.decide(result))
+        code = "unreadable"
+        if isinstance(result, PixelLimitError):
+            code = "too_many_pixels"
+        elif isinstance(result, NotReadError):
+            code = "not_read"
+        return Outcome(None, ERROR, code, reason(result))
+
+    @property
+    def _too_large(self) -> Outcome:
+        most = f"expected a picture of at most {self.settings.max_picture_mb:g} MiB"
+        return Outcome(None, ERROR, "too_large", most)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.metrics.pictures.labels(outcome.code or outcome.decision).inc()
+        if outcome.scores is not None:
+            classes = self.classifier.classes
+            for name, score in zip(classes, outcome.scores, strict=True):
+                self.metrics.scores.labels(name).observe(score)
+
+    def _audit(
+        self,
+        call: Call,
+        pictures: Sequence[bytes],
+        outcomes: Sequence[Outcome],
+        names: Sequence[str | None],
+    ) -> None:
+        assert self.audit is not None
+        classes = self.classifier.classes
+        time_ = datetime.now(UTC).isoformat(timespec="milliseconds")
+        records = []
+        for number, (picture, outcome) in enumerate(
+            zip(pictures, outcomes, strict=True)
+        ):
+            record: dict[str, Any] = {"time": time_, "request": call.id}
+            if self.settings.audit_names and names:
+                record["name"] = names[number]
+            record["sha256"] = hashlib.sha256(picture).hexdigest()
+            record["scores"] = outcome.scores and dict(
+                zip(classes, outcome.scores, strict=True)
+            )
+            record |= {
+                "decision": outcome.decision,
+                "error": outcome.code,
+                "band": list(self.settings.band),
+                "positive": list(self.settings.positive),
+                "weights_sha256": self.settings.weights_sha256,
+            }
+            records.append(record)
+        try:
+            self.audit.write(records)
+        except OSError as error:
+            raise RequestError(
+                503, "audit_failed", "the audit file cannot be written", 5
+            ) from error
+
+    def reopen_audit(self) -> None:
+        """Open the audit file anew; if that fails, the old one is written on."""
+        if self.audit is not None:
+            try:
+                self.audit.reopen()
+            except OSError as error:
+                logger.error("the audit file cannot be reopened: %s", error.strerror)
+
+    def close(self) -> None:
+        """End the threads and close the audit file."""
+        self.batcher.close()
+        if self.audit is not None:
+            self.audit.close()
+
+
+def reason(error: ImageError) -> str:
+    """Why a picture is refused, without what Pillow quotes of it."""
+    text = one_line(error).partition(": ")[2]  # the name is "<123 bytes>"
+    text = re.split(r"b?['\"]", text)[0].rstrip(" (:,")
+    return text + ")" * (text.count("(") - text.count(")"))
