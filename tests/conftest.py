@@ -1,7 +1,9 @@
 """What the tests share: the trained weights, Caffe's numbers and a cache."""
 
+import hashlib
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 # Before anything is imported: the tests neither use nor fill the user's cache, and no
 # weights of the user's are found by chance.
@@ -17,6 +20,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the one of their pa
     _CACHE = tempfile.TemporaryDirectory(prefix="open_nsfw_tf-tests-")
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
 os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
+# There are as many workers as cores, and NumPy's threads wait by spinning: with two a
+# worker, more than half of the time of int8's calibration was waiting.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())
 SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see README
@@ -157,6 +164,27 @@ def assert_equal() -> Callable[[Any, Any], None]:
                 assert np.array_equal(array, second[name][field]), f"{name}.{field}"
 
     return check
+
+
+@pytest.fixture
+def calibrated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate int8 once for all tests, of both workers, that do it alike.
+
+    It takes half a minute, and two formats and an engine begin with it.
+    """
+    from open_nsfw_tf.quantize import calibrate as room
+
+    real = room.calibrate
+
+    def calibrate(weights: Any, batch: np.ndarray) -> Any:
+        digest = hashlib.sha256(pickle.dumps((weights, batch))).hexdigest()
+        path = Path(os.environ["XDG_CACHE_HOME"], f"calibrated-{digest}.pickle")
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(real(weights, batch)))
+        return pickle.loads(path.read_bytes())
+
+    monkeypatch.setattr(room, "calibrate", calibrate)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,7 @@ def test_scores_are_caffes(
     assert np.abs(found - golden_scores).max() <= SCORE_TOLERANCE
 
 
+@pytest.mark.usefixtures("calibrated_once")
 @pytest.mark.parametrize(("name", "precision"), APPROXIMATE)
 def test_other_precisions_drift_as_stated(
     name: str,

@@ -84,6 +84,7 @@ def test_int8_is_calibrated_on_pictures_of_all_places(
     assert kept[-1] > 90  # the fifth picture or a later one
 
 
+@pytest.mark.usefixtures("calibrated_once")
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_int8_drifts_as_little_as_said(
     weights: Any, tmp_path: Path, format: str

@@ -124,6 +124,9 @@ def score_on_ray(
     loaded = _loaded(network) if isinstance(network, Network) else None
     classes = loaded.classes if isinstance(loaded, TrainedModel) else LABELS
     columns = columns_of(classes, options.hashes)
+    if mode == "new":
+        with PartsWriter(output, columns, mode):
+            pass  # what cannot be written is refused at once, before Ray starts
     # The folder is made only when Ray has answered.
     with (
         connected(cluster) as ray,

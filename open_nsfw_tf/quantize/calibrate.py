@@ -183,8 +183,9 @@ def _add_moments(
 
     def add(conv: Convolution, images: np.ndarray) -> None:
         rows = patches(images, conv).reshape(-1, conv.kernel**2 * images.shape[-1])
-        products = (rows.T @ rows).astype(np.float64)
-        moments[conv.key] = moments.get(conv.key, 0.0) + products
+        size = rows.shape[1]
+        moments.setdefault(conv.key, np.zeros((size, size)))
+        moments[conv.key] += rows.T @ rows
 
     add(STEM_INSIDE, bordered(picture) + MEAN)
     at = values["pool1"].transpose(0, 2, 3, 1)
