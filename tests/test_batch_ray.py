@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pictures
 import pytest
 from conftest import SCORE_TOLERANCE
+from ray_commands import RayCommands
 from test_batch import archive_of
 from test_files import APPLE_DOUBLE
 
@@ -59,6 +60,13 @@ def run(**options):
     cluster = RayCluster(actors=2)
     return score_on_ray(["photos"], "out", cluster=cluster, network=make, **options)
 """
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCommands]:
+    """A process with a Ray, for the tests that end no more of it than a worker."""
+    with RayCommands(tmp_path_factory.mktemp("home")) as commands:
+        yield commands
 
 
 @pytest.fixture
@@ -161,10 +169,12 @@ def test_the_example_runs(folder: Path) -> None:
     assert len(done.stdout.splitlines()) == 3
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(folder: Path, local: Table) -> None:
-    told = ended(
-        driver(
-            """
+def test_a_killed_worker_loses_and_doubles_nothing(
+    folder: Path, local: Table, shared: RayCommands
+) -> None:
+    told = shared.driver(
+        DRIVER
+        + """
 killed = []
 def kill(count):
     if not killed:
@@ -173,7 +183,6 @@ def kill(count):
 summary = run(progress=kill)
 print(len(killed), summary.rows, summary.failed, summary.finished)
 """
-        )
     )
     assert int(told.split()[0]) >= 1
     assert told.split()[1:] == ["66", "4", "True"]
@@ -181,11 +190,13 @@ print(len(killed), summary.rows, summary.failed, summary.finished)
 
 
 def test_a_deadly_picture_is_named_and_the_rest_scored(
-    folder: Path, local: Table
+    folder: Path, local: Table, shared: RayCommands
 ) -> None:
     for name in ("lethal1.png", "lethal2.png"):
         shutil.copy("photos/00.png", f"photos/{name}")
-    told = ended(driver("print(run(options=BatchOptions(hashes=True)).failed)"))
+    told = shared.driver(
+        DRIVER + "print(run(options=BatchOptions(hashes=True)).failed)"
+    )
     assert told == "6"
     table = read_table("out")
     deadly = {
@@ -208,7 +219,9 @@ def test_a_deadly_picture_is_named_and_the_rest_scored(
     assert_same(rest, local)
 
 
-def test_a_killed_run_goes_on_exactly(folder: Path, local: Table) -> None:
+def test_a_killed_run_goes_on_exactly(
+    folder: Path, local: Table, shared: RayCommands
+) -> None:
     process = driver("print(run().rows)")
     wait(lambda: len(files(Path("out"))) >= 2, process)
     process.send_signal(signal.SIGKILL)
@@ -216,7 +229,9 @@ def test_a_killed_run_goes_on_exactly(folder: Path, local: Table) -> None:
     Path("out/.part-000099.parquet.1.ab").write_bytes(b"torn")
     before = len(read_table("out"))
     assert 0 < before < 66
-    told = ended(driver("s = run(mode='resume'); print(s.rows, s.skipped, s.finished)"))
+    told = shared.driver(
+        DRIVER + "s = run(mode='resume'); print(s.rows, s.skipped, s.finished)"
+    )
     assert told == f"{66 - before} {before} True"
     assert_same(read_table("out"), local)
     assert not list(Path("out").glob(".*"))
@@ -258,14 +273,16 @@ def test_errors_are_one_line(folder: Path, message: str) -> None:
     assert not Path("out").exists()
 
 
-def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) -> None:
+def test_archives_and_what_is_passed_over(
+    folder: Path, classifier: Classifier, shared: RayCommands
+) -> None:
     small = Path("photos/00.png").read_bytes()
     archive_of("a.zip", [("a.png", small), ("a.png", small), ("._a.png", APPLE_DOUBLE)])
     Path("notes").mkdir()
     for name in ("notes.md", ".DS_Store"):
         Path("notes", name).write_text("no picture")
     sources = ("a.zip", "photos/00.png", "photos/inner", "notes")
-    done = command("batch", "--ray", *sources, "-o", "out")
+    done = shared.command("batch", "--ray", *sources, "-o", "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(
         "; passed over as no pictures: 2 of the operating system, 1 .md\n"
@@ -273,7 +290,7 @@ def test_archives_and_what_is_passed_over(folder: Path, classifier: Classifier) 
     score_batch(classifier, sources, "local.csv")
     assert_same(read_table("out"), read_table("local.csv"))
     assert {"a.zip/a.png", "a.zip/a-2.png"} < set(read_table("out").paths)
-    again = command("batch", "--ray", *sources, "-o", "out", "--resume")
+    again = shared.command("batch", "--ray", *sources, "-o", "out", "--resume")
     assert again.stdout.startswith("out: 0 pictures, 0 without a score, 6 skipped")
 
 
@@ -342,7 +359,7 @@ def test_parts_keep_the_last_row_of_a_path(tmp_path: Path) -> None:
 
 
 def test_changed_files_are_scored_again_and_only_named_ones_moved(
-    folder: Path, local: Table
+    folder: Path, local: Table, shared: RayCommands
 ) -> None:
     sort = ("--move-to", "sorted", "--threshold", "0.5", "--resume")
     small = Path("photos/00.png").read_bytes()
@@ -350,13 +367,14 @@ def test_changed_files_are_scored_again_and_only_named_ones_moved(
     Path("inbox/new.png").write_bytes(small)
     with tarfile.open("a.tar", "w") as archive:
         archive.add("photos/01.png")
-    assert command("batch", "--ray", "local", "photos", "-o", "out").returncode == 0
+    whole = shared.command("batch", "--ray", "local", "photos", "-o", "out")
+    assert whole.returncode == 0, whole.stderr
     before = by_path(read_table("out"))
     Path("photos/00.png").write_bytes(Path("photos/01.png").read_bytes())
     os.utime("photos/02.png", ns=(0, 1))  # a change that keeps the size
     Path("photos/03.png").unlink()
     Path("gone.txt").write_text("photos/03.png\n")
-    first = command(
+    first = shared.command(
         "batch",
         "--ray",
         "local",
@@ -380,7 +398,7 @@ def test_changed_files_are_scored_again_and_only_named_ones_moved(
     assert abs(after["photos/02.png"][0] - before["photos/02.png"][0]) < SCORE_TOLERANCE
     assert after["photos/03.png"] == before["photos/03.png"]
     assert table.stamp(table.paths.index("a.tar/photos/01.png"))
-    again = command(
+    again = shared.command(
         "batch", "--ray", "local", "photos", "a.tar", "-o", "out", "--resume"
     )
     assert again.stdout.startswith("out: 0 pictures, 0 without a score, 63 skipped")

@@ -1,7 +1,5 @@
 """Pictures on S3, as pyarrow's own client reads them from a server in this process."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,13 +10,13 @@ from xml.sax.saxutils import escape
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
+from ray_commands import RayCommands
 
 from open_nsfw_tf.batch import remote
 from open_nsfw_tf.batch.item import SELECT, Item
 from open_nsfw_tf.batch.scoring import Unscored
 from open_nsfw_tf.tables import digest, pack_stamp, read_table
 
-OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
 SCORED = ("coffee.png", "rocket.jpg")
 
 OBJECTS = {
@@ -188,8 +186,6 @@ def test_ray_scores_what_has_changed_again(
     options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray leaves a secret there
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     coffee = pictures.path("coffee.png").read_bytes()
     rocket = pictures.path("rocket.jpg").read_bytes()
     monkeypatch.setitem(OBJECTS, "photos/a.jpg", rocket)
@@ -198,29 +194,26 @@ def test_ray_scores_what_has_changed_again(
     Path("list.txt").write_text(f"{listed_one}\n")
 
     def scores(report: str) -> dict[str, float]:
-        command = ["batch", "--ray", f"s3://bucket/photos{options}", "list.txt"]
-        done = subprocess.run(
-            [OPEN_NSFW, *command, "-o", "out", "--resume"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        words = ["batch", "--ray", f"s3://bucket/photos{options}", "list.txt"]
+        done = ray.command(*words, "-o", "out", "--resume")
+        assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"out: {report}")
         table = read_table("out")
         assert len(table) == len(set(table.paths)) == 5
         return dict(zip(table.paths, table.columns["nsfw"].tolist(), strict=True))
 
     golden = {name: GOLDEN["samples"][name]["nsfw"] for name in SCORED}
-    first = scores("5 pictures, 2 without a score; ")
-    for path in ("s3://bucket/photos/a.jpg", listed_one):
-        assert abs(first[path] - golden["rocket.jpg"]) <= SCORE_TOLERANCE
-    monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", coffee)
-    again = scores(
-        "2 pictures, 0 without a score, 2 scored again that had changed or were not "
-        "read, 3 skipped"
-    )
-    for path in ("s3://bucket/photos/inner/d.jpg", listed_one):
-        assert abs(again[path] - golden["coffee.png"]) <= SCORE_TOLERANCE
+    with RayCommands(tmp_path) as ray:
+        first = scores("5 pictures, 2 without a score; ")
+        for path in ("s3://bucket/photos/a.jpg", listed_one):
+            assert abs(first[path] - golden["rocket.jpg"]) <= SCORE_TOLERANCE
+        monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", coffee)
+        again = scores(
+            "2 pictures, 0 without a score, 2 scored again that had changed or were not "
+            "read, 3 skipped"
+        )
+        for path in ("s3://bucket/photos/inner/d.jpg", listed_one):
+            assert abs(again[path] - golden["coffee.png"]) <= SCORE_TOLERANCE
 
 
 def test_sources_of_this_machine() -> None:

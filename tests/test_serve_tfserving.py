@@ -34,7 +34,7 @@ from trained_models import CLASSES, open_nsfw_of_three
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
-from open_nsfw_tf.image import yahoo_tensor
+from open_nsfw_tf.image import tensor
 from open_nsfw_tf.serve import create_app
 from open_nsfw_tf.serve.limits import RequestError, decode_base64
 from open_nsfw_tf.serve.tfserving import (
@@ -469,7 +469,7 @@ def test_rows_and_columns(server: Serving, classifier: Classifier) -> None:
     """Every signature, both forms, and any headers: one pair of scores."""
     files = [path.read_bytes() for path in (ROCKET, COFFEE)]
     texts = [base64.b64encode(data).decode() for data in files]
-    batch = np.stack([yahoo_tensor(path) for path in (ROCKET, COFFEE)])
+    batch = np.stack([tensor(path) for path in (ROCKET, COFFEE)])
     expected = [list(classifier.classify(data)) for data in files]
     for signature, values in (
         ("predict_bytes", [{"b64": text} for text in texts]),
