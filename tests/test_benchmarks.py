@@ -46,6 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
     return json.loads(path.read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_holds_everything(measured: tuple[Any, str]) -> None:
     found, text = measured
     assert not found["failed"]
@@ -66,6 +67,7 @@ def test_a_run_holds_everything(measured: tuple[Any, str]) -> None:
     assert len(found["targets"]) == 4
 
 
+@pytest.mark.slow
 def test_scores_differ_as_they_should(measured: tuple[Any, str]) -> None:
     rows = measured[0]["contenders"]
     assert max(rows[OURS]["score_difference"].values()) <= SCORE_TOLERANCE
@@ -76,6 +78,7 @@ def test_scores_differ_as_they_should(measured: tuple[Any, str]) -> None:
     assert SCORE_TOLERANCE < differences["list"] < 0.01
 
 
+@pytest.mark.slow
 def test_overhead_is_wall_time_over_the_shared_work(measured: tuple[Any, str]) -> None:
     found = measured[0]
     overhead = found["overhead"][OURS]

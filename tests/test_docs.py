@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,16 @@ def test_ci_runs_both_commands_in_their_order() -> None:
     assert done.stdout.splitlines() == [FIRST, SECOND]
 
 
+def test_ci_runs_every_test() -> None:
+    """What the second command leaves out comes after it."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    (left_out,) = re.findall(r'-m "not \((.+)\)"', settings["ini_options"]["addopts"])
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert last == f'.venv/bin/python -m pytest -m "{left_out}" < /dev/null'
+    markers = {line.split(":")[0] for line in settings["ini_options"]["markers"]}
+    assert set(left_out.split(" or ")) == markers
+
+
 def test_the_commands_install_where_no_tool_looks() -> None:
     """Git, ruff, mypy and pytest all pass over a folder called .venv."""
     for command in (FIRST, SECOND):
@@ -185,6 +196,7 @@ def test_examples_run(folder: Path, environment: dict[str, str]) -> None:
     assert lines[1].startswith("no score: x: No such file")
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(
     folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -29,6 +29,8 @@ TABLE = {
     "base64 loader": (RIGHT, RAISES, RAISES, RIGHT, RAISES, EITHER, None,   RIGHT),
     "pillow loader": (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  None,   RIGHT),
 }  # fmt: skip
+# Each process traces the loader anew.
+SLOW = ("graph loader", "base64 loader", "OpenNsfwModel")
 PARENTS = {  # the situations that a process of fork_cases.py tries, in their order
     "used": ("before", "after", "twice", "unused", "busy"),
     "loading": ("during",),
@@ -53,7 +55,13 @@ def test_the_table_has_every_engine() -> None:
 
 
 @pytest.mark.parametrize("parent", PARENTS)
-@pytest.mark.parametrize("what", TABLE)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=pytest.mark.slow if what in SLOW else ())
+        for what in TABLE
+    ],
+)
 def test_a_child_scores_right_or_raises_at_once(
     what: str, parent: str, weights_path: Path
 ) -> None:

@@ -28,6 +28,9 @@ def command_line(*words: str) -> Iterator[None]:
         yield
 
 
+pytestmark = pytest.mark.slow  # it trains three models
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("refined")
