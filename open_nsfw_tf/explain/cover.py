@@ -32,15 +32,29 @@ QUALITY = 90  # of lossy formats that do not say which quality they were saved i
 ORIENTATION, PHOTO_IFD, POSITION_IFD = 0x0112, 0x8769, 0x8825
 # Of the first directory, what tells the camera, the author, the day and the print size.
 # Others can hold the picture as it was: XMP, Photoshop's blocks and layers.
-KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132)
+KEPT_TAGS: tuple[int, ...] = (
+    0x010E,
+    0x010F,
+    0x0110,
+    0x011A,
+    0x011B,
+    0x0128,
+    0x0131,
+    0x0132,
+)
 KEPT_TAGS += (0x013B, 0x013C, 0x8298, ORIENTATION)
 # Of the others, binary values up to this many bytes: those of the standard are shorter.
 # The maker's notes and the user's comment can be anything.
 LONGEST_BINARY = 64
 DROPPED_TAGS = (0x927C, 0x9286)
 # The colour space of a profile for an image of this mode.
-PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
-PROFILE_SPACES["CMYK"] = b"CMYK"
+PROFILE_SPACES = {
+    "L": b"GRAY",
+    "LA": b"GRAY",
+    "RGB": b"RGB ",
+    "RGBA": b"RGB ",
+    "CMYK": b"CMYK",
+}
 
 Cells = frozenset[tuple[int, int]]
 
@@ -188,7 +202,9 @@ class _File:
                     "the first would show the others"
                 )
             if self.format not in Image.SAVE:
-                raise ImageError(f"cannot write {self.format} here")
+                raise ImageError(
+                    f"cannot write {self.format} here: convert it, to JPEG or PNG"
+                )
             image.load()
             self.image: Image.Image = _plain(image)
             self.options = _options(image, data, keep_metadata)
