@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, JpegImagePlugin
+from PIL.ExifTags import IFD, Base
 
 from open_nsfw_tf.classifier import Classifier, Explanation, default_classifier
 from open_nsfw_tf.errors import ImageError
@@ -28,25 +29,26 @@ BELOW = 0.2
 BLOCKS = 16  # a side of the whole picture, pixelated: 2 for each of the 7 cells
 GRAY = 128
 QUALITY = 90  # of lossy formats that do not say which quality they were saved in
-# EXIF's orientation, and its directories of the photograph and of the position.
-ORIENTATION, PHOTO_IFD, POSITION_IFD = 0x0112, 0x8769, 0x8825
-# Of the first directory, what tells the camera, the author, the day and the print size.
-# Others can hold the picture as it was: XMP, Photoshop's blocks and layers.
-KEPT_TAGS: tuple[int, ...] = (
-    0x010E,
-    0x010F,
-    0x0110,
-    0x011A,
-    0x011B,
-    0x0128,
-    0x0131,
-    0x0132,
+# Of EXIF's first directory, what is kept. Other tags can hold the picture as it was:
+# XMP, Photoshop's blocks and layers.
+KEPT_TAGS = (
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Orientation,
+    Base.XResolution,
+    Base.YResolution,
+    Base.ResolutionUnit,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.HostComputer,
+    Base.Copyright,
 )
-KEPT_TAGS += (0x013B, 0x013C, 0x8298, ORIENTATION)
-# Of the others, binary values up to this many bytes: those of the standard are shorter.
-# The maker's notes and the user's comment can be anything.
+# Of the directories of the photograph and of the position, what is dropped: these, and
+# binary values of more bytes than the standard's usual ones.
+DROPPED_TAGS = (Base.MakerNote, Base.UserComment)
 LONGEST_BINARY = 64
-DROPPED_TAGS = (0x927C, 0x9286)
 # The colour space of a profile for an image of this mode.
 PROFILE_SPACES = {
     "L": b"GRAY",
@@ -302,11 +304,11 @@ def _exif(exif: Image.Exif, keep: bool) -> bytes:
     kept = Image.Exif()
     if keep:
         kept.update({tag: exif[tag] for tag in KEPT_TAGS if tag in exif})
-        for directory in (PHOTO_IFD, POSITION_IFD):
+        for directory in (IFD.Exif, IFD.GPSInfo):
             if values := _harmless(exif.get_ifd(directory)):
                 kept.get_ifd(directory).update(values)
-    elif exif.get(ORIENTATION) in range(2, 9):
-        kept[ORIENTATION] = exif[ORIENTATION]
+    elif exif.get(Base.Orientation) in range(2, 9):
+        kept[Base.Orientation] = exif[Base.Orientation]
     try:
         return kept.tobytes() if kept or keep else b""
     except (ValueError, TypeError, AttributeError, struct.error) as error:
@@ -316,6 +318,7 @@ def _exif(exif: Image.Exif, keep: bool) -> bytes:
 
 
 def _harmless(directory: dict[int, Any]) -> dict[int, Any]:
+    """What of a directory is too small to hold a picture."""
     return {
         tag: value
         for tag, value in directory.items()
