@@ -632,9 +632,16 @@ LONGEST_SUFFIX = 32  # bytes
 
 
 class Names:
-    """Gives out free names: neither on the disk nor given out before."""
+    """Gives out free names: neither on the disk nor given out before.
 
-    def __init__(self) -> None:
+    Args:
+        overwrite: whether what is on the disk may be replaced, except `sources`.
+        sources: paths of files that are read.
+    """
+
+    def __init__(self, overwrite: bool = False, sources: Iterable[str] = ()) -> None:
+        self._overwrite = overwrite
+        self._sources = {canonical(path) for path in sources}
         self._given: set[str] = set()
         self._last: dict[str, int] = {}
 
@@ -645,12 +652,17 @@ class Names:
         wanted = os.path.join(folder, fitting(stem, suffix))
         candidate = wanted
         number = self._last.get(wanted, 1)
-        while candidate in self._given or os.path.lexists(candidate):
+        while candidate in self._given or self._is_taken(candidate):
             number += 1
             candidate = os.path.join(folder, fitting(stem, suffix, f"-{number}"))
         self._last[wanted] = number
         self._given.add(candidate)
         return candidate
+
+    def _is_taken(self, path: str) -> bool:
+        if self._overwrite and canonical(path) not in self._sources:
+            return False
+        return os.path.lexists(path)
 
 
 def fitting(stem: str, suffix: str, number: str = "") -> str:

@@ -1,6 +1,7 @@
 """`open-nsfw explain` and `open-nsfw blur`."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,18 @@ from open_nsfw_tf.cli.options import (
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.explain import HOW, SHARE, Explanation, blur, boxes, overlay, svg
 from open_nsfw_tf.explain.cover import BELOW
-from open_nsfw_tf.files import Names, refuse_existing, replacing
-from open_nsfw_tf.image import MAX_PIXELS, Picture, describe, load_rgb, read_file
+from open_nsfw_tf.files import (
+    HEAD,
+    PICTURE_TYPES,
+    STDIN,
+    Names,
+    canonical,
+    refuse_existing,
+    replacing,
+    type_by_content,
+    type_by_suffix,
+)
+from open_nsfw_tf.image import MAX_PIXELS, describe, load_rgb
 
 commands = typer.Typer()
 
@@ -98,17 +109,20 @@ def explain_command(
     """
     if drawing.output is None and not json_lines:
         raise typer.BadParameter("expected --output DIR or FILE, or --json.")
-    one_file = drawing.output is not None and drawing.output.suffix in SUFFIXES
+    one_file = drawing.output is not None and _is_drawing(drawing.output)
     if one_file and len(pictures) > 1:
         raise typer.BadParameter(
             f"expected a folder for {len(pictures)} pictures, got the file "
             f"{sanitize(drawing.output)}."
         )
-    if one_file:
-        assert drawing.output is not None
+    if drawing.output is not None and one_file:
+        if canonical(str(drawing.output)) in map(canonical, pictures):
+            raise typer.BadParameter("expected another file than the picture itself.")
         refuse_existing(drawing.output, drawing.overwrite)
+    elif drawing.output is not None:
+        _check_folder(drawing.output, " or a name that ends in .png or .svg")
     classifier = scoring.classifier(max_pixels)
-    names = Names()
+    names = Names(drawing.overwrite, pictures)
 
     def explained(path: str) -> dict[str, Any]:
         picture = picture_at(path)
@@ -120,9 +134,7 @@ def explain_command(
         if drawing.output is not None:
             target = drawing.output
             if not one_file:
-                target = _in_folder(
-                    target, path, f".{drawing.format}", names, drawing.overwrite
-                )
+                target = _in_folder(target, path, f".{drawing.format}", names)
             _draw(target, image, found)
             row["output"] = str(target)
         return row
@@ -133,22 +145,31 @@ def explain_command(
     _each(pictures, explained, line, json_lines)
 
 
+def _is_drawing(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _check_folder(path: Path, instead: str = "") -> None:
+    """Refuse what is no folder, and the name of a picture that was meant as a file."""
+    if not path.is_dir() and (os.path.lexists(path) or type_by_suffix(path.name)):
+        raise typer.BadParameter(
+            f"--output: expected a folder{instead}, got {sanitize(path)}."
+        )
+
+
 def _draw(target: Path, image: Any, found: Explanation) -> None:
     with replacing(target) as unfinished:
-        if target.suffix == ".svg":
+        if target.suffix.lower() == ".svg":
             unfinished.write_text(svg(image, found), encoding="utf-8")
         else:
             overlay(image, found).save(unfinished, "PNG")
 
 
-def _in_folder(
-    folder: Path, path: str, suffix: str, names: Names, overwrite: bool = False
-) -> Path:
+def _in_folder(folder: Path, path: str, suffix: str, names: Names) -> Path:
     """The file for a picture in the folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path("stdin" if path == "-" else path)
-    target = folder / f"{source.stem}{suffix}"
-    return target if overwrite else Path(names.free(str(target)))
+    stem = "stdin" if path == STDIN else Path(path).stem
+    return Path(names.free(str(folder / f"{stem}{suffix}")))
 
 
 def _each(
@@ -176,6 +197,11 @@ def _each(
         raise typer.Exit(1)
 
 
+def _suffix(data: bytes) -> str:
+    kind = type_by_content(data[:HEAD])
+    return PICTURE_TYPES[kind].suffixes[0] if kind else ""
+
+
 @dataclass(frozen=True)
 class Covering:
     """How a picture is covered: the keywords of `open_nsfw_tf.explain.blur`."""
@@ -196,8 +222,8 @@ class Covering:
         bool,
         typer.Option(
             "--keep-metadata",
-            help="Keep EXIF too, without its thumbnail and the maker's notes, which "
-            "can hold the picture as it was.",
+            help="Keep EXIF too: camera, author, times and position. Its thumbnail and "
+            "notes, which can hold the picture as it was, are never kept.",
         ),
     ] = False
 
@@ -227,14 +253,15 @@ def blur_command(
     could not be read, or is still not below. Lines of JSON have path, of, before,
     after, cells, below, output and error.
     """
+    _check_folder(output)
     classifier = scoring.classifier(max_pixels)
     names = Names()
     missed: list[str] = []
 
     def covered(path: str) -> dict[str, Any]:
-        picture: Picture = read_file(picture_at(path)) if path == "-" else path
-        found = blur(picture, classifier, **vars(covering))
-        target = _in_folder(output, path, Path(path).suffix, names)
+        found = blur(picture_at(path), classifier, **vars(covering))
+        suffix = _suffix(found.data) if path == STDIN else Path(path).suffix
+        target = _in_folder(output, path, suffix, names)
         with replacing(target) as unfinished:
             unfinished.write_bytes(found.data)
         if not found.below:

@@ -4,23 +4,59 @@ The score of the result is that of the file as it is written, and not an estimat
 """
 
 import math
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, JpegImagePlugin
+from PIL.ExifTags import IFD, Base
 
 from open_nsfw_tf.classifier import Classifier, Explanation, default_classifier
 from open_nsfw_tf.errors import ImageError
-from open_nsfw_tf.image import Picture, decoding, describe, identify, read_file
+from open_nsfw_tf.image import (
+    Picture,
+    decoding,
+    describe,
+    identify,
+    naming,
+    read_file,
+)
 
 HOW = ("blur", "pixelate", "box")
 BELOW = 0.2
 BLOCKS = 16  # a side of the whole picture, pixelated: 2 for each of the 7 cells
 GRAY = 128
 QUALITY = 90  # of lossy formats that do not say which quality they were saved in
-ORIENTATION, EXIF_IFD, MAKER_NOTE = 0x0112, 0x8769, 0x927C  # tags of EXIF
+# Of EXIF's first directory, what is kept. Other tags can hold the picture as it was:
+# XMP, Photoshop's blocks and layers.
+KEPT_TAGS = (
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Orientation,
+    Base.XResolution,
+    Base.YResolution,
+    Base.ResolutionUnit,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.HostComputer,
+    Base.Copyright,
+)
+# Of the directories of the photograph and of the position, what is dropped: these, and
+# binary values of more bytes than the standard's usual ones.
+DROPPED_TAGS = (Base.MakerNote, Base.UserComment)
+LONGEST_BINARY = 64
+# The colour space of a profile for an image of this mode.
+PROFILE_SPACES = {
+    "L": b"GRAY",
+    "LA": b"GRAY",
+    "RGB": b"RGB ",
+    "RGBA": b"RGB ",
+    "CMYK": b"CMYK",
+}
 
 Cells = frozenset[tuple[int, int]]
 
@@ -61,14 +97,16 @@ def blur(
     and colour profile are kept, other metadata is not.
 
     Args:
-        picture: a path, bytes or a binary file; a still picture.
+        picture: a path, bytes or a binary file; a still picture. Of a camera's JPEG
+            with more pictures behind it, an MPO, the first is left, as JPEG.
         classifier: that scores it; None: the default one.
         below: the score to come below, above 0 to 1.
         how: of `HOW`: blurred, in large blocks, or plain gray.
         whole: whether to cover the whole picture at once.
         of: the class whose score is lowered; None: as for `Classifier.explain`.
-        keep_metadata: whether to keep EXIF too. Its thumbnail and the maker's notes go,
-            as do XMP and comments: they can hold the picture as it was.
+        keep_metadata: whether to keep EXIF too: camera, author, times, position. Its
+            thumbnail, the maker's notes and private tags go, as do XMP and comments:
+            they can hold the picture as it was.
 
     Raises:
         ImageError: the picture cannot be read, has several frames, or is of a format
@@ -85,12 +123,14 @@ def blur(
         before = classifier.explain(original, of)
     except ImageError as error:
         raise type(error)(_named(picture, original, str(error))) from error
-    file = _File(original, classifier.max_pixels, describe(picture), keep_metadata)
+    with naming(picture):
+        file = _File(original, classifier.max_pixels, keep_metadata)
     hidden = file.hidden(how)
     every = frozenset(np.ndindex(before.cells.shape))
     cells: Cells = every if whole else frozenset()
     while True:
-        data = file.encoded(_paste(file.image, hidden, before, cells))
+        with naming(picture):
+            data = file.encoded(_paste(file.image, hidden, before, cells))
         after = classifier.explain(data, before.of)
         low = after.score < below
         if low or cells == every:
@@ -150,36 +190,39 @@ class _File:
     Args:
         data: the picture file.
         max_pixels: as for `open_nsfw_tf.image.load_rgb`.
-        name: of the picture, for errors.
         keep_metadata: as for `blur`.
     """
 
-    def __init__(
-        self, data: bytes, max_pixels: int, name: str, keep_metadata: bool
-    ) -> None:
+    def __init__(self, data: bytes, max_pixels: int, keep_metadata: bool) -> None:
         with decoding(), identify(BytesIO(data), max_pixels) as image:
-            self.format: str = image.format
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            # The pictures behind the first of an MPO are no frames, and are left out.
+            several = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            self.format: str = "JPEG" if image.format == "MPO" else image.format
+            if several:
                 raise ImageError(
-                    f"{name}: expected a still picture, got {frames} frames: covering "
+                    f"expected a still picture, got {image.n_frames} frames: covering "
                     "the first would show the others"
                 )
             if self.format not in Image.SAVE:
-                raise ImageError(f"{name}: cannot write {self.format} here")
+                raise ImageError(
+                    f"cannot write {self.format} here: convert it, to JPEG or PNG"
+                )
             image.load()
             self.image: Image.Image = _plain(image)
             self.options = _options(image, data, keep_metadata)
-        self.name = name
+        profile = image.info.get("icc_profile") or b""
+        if profile[16:20] == PROFILE_SPACES[self.image.mode]:
+            self.options["icc_profile"] = profile
 
     def hidden(self, how: str) -> Image.Image:
-        """The whole picture as it looks where it is covered; its alpha stays."""
-        bands = self.image.split()
-        alpha = bands[-1:] if self.image.mode in ("RGBA", "LA") else ()
-        colours = bands[: len(bands) - len(alpha)]
-        return Image.merge(
-            self.image.mode, [*(_hidden(band, how) for band in colours), *alpha]
-        )
+        """The whole picture as it looks where it is covered.
+
+        Its alpha too, as that alone can show what the picture is.
+        """
+        bands = [_hidden(band, how) for band in self.image.split()]
+        if how == "box" and self.image.mode in ("RGBA", "LA"):
+            bands[-1] = Image.new("L", self.image.size, 255)
+        return Image.merge(self.image.mode, bands)
 
     def encoded(self, image: Image.Image) -> bytes:
         """A picture file of the original's format.
@@ -190,19 +233,33 @@ class _File:
         file = BytesIO()
         try:
             image.save(file, self.format, **self.options)
-        except (OSError, ValueError) as error:
-            raise ImageError(
-                f"{self.name}: cannot write {self.format}: {error}"
-            ) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ImageError(f"cannot write {self.format}: {error}") from error
         return file.getvalue()
 
 
 def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode whose values can be averaged and that its format can hold."""
-    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
-        return image.copy()
-    transparent = image.mode in ("PA", "P") and "transparency" in image.info
-    return image.convert("RGBA" if transparent else "RGB")
+    # Of these formats Pillow returns 16 bits as "I" too, some versions always.
+    of_16_bits = image.mode == "I" and image.format in ("PNG", "PPM")
+    of_16_bits = of_16_bits or image.mode.startswith("I;16")
+    if image.mode in ("I", "F") and not of_16_bits:
+        raise ImageError(
+            "expected a picture of 8 or 16 bits, got one of 32: what is black and what "
+            "is white in it is not known"
+        )
+    transparent = image.mode == "PA" or "transparency" in image.info
+    if of_16_bits:
+        # Not cut off at 255, as for the network: all would be white.
+        result = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("L", "1"):
+        result = image.convert("LA" if transparent else "L")
+    elif image.mode in ("LA", "RGBA", "CMYK"):
+        result = image.copy()
+    else:
+        result = image.convert("RGBA" if transparent else "RGB")
+    result.info.clear()  # Pillow would write comments that are there
+    return result
 
 
 def _hidden(band: Image.Image, how: str) -> Image.Image:
@@ -220,21 +277,20 @@ def _hidden(band: Image.Image, how: str) -> Image.Image:
 def _options(image: Any, data: bytes, keep_metadata: bool) -> dict[str, Any]:
     """How Pillow saves a file like this one."""
     options: dict[str, Any] = {}
-    if profile := image.info.get("icc_profile"):
-        options["icc_profile"] = profile
-    exif = image.getexif()  # of a TIFF, Pillow has applied the orientation already
-    if exif:
-        options["exif"] = _exif(exif, keep_metadata)
+    if exif := _exif(image.getexif(), keep_metadata):
+        options["exif"] = exif
     match image.format:
-        case "JPEG":
+        case "JPEG" | "MPO":
             options["qtables"] = image.quantization
             options["subsampling"] = JpegImagePlugin.get_sampling(image)
             if options["subsampling"] == -1:
                 del options["subsampling"]
         case "WEBP":
-            options |= {"lossless": b"VP8L" in data[:64], "quality": QUALITY}
+            options |= {"lossless": b"VP8L" in data, "quality": QUALITY}
         case "AVIF" | "HEIF":
             options["quality"] = QUALITY
+        case "ICO":
+            options["sizes"] = [image.size]
         case "TIFF" if not keep_metadata:  # libtiff cannot write EXIF's directories
             options["compression"] = "tiff_deflate"
     return options
@@ -243,12 +299,30 @@ def _options(image: Any, data: bytes, keep_metadata: bool) -> dict[str, Any]:
 def _exif(exif: Image.Exif, keep: bool) -> bytes:
     """The EXIF to write: the orientation, or all but what can hold the picture.
 
-    Pillow does not write the second directory, which has the thumbnail.
+    Of a TIFF, Pillow has applied the orientation and removed its tag.
     """
-    if keep:
-        exif.get_ifd(EXIF_IFD).pop(MAKER_NOTE, None)
-        return exif.tobytes()
     kept = Image.Exif()
-    if ORIENTATION in exif:
-        kept[ORIENTATION] = exif[ORIENTATION]
-    return kept.tobytes()
+    if keep:
+        kept.update({tag: exif[tag] for tag in KEPT_TAGS if tag in exif})
+        for directory in (IFD.Exif, IFD.GPSInfo):
+            if values := _harmless(exif.get_ifd(directory)):
+                kept.get_ifd(directory).update(values)
+    elif exif.get(Base.Orientation) in range(2, 9):
+        kept[Base.Orientation] = exif[Base.Orientation]
+    try:
+        return kept.tobytes() if kept or keep else b""
+    except (ValueError, TypeError, AttributeError, struct.error) as error:
+        raise ImageError(
+            f"its EXIF cannot be written again ({error}): do not keep its metadata"
+        ) from error
+
+
+def _harmless(directory: dict[int, Any]) -> dict[int, Any]:
+    """What of a directory is too small to hold a picture."""
+    return {
+        tag: value
+        for tag, value in directory.items()
+        if tag not in DROPPED_TAGS
+        and not (isinstance(value, bytes) and len(value) > LONGEST_BINARY)
+        and not isinstance(value, dict)
+    }

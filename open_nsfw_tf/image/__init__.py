@@ -20,6 +20,7 @@ from open_nsfw_tf.image.decode import (
     identify,
     is_heif,
     load_rgb,
+    naming,
     read_file,
 )
 from open_nsfw_tf.image.preprocessing import (
@@ -52,6 +53,7 @@ __all__ = [
     "identify",
     "is_heif",
     "load_rgb",
+    "naming",
     "pixels",
     "read_file",
     "tensor",

@@ -87,7 +87,7 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             the system, memory or a missing library is at fault, and not the picture.
     """
     check_max_pixels(max_pixels)
-    with _naming(picture):
+    with naming(picture):
         if isinstance(picture, np.ndarray):
             return _from_array(picture, max_pixels)
         if isinstance(picture, Image.Image):
@@ -113,7 +113,7 @@ def read_file(picture: Picture) -> bytes:
         raise ImageError(
             f"{describe(picture)}: expected a picture file, by its path, bytes or file"
         )
-    with _naming(picture), _open_binary(picture) as file:
+    with naming(picture), _open_binary(picture) as file:
         return _read_all(file)
 
 
@@ -128,7 +128,7 @@ def check_max_pixels(max_pixels: object) -> None:
 
 
 @contextmanager
-def _naming(picture: object) -> Iterator[None]:
+def naming(picture: object) -> Iterator[None]:
     """Turn errors of a picture into an `ImageError` that names it."""
     try:
         yield
