@@ -304,6 +304,12 @@ def test_audit_file(server: Serving, audit: Path) -> None:
 # -- who may ask
 
 
+def test_a_port_that_is_taken(server: Serving) -> None:
+    done = CliRunner().invoke(command_line, ["serve", "--port", str(server.port)])
+    assert isinstance(done.exception, OSError)
+    assert f"cannot listen at 127.0.0.1:{server.port}: " in str(done.exception)
+
+
 def test_other_addresses_need_tokens(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "some.host"):
         done = CliRunner().invoke(command_line, ["serve", "--host", host])
@@ -526,3 +532,5 @@ def test_a_wrong_warm_up_is_an_end(weights: Any) -> None:
     with pytest.raises(RuntimeError, match="gray picture"):
         asyncio.run(app.state.service.warm_up())
     assert not app.state.service.ready
+    (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")

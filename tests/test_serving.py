@@ -79,10 +79,12 @@ def test_the_service_describes_the_same_signatures(saved_model: Path) -> None:
     """`open-nsfw serve` answers TF Serving's requests as a server of this export."""
     from google.protobuf.json_format import MessageToDict
 
-    answer = metadata(classes=2, size=224)
-    described = answer["metadata"]["signature_def"]["signature_def"]
-    graph = MessageToDict(meta_graph(saved_model), preserving_proto_field_name=True)
-    expected = graph["signature_def"]
+    described = metadata(classes=2, size=224)["metadata"]["signature_def"][
+        "signature_def"
+    ]
+    expected = MessageToDict(meta_graph(saved_model), preserving_proto_field_name=True)[
+        "signature_def"
+    ]
     expected.pop("__saved_model_init_op")
     for signature in expected.values():
         del signature["inputs"]["inputs"]["name"]  # of a tensor in the graph

@@ -167,7 +167,7 @@ class Gate:
         try:
             if not path.startswith(HEALTH):
                 self._check_token(Headers(scope=scope))
-                await self.service.warm_up()
+                await self.service.wait_until_warm()
             await self.app(scope, receive, send)
         except RequestError as error:
             await error_answer(error, path)(scope, receive, send)
@@ -285,10 +285,7 @@ def _operation(service: Service, app: FastAPI) -> APIRouter:
         """Whether requests are wanted: after the warm-up, and before the end."""
         if service.draining:
             raise RequestError(503, "draining", "the server is about to end")
-        try:
-            await service.warm_up()
-        except Exception as error:
-            raise RequestError(503, "not_ready", "the warm-up failed") from error
+        await service.wait_until_warm()
         return {"status": "ready"}
 
     @router.get("/metrics", response_class=Response, responses={200: text, **closed})

@@ -165,11 +165,11 @@ class Batcher:
 
     def _work(self, job: Job) -> None:
         start = time.monotonic()
+        picture = job.picture
+        if not job.wanted:
+            return
         self.metrics.queue_seconds.observe(start - job.queued)
         try:
-            picture = job.picture
-            if not job.wanted:
-                return
             if picture is not None:
                 job.input = self._decode(picture)
                 job.picture = None
@@ -205,8 +205,8 @@ class Batcher:
         if not jobs:
             return
         start = time.monotonic()
-        batch = np.stack([job.input for job in jobs if job.input is not None])
         try:
+            batch = np.stack([job.input for job in jobs if job.input is not None])
             rows = self.classifier.predict(batch, shared=self.pending > 1)
         except Exception as error:  # noqa: BLE001 - raised where the request waits
             if len(jobs) == 1:

@@ -84,7 +84,7 @@ class Settings:
     timeout: float = 30.0
     body_timeout: float = 30.0
     header_timeout: float = 10.0
-    max_connections: int = 1000
+    max_connections: int = 500
     max_memory_mb: float = 512
     drain: float = 1.0
     audit: Path | None = None

@@ -20,9 +20,6 @@ from open_nsfw_tf.serve.service import ERROR, Answer, Outcome, Service
 CHUNK = 1 << 16  # bytes that the multipart parser gets at once
 FIELDS = ("name", "decision", "error")  # of a result, beside the model's classes
 JSON, FORM = "application/json", "multipart/form-data"
-NO_URL = RequestError(
-    400, "url_refused", "no URL is ever fetched: send the bytes of the picture"
-)
 # Statuses of requests that are refused.
 REFUSALS = (400, 401, 408, 413, 415, 422, 500, 503, 504)
 
@@ -72,7 +69,7 @@ def _classified(classes: list[str]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "model": {"$ref": "#/components/schemas/Model"},
+            "model": Model.model_json_schema(),
             "results": results,
         },
         "required": ["model", "results"],
@@ -133,10 +130,10 @@ def routes(service: Service) -> APIRouter:
         """Score one picture as the body, or several as multipart or JSON.
 
         A picture that cannot be read is a result with its error and the decision
-        "error"; if it is the whole body, the status is 422.
+        "error"; if it is the whole body, the status is 422, or 413 if it is too large.
         """
         if "url" in request.query_params:
-            raise NO_URL
+            raise _url_refused()
         body = await service.read_body(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == JSON:
@@ -154,7 +151,8 @@ def routes(service: Service) -> APIRouter:
         answer = {"model": service.model, "results": results}
         error = results[0]["error"]
         if error and kind not in (JSON, FORM):
-            return Answer({"error": error, **answer}, 422)
+            status = 413 if error["code"] == "too_large" else 422
+            return Answer({"error": error, **answer}, status)
         return Answer(answer)
 
     return router
@@ -198,7 +196,7 @@ def _from_json(body: bytes) -> list[Item]:
     document = parse_json(body)
     pictures = document.get("pictures") if isinstance(document, dict) else None
     if isinstance(document, dict) and "url" in document:
-        raise NO_URL
+        raise _url_refused()
     if not isinstance(pictures, list) or not pictures:
         raise RequestError(
             400, "invalid_request", 'expected {"pictures": [{"name": ..., "b64": ...}]}'
@@ -208,7 +206,7 @@ def _from_json(body: bytes) -> list[Item]:
 
 def _json_item(number: int, entry: Any) -> Item:
     if isinstance(entry, dict) and "url" in entry:
-        raise NO_URL
+        raise _url_refused()
     if not isinstance(entry, dict) or not {"b64"} <= set(entry) <= {"b64", "name"}:
         raise RequestError(
             400,
@@ -267,6 +265,11 @@ class _FormParser(MultiPartParser):
         self.ended = True
 
 
+def _url_refused() -> RequestError:
+    message = "no URL is ever fetched: send the bytes of the picture"
+    return RequestError(400, "url_refused", message)
+
+
 def _bad_form() -> RequestError:
     return RequestError(
         400, "invalid_multipart", "expected a multipart form with picture files"
@@ -277,7 +280,7 @@ async def _form_item(name: str, value: UploadFile | str) -> Item:
     if isinstance(value, UploadFile):
         return value.filename or name, await value.read()
     if name == "url":
-        raise NO_URL
+        raise _url_refused()
     raise RequestError(
         400, "invalid_multipart", "expected files, got a field that has no file name"
     )

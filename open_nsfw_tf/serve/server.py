@@ -1,15 +1,16 @@
 """uvicorn, with deadlines for slow clients and an end that answers what was accepted.
 
 uvicorn has no deadline for receiving a request's headers, and reads on for as long as a
-client sends a body that nobody wants. `Connection` adds both. (granian has limits for
-headers too, but none for the rest of a body, and its workers are processes of their own:
-each would have its own copy of the network.)
+client sends a body that nobody wants. `Connection` adds both. granian has a deadline for
+headers too, but would need ours for bodies all the same, and it runs an application in
+processes beside its own.
 """
 
 import asyncio
 import ipaddress
 import json
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.serve.service import Service
 
 LINGER = 2.0  # seconds in which a client may go on sending what nobody reads
+BACKLOG = 2048  # connections that wait until they are taken; uvicorn's default
 GRACE = 5.0  # seconds, beside the timeout, until running requests are ended
 
 
@@ -128,10 +131,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Start, and say where."""
         await super().startup(sockets)
-        if self.started and not self.should_exit:
-            self._reopen_on_hangup()
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        self._reopen_on_hangup()
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def _reopen_on_hangup(self) -> None:
         hangup = getattr(signal, "SIGHUP", None)  # not on Windows
@@ -160,13 +162,14 @@ def serve(
         started: called with the address when requests are taken.
 
     Raises:
-        SystemExit: it cannot listen there, or the warm-up failed.
+        OSError: it cannot listen there.
+        RuntimeError: the warm-up failed.
     """
     service: Service = app.state.service
+    listener = listen(host, port)
+    asyncio.run(service.warm_up())
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=type("ServiceConnection", (Connection,), {"service": service}),
         ws="none",
         lifespan="on",
@@ -177,7 +180,21 @@ def serve(
         timeout_graceful_shutdown=int(service.settings.timeout + GRACE),
     )
     _ignore_signals()
-    Server(config, service, started).run()
+    Server(config, service, started).run([listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        OSError: another program does, or the address is not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise OSError(f"cannot listen at {sanitize(host)}:{port}: {reason}") from error
 
 
 def _ignore_signals() -> None:

@@ -164,6 +164,17 @@ class Service:
             self._warmed = asyncio.ensure_future(asyncio.to_thread(self._check))
         await asyncio.shield(self._warmed)
 
+    async def wait_until_warm(self) -> None:
+        """Wait for the warm-up.
+
+        Raises:
+            RequestError: 503, it failed.
+        """
+        try:
+            await self.warm_up()
+        except RuntimeError as error:
+            raise RequestError(503, "not_ready", "the warm-up failed") from error
+
     def _check(self) -> None:
         classifier = self.classifier
         scores = np.array(classifier.classify(GRAY))
