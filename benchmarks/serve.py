@@ -1,6 +1,7 @@
 """`open-nsfw serve` beside `Classifier.classify` and `classify_many`, in one run.
 
-python -m benchmarks.serve [--rounds 5] [--pictures 200] [--requests 50000] [--json serve.json] [FOLDER]
+python -m benchmarks.serve [--rounds 5] [--pictures 200] [--requests 50000]
+    [--json serve.json] [FOLDER]
 
 The clients run on the same machine in a process of their own, and take processor time
 from the server. How much they took is measured too.

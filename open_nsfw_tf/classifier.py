@@ -264,7 +264,8 @@ class Classifier:
             batch: float32 (N, 224, 224, 3), BGR, 0..255 minus (104, 117, 123), from
                 `create_yahoo_image_loader`; for a model with another preprocessing,
                 from `open_nsfw_tf.image.tensor`.
-            shared: whether several threads call this at once. Then each batch is computed
+            shared: whether several threads call this at once. Then each batch is
+            computed
                 on one core, as in `classify_many`.
 
         Returns:

@@ -209,8 +209,8 @@ def test_ray_scores_what_has_changed_again(
             assert abs(first[path] - golden["rocket.jpg"]) <= SCORE_TOLERANCE
         monkeypatch.setitem(OBJECTS, "photos/inner/d.jpg", coffee)
         again = scores(
-            "2 pictures, 0 without a score, 2 scored again that had changed or were not "
-            "read, 3 skipped"
+            "2 pictures, 0 without a score, 2 scored again that had changed or were "
+            "not read, 3 skipped"
         )
         for path in ("s3://bucket/photos/inner/d.jpg", listed_one):
             assert abs(again[path] - golden["coffee.png"]) <= SCORE_TOLERANCE

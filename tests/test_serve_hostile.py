@@ -1,4 +1,4 @@
-"""What strangers send to `open-nsfw serve`: nothing ends it, and no bytes give a 500."""
+"""What strangers send to `open-nsfw serve`: nothing ends it, no bytes give a 500."""
 
 import contextlib
 import gzip

@@ -60,8 +60,8 @@ class Listening:
             return read_tokens(self.token_file)
         if not self.no_auth and not is_loopback(self.host):
             raise typer.BadParameter(
-                f"{sanitize(self.host)} can be reached by others: give --token-file, or "
-                "--no-auth if everybody may ask."
+                f"{sanitize(self.host)} can be reached by others: give --token-file, "
+                "or --no-auth if everybody may ask."
             )
         return ()
 
@@ -148,7 +148,8 @@ def serve_command(
 ) -> None:
     """Answer over HTTP: own JSON, TF Serving's REST interface, OpenAI's moderations.
 
-    Ends at SIGTERM or Ctrl-C when all accepted requests are answered. See docs/serve.md.
+    Ends at SIGTERM or Ctrl-C when all accepted requests are answered. See
+    docs/serve.md.
     """
     from open_nsfw_tf.serve import Settings, create_app, serve
 

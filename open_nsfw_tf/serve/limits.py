@@ -1,7 +1,7 @@
 """What a request may be: its settings, its size, its encoding and its JSON.
 
-Every refusal is a `RequestError`. Its message is written here and never repeats what the
-client sent.
+Every refusal is a `RequestError`. Its message is written here and never repeats what
+the client sent.
 """
 
 import binascii
@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from open_nsfw_tf.image import MAX_PIXELS
 
 MEGABYTE = 1 << 20
-# Values of a JSON document: numbers, lists, objects. The parser holds up everything else
-# while it works, about .2 s for so many. A picture as 224 x 224 x 3 numbers has 150,528.
+# Values of a JSON document: numbers, lists, objects. The parser holds up everything
+# else while it works, about .2 s for so many. A picture as 224 x 224 x 3 numbers has
+# 150,528.
 MAX_VALUES = 1_000_000
 BASE64 = 4 / 3  # characters of base64 a byte
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the urlsafe alphabet
@@ -47,8 +48,8 @@ class Settings:
     """How the service decides, and its limits.
 
     Attributes:
-        band: two scores. Below the first a picture is accepted, from the second on it is
-            blocked, and what is between is for a human.
+        band: two scores. Below the first a picture is accepted, from the second on
+            it is blocked, and what is between is for a human.
         positive: the classes that are looked for; their scores are added up.
         tokens: that clients must send; without any, everybody may ask.
         max_picture_mb: MiB of one picture file.
@@ -68,7 +69,8 @@ class Settings:
         batch_size: pictures that the network computes at once; None: 1 on a CPU, where
             more are no faster, and 16 on other devices.
         batch_wait: seconds to wait for a batch to fill.
-        weights_sha256: of the network's weights, for answers, metrics and the audit file.
+        weights_sha256: of the network's weights, for answers, metrics and the audit
+        file.
 
     Raises:
         ValueError: a value is out of range.
@@ -125,8 +127,8 @@ def parse_json(data: bytes) -> Any:
     """The value of a JSON document.
 
     Raises:
-        RequestError: 400, it is no JSON in UTF-8, has NaN or infinite numbers, is nested
-            too deep or has more than `MAX_VALUES` values.
+        RequestError: 400, it is no JSON in UTF-8, has NaN or infinite numbers, is
+            nested too deep or has more than `MAX_VALUES` values.
     """
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
         raise RequestError(

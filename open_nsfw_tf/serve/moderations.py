@@ -2,8 +2,9 @@
 
 Only one of OpenAI's categories is the network's: ``sexual``, with the NSFW score. The
 others are not looked at. As in OpenAI's answers for categories that do not apply, they
-are false and 0, and their ``category_applied_input_types`` are empty. As there, too, all
-pictures of a request have one result: here that of the picture with the highest score.
+are false and 0, and their ``category_applied_input_types`` are empty. As there, too,
+all pictures of a request have one result: here that of the picture with the highest
+score.
 
 What cannot be answered is refused, and never answered as safe: text, and addresses of
 pictures, because nothing is fetched. Only ``data:`` URLs are read.
@@ -175,8 +176,8 @@ async def _answer(
         score = service.positive_score(outcome.scores)
         if score is None:
             raise _refusal(
-                "the model has none of the classes that are looked for: start the server "
-                "with --positive, or ask /v1/classify",
+                "the model has none of the classes that are looked for: start the "
+                "server with --positive, or ask /v1/classify",
                 "no_positive_class",
             )
         scores.append(score)

@@ -257,7 +257,7 @@ async def _from_multipart(
 
 
 class _FormParser(MultiPartParser):
-    """Knows whether the form's end has come: a part that is cut is silently left out."""
+    """Knows whether the form's end has come: a part that is cut is left out."""
 
     ended = False
 

@@ -1,9 +1,9 @@
 """uvicorn, with deadlines for slow clients and an end that answers what was accepted.
 
 uvicorn has no deadline for receiving a request's headers, and reads on for as long as a
-client sends a body that nobody wants. `Connection` adds both. granian has a deadline for
-headers too, but would need ours for bodies all the same, and it runs an application in
-processes beside its own.
+client sends a body that nobody wants. `Connection` adds both. granian has a deadline
+for headers too, but would need ours for bodies all the same, and it runs an application
+in processes beside its own.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ GRACE = 5.0  # seconds, beside the timeout, until running requests are ended
 class Connection(H11Protocol):
     """One connection of a client, which must send a request's headers in time.
 
-    Bodies have their deadline in `Service.read_body`. All that is missing here is an end
-    to a body that is sent on after its request was answered.
+    Bodies have their deadline in `Service.read_body`. All that is missing here is an
+    end to a body that is sent on after its request was answered.
     """
 
     service: Service  # set by `serve`, in a class of its own

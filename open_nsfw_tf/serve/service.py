@@ -79,7 +79,7 @@ class Call:
 
     @classmethod
     def begin(cls, scope: Scope, timeout: float) -> "Call":
-        """The call of a request that begins; its id is the client's, if that is short."""
+        """The call of a request that begins; its id is the client's, if it is short."""
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         name = given if _ID.fullmatch(given) else uuid.uuid4().hex
         now = time.monotonic()
@@ -187,8 +187,9 @@ class Service:
             expected = np.array([1 - GRAY_NSFW, GRAY_NSFW])
         if not np.abs(scores - expected).max() <= precisions[classifier.precision]:
             raise RuntimeError(
-                f"a gray picture scores {scores.tolist()}, expected {expected.tolist()}: "
-                "this machine's engine computes wrongly; try another --engine"
+                f"a gray picture scores {scores.tolist()}, expected "
+                f"{expected.tolist()}: this machine's engine computes wrongly; try "
+                "another --engine"
             )
 
     # -- bodies

@@ -11,8 +11,8 @@ columns SFW, NSFW; a trained model has one column for each of its classes.
 
 What is accepted, and the status of what is refused, are TF Serving's: of its
 http_rest_api_util.cc for paths, and json_tensor.cc for bodies. Three things differ:
-every kind of picture that `open_nsfw_tf.image` reads is accepted, base64 may be urlsafe,
-and messages do not repeat the values that were sent.
+every kind of picture that `open_nsfw_tf.image` reads is accepted, base64 may be
+urlsafe, and messages do not repeat the values that were sent.
 """
 
 import re
