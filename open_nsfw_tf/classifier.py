@@ -265,8 +265,7 @@ class Classifier:
                 `create_yahoo_image_loader`; for a model with another preprocessing,
                 from `open_nsfw_tf.image.tensor`.
             shared: whether several threads call this at once. Then each batch is
-            computed
-                on one core, as in `classify_many`.
+                computed on one core, as in `classify_many`.
 
         Returns:
             float32 (N, 2), softmax, columns SFW, NSFW, or one column for each of

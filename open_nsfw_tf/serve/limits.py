@@ -70,7 +70,7 @@ class Settings:
             more are no faster, and 16 on other devices.
         batch_wait: seconds to wait for a batch to fill.
         weights_sha256: of the network's weights, for answers, metrics and the audit
-        file.
+            file.
 
     Raises:
         ValueError: a value is out of range.
