@@ -108,7 +108,8 @@ class Recipe:
         last_kernel, last_bias: what the learning rate of the last dense layer's kernel
             and bias is multiplied by.
         replace_last: whether the last layer is initialised anew even where the
-            pretrained weights have one with as many classes.
+            pretrained weights have one with as many classes; a trained model that a run
+            begins with keeps its head if its classes are those of the pictures.
         batch_norm_frozen: whether the backbone's batch norms keep their statistics,
             scales and offsets.
         batch_norm_momentum: the share of running statistics that a step keeps.

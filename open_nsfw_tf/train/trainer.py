@@ -100,7 +100,7 @@ class Trainer:
         self._check()
         self.model = self._build()
         self.broken: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = list(config.notes)
         self.recipe = config.recipe
         set_batch_norms(self.model, self.recipe)
         self._folded = (
@@ -164,6 +164,7 @@ class Trainer:
             self.config.preprocessing,
             self.recipe.head,
             weights_of(self.model),
+            self.config.start.origin if self.config.start else {},
         )
         try:
             folder.mkdir(exist_ok=True)
@@ -210,7 +211,7 @@ class Trainer:
                 head=recipe.head,
                 size=config.preprocessing.crop,
                 init=recipe.init,
-                weights=config.weights,
+                weights=config.start.model if config.start else config.weights,
                 replace_last=recipe.replace_last,
                 seed=config.options.seed,
                 dtype=config.dtype,
