@@ -25,6 +25,7 @@ from open_nsfw_tf.backbones import (
     network_of,
     set_weights,
     weights_of,
+    with_dtype,
 )
 from open_nsfw_tf.backbones.caffe_nets import MaxPool, PyramidPool, build_rows
 from open_nsfw_tf.backbones.model_stats import (
@@ -317,14 +318,9 @@ def test_a_trained_model_is_built_again(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_answers_in_float32() -> None:
-    model = build(
-        "mobilenet_v2",
-        3,
-        head=HEAD,
-        size=64,
-        init="random",
-        seed=0,
-        dtype="mixed_bfloat16",
+    model = with_dtype(
+        build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=0),
+        "mixed_bfloat16",
     )
     assert model.get_layer("Conv1").compute_dtype == "bfloat16"
     assert model.get_layer("Conv1").variable_dtype == "float32"
@@ -332,7 +328,7 @@ def test_mixed_precision_answers_in_float32() -> None:
     assert found.dtype == "float32"
     assert np.allclose(found, scores(small()), atol=0.05)
     set_weights(model, weights_of(small()))
-    own = build("googlenet", 2, size=32, init="random", dtype="mixed_float16")
+    own = with_dtype(build("googlenet", 2, size=32, init="random"), "mixed_float16")
     assert own.get_layer("pool1_norm1").compute_dtype == "float16"
     assert np.isfinite(scores(own, 32)).all()
 
@@ -381,8 +377,13 @@ def test_yahoo_s_body_takes_another_last_layer(weights: Any) -> None:
 
 def test_the_body_s_batch_norms_are_folded_or_not(weights: Any) -> None:
     for given, folded in ((weights, True), (unfold_batch_norm(weights, 1), False)):
-        for changes in ({}, {"head": HEAD}, {"dtype": "mixed_bfloat16"}):
-            model = build("resnet50_thin", 2, size=64, weights=given, **changes)
+        for head, dtype in (
+            ((), "float32"),
+            (HEAD, "float32"),
+            ((), "mixed_bfloat16"),
+        ):
+            model = build("resnet50_thin", 2, head=head, size=64, weights=given)
+            model = with_dtype(model, dtype)
             assert is_folded(weights_of(body_of(model))) == folded
 
 
@@ -478,7 +479,6 @@ def test_without_a_network_the_choices_are_named(
         ({"name": "ms_ctc", "size": 186}, "input of 187 to 1024 .* got 186"),
         ({"init": "imagenet"}, "an init of pretrained, random"),
         ({"weights": "a.h5"}, "takes no weights"),
-        ({"dtype": "float16"}, "a dtype of float32, mixed_float16"),
         ({"head": [HeadLayer("dropout")] * 33}, "at most 32 layers"),
         ({"head": [HeadLayer("dense", 2, initializer="os.system")]}, "no initialiser"),
         ({"head": [HeadLayer("dense", 2, l2=-1.0)]}, "an l2 of 0 to below 1"),
@@ -488,6 +488,11 @@ def test_wrong_arguments_are_told(arguments: dict[str, Any], complaint: str) -> 
     given = {"name": "mobilenet_v2", "classes": 2, "init": "random", **arguments}
     with pytest.raises(ValueError, match=complaint):
         build(given.pop("name"), given.pop("classes"), **given)
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match="a dtype of float32, mixed_float16"):
+        with_dtype(small(), "float16")
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "googlenet", "ms_ctc"])

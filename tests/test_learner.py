@@ -182,11 +182,10 @@ def test_a_step_that_overflows_on_one_device_is_left_out_on_all() -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_sixteen_bits(precision: str, batch: Any) -> None:
-    from open_nsfw_tf.backbones import build
+    from open_nsfw_tf.backbones import build, with_dtype
 
-    model = build(
-        "squeezenet", 2, size=32, init="random", seed=0, dtype=f"mixed_{precision}"
-    )
+    model = build("squeezenet", 2, size=32, init="random", seed=0)
+    model = with_dtype(model, f"mixed_{precision}")
     recipe = replace(RECIPES["yahoo"], weight_decay=0)
     learner = learner_of(model, recipe, scaled=precision == "float16")
     learner.optimizer.learning_rate.assign(1e-3)

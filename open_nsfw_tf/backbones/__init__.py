@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from open_nsfw_tf.backbones.arrays import set_weights, weights_of
-    from open_nsfw_tf.backbones.builder import POOL, body_of, build, network_of
+    from open_nsfw_tf.backbones.builder import (
+        POOL,
+        body_of,
+        build,
+        network_of,
+        with_dtype,
+    )
     from open_nsfw_tf.backbones.registry import BACKBONES, Backbone
 
 _HOMES = {
@@ -22,6 +28,7 @@ _HOMES = {
     "network_of": "builder",
     "set_weights": "arrays",
     "weights_of": "arrays",
+    "with_dtype": "builder",
 }
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "network_of",
     "set_weights",
     "weights_of",
+    "with_dtype",
 ]
 
 

@@ -34,7 +34,6 @@ def build(
     weights: Weights | TrainedModel | str | os.PathLike[str] | None = None,
     replace_last: bool = False,
     seed: int | None = None,
-    dtype: str = "float32",
 ) -> Any:
     """Build a network that can be trained.
 
@@ -56,7 +55,6 @@ def build(
             weights have one that fits: those of resnet50_thin with 2 classes, no head.
             Of a trained model, no layer of the head is then taken.
         seed: for all random values; the same seed gives the same network.
-        dtype: of `DTYPES`, for the computation; variables and scores stay float32.
 
     Returns:
         A `keras.Model` of the backbone's name, from ``input``, float32 (N, size, size,
@@ -74,13 +72,11 @@ def build(
     size = backbone.preprocessing.crop if size is None else size
     _check(backbone, name, classes, size)
     check_head(head)
-    _check_options(init, weights, dtype)
+    _check_init(init, weights)
     source = None
     if init == "pretrained" and not isinstance(weights, TrainedModel):
         source = backbone.pretrained(name, weights)
     model = _assemble(name, classes, head, size, source, seed)
-    if dtype != "float32":
-        model = _with_dtype(model, dtype)
     if init == "random":
         initialise(body_of(model), seed)
     elif isinstance(weights, TrainedModel):
@@ -89,6 +85,36 @@ def build(
     elif isinstance(source, dict) and not head and not replace_last:
         _set_last(model.get_layer(backbone.last), source[backbone.last])
     return model
+
+
+def with_dtype(model: Any, dtype: str) -> Any:
+    """The same network computing in another dtype, in all layers but the softmax.
+
+    Args:
+        model: as `build` returned it.
+        dtype: of `DTYPES`; variables and scores stay float32.
+
+    Returns:
+        The model itself for float32, else a copy with variables of its own.
+
+    Raises:
+        ValueError: the dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r:.80}")
+    if dtype == "float32":
+        return model
+    import keras
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name != "predictions":
+            config["dtype"] = dtype
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def body_of(model: Any) -> Any:
@@ -166,15 +192,13 @@ def _check(backbone: Backbone, name: str, classes: int, size: int) -> None:
         )
 
 
-def _check_options(init: str, weights: object, dtype: str) -> None:
+def _check_init(init: str, weights: object) -> None:
     if init not in INITS:
         raise ValueError(f"expected an init of {', '.join(INITS)}, got {init!r:.80}")
     if init == "random" and weights is not None:
         raise ValueError(
             "random initialisation takes no weights: leave one of them out"
         )
-    if dtype not in DTYPES:
-        raise ValueError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r:.80}")
 
 
 def _assemble(
@@ -217,18 +241,3 @@ def _take_over(model: Any, trained: TrainedModel, whole: bool) -> None:
 def _set_last(layer: Any, last: dict[str, Any]) -> None:
     if layer.kernel.shape == last["weights"].shape:
         layer.set_weights([last["weights"], last["biases"]])
-
-
-def _with_dtype(model: Any, dtype: str) -> Any:
-    """The same network with another dtype policy for every layer but the softmax."""
-    import keras
-
-    def clone(layer: Any) -> Any:
-        config = layer.get_config()
-        if layer.name != "predictions":
-            config["dtype"] = dtype
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy

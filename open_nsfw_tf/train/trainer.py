@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from open_nsfw_tf.architecture import is_folded
-from open_nsfw_tf.backbones import body_of, build, weights_of
+from open_nsfw_tf.backbones import body_of, build, weights_of, with_dtype
 from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel, write_trained
 from open_nsfw_tf.errors import TrainingError, one_line, sanitize
 from open_nsfw_tf.train import run_folder
@@ -205,7 +205,7 @@ class Trainer:
     def _build(self) -> Any:
         config, recipe = self.config, self.config.recipe
         with self.workers.strategy.scope():
-            return build(
+            model = build(
                 config.backbone,
                 len(self.data.classes),
                 head=recipe.head,
@@ -214,8 +214,8 @@ class Trainer:
                 weights=config.start.model if config.start else config.weights,
                 replace_last=recipe.replace_last,
                 seed=config.options.seed,
-                dtype=config.dtype,
             )
+            return with_dtype(model, config.dtype)
 
     def _pictures(self, split: Split, training: bool) -> Batches:
         workers, recipe = self.workers, self.recipe
