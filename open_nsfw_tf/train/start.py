@@ -5,8 +5,10 @@ else the recipe's head begins anew.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from open_nsfw_tf.backbones.builder import INITS, check_model
 from open_nsfw_tf.backbones.trained import (
@@ -21,7 +23,8 @@ from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.formats import sha256
 from open_nsfw_tf.train.recipes import Recipe
 
-_LICENCE = ("source", "licence")  # of an origin, that what is trained on keeps
+_KEPT = ("source", "licence")  # of an origin
+_TRAINED_FROM = "trained from "
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,26 @@ class Start:
     model: TrainedModel
     sha256: str
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Raise an error about its weights with its name.
+
+        Raises:
+            WeightsError: the model is damaged.
+        """
+        try:
+            yield
+        except WeightsError as error:
+            raise WeightsError(f"{sanitize(self.folder)}: {error}") from error
+
     @property
     def origin(self) -> dict[str, str]:
         """The origin of what is trained from it; nothing if it was trained here too."""
-        kept = {n: self.model.origin[n] for n in _LICENCE if n in self.model.origin}
+        kept = {n: self.model.origin[n] for n in _KEPT if n in self.model.origin}
         if "source" in kept:
             before = kept["source"].removeprefix(_TRAINED_FROM)
             kept["source"] = _TRAINED_FROM + before
         return kept
-
-
-_TRAINED_FROM = "trained from "
 
 
 def read_start(
@@ -75,10 +87,9 @@ def read_start(
             f"the folder of a trained model, with {MODEL} and {ARRAYS}"
         )
     model = read_trained(folder)
-    try:
+    start = Start(folder, model, sha256(Path(folder) / ARRAYS))
+    with start.named():
         check_model(model)
-    except WeightsError as error:
-        raise WeightsError(f"{sanitize(folder)}: {error}") from error
     if model.backbone != backbone:
         raise ValueError(
             f"{sanitize(folder)}: expected a trained {backbone} to begin with, got a "
@@ -90,7 +101,7 @@ def read_start(
             f"{sanitize(folder)}: expected a model with an input of {size} pixels a "
             f"side, got one of {model.preprocessing.crop}: leave --size out"
         )
-    return Start(folder, model, sha256(os.path.join(folder, ARRAYS)))
+    return start
 
 
 def fit_head(
