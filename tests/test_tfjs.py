@@ -528,30 +528,3 @@ def test_exports_give_nsfwjs_s_scores(
     target = tmp_path / f"out{EXPORTERS[format].suffix or '.onnx'}"
     done = export(format, target, model=runs[OTHER], pictures=named)
     assert done.difference <= FLOAT32
-
-
-@pytest.mark.nsfwjs
-def test_training_begins_with_nsfwjs_s_network(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
-    """Two new classes: its body learns in two epochs what random weights do not."""
-    data = make_pictures(tmp_path / "data", train=24, test=8)
-    losses = {}
-    for name, init in (("random", "random"), ("nsfwjs", runs[OTHER])):
-        options = TrainingOptions(
-            "mobilenet",
-            init=init,
-            epochs=2,
-            learning_rate=0.01,
-            overrides={"batch_size": 8},
-            bootstrap=0,
-        )
-        done = train(data, tmp_path / name, options)
-        losses[name] = done.history[-1]["val_loss"]
-        accuracies[name] = done.accuracy
-    trained = read_trained(tmp_path / "nsfwjs")
-    assert trained.preprocessing == read_trained(runs[OTHER]).preprocessing
-    assert trained.origin == {
-        "source": "trained from infinitered/nsfwjs, models/mobilenet_v2",
-        "licence": nsfwjs.LICENCE,
-    }
