@@ -25,7 +25,12 @@ from benchmarks.results import statistic
 from benchmarks.turns import Answers, Workers
 from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.backbones.registry import BACKBONES
-from open_nsfw_tf.backbones.trained import OPEN_NSFW, HeadLayer, read_trained
+from open_nsfw_tf.backbones.trained import (
+    OPEN_NSFW,
+    HeadLayer,
+    TrainedModel,
+    read_trained,
+)
 from open_nsfw_tf.errors import OpenNsfwError
 from open_nsfw_tf.image import YAHOO
 from open_nsfw_tf.weights import find_weights
@@ -60,25 +65,19 @@ def count(folder: Path | None) -> Counted:
         OSError: the model cannot be read.
         WeightsError: it is damaged.
     """
-    name, classes, size, head = OPEN_NSFW, LABELS, YAHOO.crop, ()
+    model = TrainedModel(OPEN_NSFW, LABELS, YAHOO, (), {})
     if folder is not None:
         model = read_trained(folder)
-        name, classes, head = model.backbone, model.classes, model.head
-        size = model.preprocessing.crop
-    backbone = BACKBONES[name]
-    parameters, madds = head_costs(backbone.features, (*head, last(len(classes))))
+    backbone, size = BACKBONES[model.backbone], model.preprocessing.crop
+    head = (*model.head, HeadLayer("dense", units=len(model.classes)))
+    parameters, madds = head_costs(backbone.features, head)
     usual = size == backbone.preprocessing.crop
     return Counted(
         size,
-        tuple(classes),
+        model.classes,
         backbone.parameters + parameters,
         backbone.madds + madds if usual else None,
     )
-
-
-def last(classes: int) -> HeadLayer:
-    """The last layer of a network."""
-    return HeadLayer("dense", units=classes)
 
 
 def head_costs(features: int, head: tuple[HeadLayer, ...]) -> tuple[int, int]:

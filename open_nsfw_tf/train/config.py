@@ -155,7 +155,7 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
             f"expected a trained model to begin with, {sanitize(start.folder)}, or "
             "--weights, got both: leave one of them out"
         )
-    own = start and start.model.preprocessing
+    own = None if start is None else start.model.preprocessing
     return TrainingConfig(
         options,
         name=name,
