@@ -1,9 +1,11 @@
 """What all contenders of one run share: the pictures, a batch, the weights' files."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,36 +26,47 @@ class Bench:
     folder: Path
 
     @cached_property
-    def _settings(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = json.loads(
-            (self.folder / "bench.json").read_text()
-        )
+    def _settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "bench.json").read_text())
         return found
 
-    def write(self, pictures: list[Path], listed: list[Path], weights: Path) -> None:
+    def write(
+        self,
+        pictures: list[Path],
+        listed: list[Path],
+        weights: Path,
+        models: Mapping[str, Path] | None = None,
+    ) -> None:
         """Say what is measured with.
 
         Args:
             pictures: that are scored one by one.
             listed: that are scored in one list.
             weights: the file of weights that our engines read.
+            models: the folders of trained models, by name.
         """
         settings = {
             "pictures": [str(path) for path in pictures],
             "listed": [str(path) for path in listed],
             "weights": [str(weights)],
+            "models": {name: str(path) for name, path in (models or {}).items()},
         }
         (self.folder / "bench.json").write_text(json.dumps(settings))
 
     @property
     def pictures(self) -> list[str]:
         """Paths of the pictures that are scored one by one."""
-        return self._settings["pictures"]
+        return list(self._settings["pictures"])
 
     @property
     def listed(self) -> list[str]:
         """Paths of the pictures that are scored in one list."""
-        return self._settings["listed"]
+        return list(self._settings["listed"])
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The folders of trained models, by name."""
+        return dict(self._settings["models"])
 
     @property
     def weights(self) -> Path:

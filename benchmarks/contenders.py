@@ -19,6 +19,7 @@ NET = ("net 1", "net 16")
 PICTURES = ("one by one", "list")
 ALONE = "inference"  # batches of 16, by an engine that has one thread
 ONE_THREAD = ", one thread"
+BY = " by "  # between a model and an engine
 DECODING = "decoding" + ONE_THREAD
 
 
@@ -69,6 +70,40 @@ class Ours:
     def many(self, paths: list[str]) -> list[float]:
         """NSFW scores by `Classifier.classify_many` with its defaults."""
         return [scores.nsfw for scores in self.classifier.classify_many(paths)]
+
+
+class Model:
+    """A trained model, or Yahoo's network, by one engine in float32.
+
+    Args:
+        bench: with the trained models.
+        name: ``mine by onnxruntime``; a name that is no trained model's is Yahoo's.
+    """
+
+    def __init__(self, bench: Bench, name: str) -> None:
+        from open_nsfw_tf import Classifier
+
+        model, _, engine = name.partition(BY)
+        folder = bench.models.get(model)
+        weights = None if folder else bench.weights
+        self.classifier = Classifier(engine, weights, model=folder)
+        self.bench = bench
+
+    def net_input(self, batch: np.ndarray) -> np.ndarray:
+        """As many pictures as the batch has, as this model wants them."""
+        from open_nsfw_tf.image import tensor
+
+        prepared = self.classifier.preprocessing
+        paths = self.bench.pictures[: len(batch)]
+        return np.stack([tensor(path, prepared) for path in paths])
+
+    def net(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores by `Classifier.predict`."""
+        return self.classifier.predict(inputs)
+
+    def one(self, path: str) -> float:
+        """The score of the second class by `Classifier.classify`."""
+        return float(self.classifier.classify(path)[1])
 
 
 class BareOnnxRuntime:

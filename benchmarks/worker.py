@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.bench import Bench
-from benchmarks.contenders import ALONE, PEERS, Decoding, Ours
+from benchmarks.contenders import ALONE, BY, PEERS, Decoding, Model, Ours
 from benchmarks.machine import peak_megabytes
 
 Answer = dict[str, Any]
@@ -25,6 +25,8 @@ SECONDS = 0.25  # that calls of the network are repeated for in one turn
 
 def made(name: str, bench: Bench) -> Any:
     """The contender of a name; without importing what the others need."""
+    if BY in name:
+        return Model(bench, name)
     if name in PEERS:
         return PEERS[name].make(bench, name)
     if name.startswith("matmul "):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import SCORE_TOLERANCE
+from trained_models import other_network
 
 from benchmarks import peers, results
 from benchmarks.bench import MULTIPLY_ADDS, Bench
@@ -16,6 +17,7 @@ from benchmarks.contenders import PEERS, contenders
 from benchmarks.photos import readable, write_photos
 from benchmarks.turns import Workers
 from open_nsfw_tf.architecture import BLOCKS, CLASSES, FEATURES, INPUT_SIZE, STEM
+from open_nsfw_tf.backbones.trained import write_trained
 from open_nsfw_tf.engines import ENGINES
 
 ROOT = Path(__file__).parent.parent
@@ -186,3 +188,35 @@ def test_int8_is_measured_on_photographs_left_out_of_its_calibration(
     assert list(row) == ["calibration", "held out"]
     assert all(0 < mean < most < 0.2 for most, mean in row.values())
     assert name in done.stdout
+
+
+def test_models_are_measured_beside_yahoos(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    model = other_network()
+    write_trained(mine, model)
+    path = tmp_path / "models.json"
+    small = ["--pictures", "2", "--rounds", "1", "--json", path]
+    done = run("benchmarks.models", mine, *small)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text())["models"]
+    assert list(found) == ["open_nsfw", "mine"]
+    assert found["open_nsfw"]["parameters"] == 5_917_890
+    assert found["open_nsfw"]["multiply_adds"] == MULTIPLY_ADDS
+    trainable = sum(v.size for layer in model.weights.values() for v in layer.values())
+    moving = sum(
+        layer[name].size
+        for layer in model.weights.values()
+        for name in ("moving_mean", "moving_variance")
+        if name in layer
+    )
+    assert found["mine"]["parameters"] == trainable - moving
+    assert found["mine"]["classes"] == list(model.classes)
+    for row in found.values():
+        assert row["score_difference"] <= SCORE_TOLERANCE
+        assert set(row["milliseconds"]) == {"onnxruntime", "tensorflow"}
+        assert row["times_as_fast"]["net 1"] > 0
+    assert "| open_nsfw | 224 | sfw, nsfw | 5,917,890 | 1,068,550,144 |" in done.stdout
+    wrong = run("benchmarks.models", tmp_path)
+    assert wrong.returncode == 1
+    assert "expected the folder of a trained model" in wrong.stderr

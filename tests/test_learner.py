@@ -81,6 +81,20 @@ def test_weight_decay_is_of_kernels(network: Any, batch: Any) -> None:
         )
 
 
+def test_a_long_gradient_is_shortened(network: Any, batch: Any) -> None:
+    plain = replace(RECIPES["yahoo"], last_kernel=1, last_bias=1, weight_decay=0)
+    whole = changes(network, plain, batch)
+    length = np.sqrt(
+        sum((change.astype(float) ** 2).sum() for change in whole.values())
+    )
+    for limit in (0.25, 4.0):  # of its length, which is the rate times the gradient's
+        clip = limit * float(length) / 1e-3
+        clipped = changes(network, replace(plain, clip_norm=clip), batch)
+        for path, change in whole.items():
+            wanted = min(limit, 1.0) * change
+            np.testing.assert_allclose(clipped[path], wanted, rtol=1e-2, atol=1e-7)
+
+
 def test_the_loss_is_smoothed_and_weighted(network: Any, batch: Any) -> None:
     recipe = replace(RECIPES["yahoo"], label_smoothing=0.2)
     learner = learner_of(network, recipe, class_weights={0: 0.5, 1: 2.0})

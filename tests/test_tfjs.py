@@ -21,6 +21,7 @@ from conftest import SCORE_TOLERANCE, installed_engines
 from layers_models import CLASSES, HEAD
 from nsfwjs_golden import golden_picture
 from trained_models import OTHER
+from training_pictures import make_bands
 from typer.testing import CliRunner
 
 from open_nsfw_tf import Classifier, WeightsError
@@ -33,6 +34,7 @@ from open_nsfw_tf.engines import FLOAT32
 from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.formats import tfjs
 from open_nsfw_tf.image import tensor
+from open_nsfw_tf.train import TrainingOptions, train
 
 GOLDEN = json.loads(nsfwjs_golden.GOLDEN.read_text())  # nsfwjs_golden.COMMAND writes it
 NSFWJS = 1e-5  # from its scores; measured: 2.3e-6, LiteRT
@@ -528,3 +530,33 @@ def test_exports_give_nsfwjs_s_scores(
     target = tmp_path / f"out{EXPORTERS[format].suffix or '.onnx'}"
     done = export(format, target, model=runs[OTHER], pictures=named)
     assert done.difference <= FLOAT32
+
+
+@pytest.mark.nsfwjs
+def test_training_begins_with_nsfwjs_s_network(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its body soon learns two new classes, of which random weights learn nothing."""
+    data = make_bands(tmp_path / "data", train=28, test=8, side=112)
+    done = {}
+    for name, init in (("random", "random"), ("nsfwjs", runs[OTHER])):
+        options = TrainingOptions(
+            "mobilenet",
+            init=init,
+            epochs=2,
+            learning_rate=0.02,
+            overrides={"batch_size": 8},
+            validation=0.15,
+            bootstrap=0,
+        )
+        done[name] = train(data, tmp_path / name, options)
+    losses = {name: found.history[-1]["val_loss"] for name, found in done.items()}
+    assert losses["nsfwjs"] < 0.5 * losses["random"], losses
+    accuracies = {name: found.accuracy for name, found in done.items()}
+    assert accuracies["nsfwjs"] >= accuracies["random"] + 0.2, accuracies
+    trained = read_trained(tmp_path / "nsfwjs")
+    assert trained.preprocessing == read_trained(runs[OTHER]).preprocessing
+    assert trained.origin == {
+        "source": "trained from infinitered/nsfwjs, models/mobilenet_v2",
+        "licence": nsfwjs.LICENCE,
+    }

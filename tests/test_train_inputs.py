@@ -24,6 +24,7 @@ from open_nsfw_tf.train.data import Split
 from open_nsfw_tf.train.inputs import UNCHANGED, Inputs, Pixels, features
 
 SMALL = Preprocessing(24, 16, False, "RGB", (127.5, 127.5, 127.5), 1 / 127.5)
+NSFWJS = Preprocessing(24, 24, False, "RGB", (0.0, 0.0, 0.0), 1 / 255, "aligned")
 TUTORIALS = Augmentation(
     crop=False, rotation=30, shift=0.2, shear=0.2, zoom=0.2, channel_shift=20
 )
@@ -87,12 +88,21 @@ def test_yahoos_pixels(split: Split, cache: bool | None) -> None:
         assert labels.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize(
     "preprocessing",
-    [SMALL, replace(SMALL, order="BGR", jpeg=True, crop=15, mean=(1.5, 2.0, 3.0))],
+    [
+        SMALL,
+        replace(SMALL, order="BGR", jpeg=True, crop=15, mean=(1.5, 2.0, 3.0)),
+        NSFWJS,
+        replace(NSFWJS, crop=20, order="BGR", mean=(1.5, 2.0, 3.0)),
+    ],
 )
-def test_any_preprocessing(split: Split, preprocessing: Preprocessing) -> None:
-    pictures, labels = joined(Inputs(split, preprocessing, batch_size=4).epochs())
+def test_any_preprocessing(
+    split: Split, preprocessing: Preprocessing, cache: bool
+) -> None:
+    inputs = Inputs(split, preprocessing, batch_size=4, cache=cache)
+    pictures, labels = joined(inputs.epochs())
     expected = np.stack([tensor(path, preprocessing) for path in split.paths])
     assert np.array_equal(pictures, expected)
     assert np.array_equal(labels, split.labels)

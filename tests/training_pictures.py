@@ -23,3 +23,21 @@ def make_pictures(
                 pixels[..., number % 3] += 50 + 65 * (number // 3)
                 Image.fromarray(pixels.astype(np.uint8)).save(place / f"{index}.png")
     return root
+
+
+def make_bands(root: Path, train: int, test: int = 0, side: int = 64) -> Path:
+    """Level and upright bands in any colours: no mean of pixels tells them apart."""
+    random = np.random.default_rng(0)
+    for folder, count in (("train", train), ("test", test)):
+        for axis, name in enumerate(("level", "upright")):
+            if count:
+                (root / folder / name).mkdir(parents=True)
+            for index in range(count):
+                turns = random.uniform(2, 6) * np.linspace(0, 1, side) + random.random()
+                band = np.expand_dims(np.sin(2 * np.pi * turns) > 0, 1 - axis)
+                one, other = random.uniform(20, 235, (2, 3))
+                pixels = np.where(band[..., np.newaxis], one, other)
+                pixels = pixels + random.normal(0, 20, (side, side, 3))
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / folder / name / f"{index}.png")
+    return root

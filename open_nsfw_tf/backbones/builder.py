@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from open_nsfw_tf.architecture import DENSE, Weights, check_arrays, layers_of
-from open_nsfw_tf.backbones.arrays import initialise, set_weights
+from open_nsfw_tf.backbones.arrays import initialise, set_weights, weights_of
 from open_nsfw_tf.backbones.head import add_head, check_head, head_shapes
 from open_nsfw_tf.backbones.registry import BACKBONES, Backbone
 from open_nsfw_tf.backbones.trained import MAX_CLASSES, HeadLayer, TrainedModel
@@ -31,7 +31,7 @@ def build(
     head: Sequence[HeadLayer] = (),
     size: int | None = None,
     init: str = "pretrained",
-    weights: Weights | str | os.PathLike[str] | None = None,
+    weights: Weights | TrainedModel | str | os.PathLike[str] | None = None,
     replace_last: bool = False,
     seed: int | None = None,
 ) -> Any:
@@ -48,9 +48,12 @@ def build(
             caches; "random": He's initialisation, batch norms that change nothing.
         weights: pretrained weights to use instead of those: for resnet50_thin the
             canonical dict or the path of a weights file, for the networks of
-            `keras.applications` the path of Keras' file without the top.
+            `keras.applications` the path of Keras' file without the top; or a trained
+            model of this backbone: its body, and its head if layers and classes are as
+            many and alike.
         replace_last: whether the last layer is initialised anew even where pretrained
             weights have one that fits: those of resnet50_thin with 2 classes, no head.
+            Of a trained model, no layer of the head is then taken.
         seed: for all random values; the same seed gives the same network.
 
     Returns:
@@ -70,10 +73,15 @@ def build(
     _check(backbone, name, classes, size)
     check_head(head)
     _check_init(init, weights)
-    source = backbone.pretrained(name, weights) if init == "pretrained" else None
+    source = None
+    if init == "pretrained" and not isinstance(weights, TrainedModel):
+        source = backbone.pretrained(name, weights)
     model = _assemble(name, classes, head, size, source, seed)
     if init == "random":
         initialise(body_of(model), seed)
+    elif isinstance(weights, TrainedModel):
+        like = (tuple(head), classes) == (weights.head, len(weights.classes))
+        _take_over(model, weights, whole=like and not replace_last)
     elif isinstance(source, dict) and not head and not replace_last:
         _set_last(model.get_layer(backbone.last), source[backbone.last])
     return model
@@ -240,6 +248,22 @@ def _assemble(
         raise RuntimeError(f"{name}: {backbone.features} features, {features.shape}")
     scores = add_head(features, head, classes, backbone.last, seed)
     return keras.Model(batch, scores, name=name)
+
+
+def _take_over(model: Any, trained: TrainedModel, whole: bool) -> None:
+    """Give a network the values of a trained model: all of them, or its body's.
+
+    Raises:
+        WeightsError: it is of another backbone, or damaged.
+    """
+    if trained.backbone != model.name:
+        raise WeightsError(
+            f"expected a trained {model.name}, got a {sanitize(trained.backbone, 80)}"
+        )
+    source = network_of(trained)  # which checks all arrays
+    if not whole:
+        model, source = body_of(model), body_of(source)
+    set_weights(model, weights_of(source))
 
 
 def _set_last(layer: Any, last: dict[str, Any]) -> None:

@@ -77,7 +77,8 @@ class TrainedModel:
             canonical dict with as many outputs as there are classes, of other networks
             the layers and variables as Keras calls them.
         origin: of weights that were not trained here: their ``source``, ``licence`` and
-            checksums, by what they are called.
+            checksums, by what they are called; of what was trained from such weights
+            their ``source`` and ``licence``.
     """
 
     backbone: str

@@ -74,11 +74,13 @@ class NetworkOptions:
     ] = None
     init: Annotated[
         str | None,
-        choice(
-            INITS,
+        typer.Option(
             "--init",
-            help="Begin with pretrained weights, or at random: that takes many more "
-            "pictures.",
+            metavar=f"[{'|'.join(INITS)}|RUN]",
+            help="Begin with the network's pretrained weights; at random, which takes "
+            "many more pictures; or with a trained model of the same network, the "
+            "folder RUN of an earlier run or of `weights fetch nsfwjs-...`: its "
+            "preprocessing, its body and, for the same classes, its head.",
         ),
     ] = None
     weights: Annotated[
@@ -151,11 +153,10 @@ class Learning:
         ),
     ] = None
 
-    def changes(self, init: str | None) -> dict[str, object]:
+    def changes(self) -> dict[str, object]:
         """The values of the recipe that the options change."""
         own = {
             "batch_size": self.batch_size,
-            "init": init,
             "class_weights": self.class_weights or None,
             "label_smoothing": self.label_smoothing,
             "patience": self.patience,
@@ -262,7 +263,8 @@ def train_command(
             TrainingOptions(
                 recipe=network.recipe,
                 backbone=network.backbone,
-                overrides=learning.changes(network.init),
+                init=network.init,
+                overrides=learning.changes(),
                 epochs=_epochs(learning.epochs),
                 learning_rate=learning.learning_rate,
                 size=network.size,
@@ -335,6 +337,8 @@ def _data_lines(data: Data, config: TrainingConfig) -> Iterator[str]:
         yield f"passed over as no pictures: {data.passed_over}"
     size = config.preprocessing.crop
     yield f"recipe {config.name} on {config.backbone}, {size}x{size} pixels"
+    if config.start is not None:
+        yield f"beginning with {sanitize(config.start.folder)}"
     precision = config.options.precision
     if precision != "float32":
         yield f"computing in {precision}: less exact than float32"

@@ -335,8 +335,8 @@ YAHOO_TITLE = (
 
 def _describe(model: Any, job: Job) -> None:
     origin = job.model.origin
-    by = "of TensorFlow.js" if origin else "trained by open_nsfw_tf"
-    what = f"A classifier {by}: {', '.join(job.labels)}."
+    by = "" if origin else " trained by open_nsfw_tf"
+    what = f"A classifier{by}: {', '.join(job.labels)}."
     if origin:
         model.author = f"{origin['source']}; written by open_nsfw_tf"
         model.license = origin.get("licence", "unknown")

@@ -91,6 +91,8 @@ def train(
     config = make_config(options)
     folder, chief = Path(os.fsdecode(run)), is_chief()
     run_folder.check_apart(folder, os.fsdecode(data))
+    if config.start is not None:
+        run_folder.check_start(folder, config.start.folder)
     with _folder(folder, mode, chief):
         found = read_data(
             data,
@@ -98,6 +100,7 @@ def train(
             seed=options.seed,
             max_pixels=options.max_pixels,
         )
+        config = config.fitted(found.classes)
         positive = positive_classes(found.classes, options.positive)
         record = config.record(found, data)
         if mode == "resume":

@@ -97,7 +97,8 @@ def augment(
     """Vary a picture and crop it.
 
     Args:
-        pixels: uint8 (resize, resize, 3), RGB, 0..255, as `preprocessing` makes them.
+        pixels: uint8 or float32 (resize, resize, 3), RGB, 0..255, as `preprocessing`
+            makes them.
         augmentation: what is varied, and how far.
         preprocessing: whose `resize` and `crop` are taken.
         seed: int64 (2,); the same one gives the same picture.

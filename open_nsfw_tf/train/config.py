@@ -8,10 +8,12 @@ from typing import Any
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.backbones import BACKBONES
+from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, override
+from open_nsfw_tf.train.start import Start, fit_head, read_start
 
 TRAINING_PRECISIONS = ("float32", "bfloat16", "float16")
 VERSION = 1  # of the config
@@ -25,6 +27,9 @@ class TrainingOptions:
     Attributes:
         recipe: a key of `open_nsfw_tf.train.recipes.RECIPES`, or a recipe of one's own.
         backbone: a key of `open_nsfw_tf.backbones.BACKBONES`; None: the recipe's.
+        init: "pretrained": the backbone's own weights; "random"; or the folder of a
+            trained model of this backbone, whose preprocessing and body are taken, and
+            whose head if its classes are those of the pictures. None: the recipe's.
         overrides: other values for numbers of the recipe, see `recipes.override`.
         epochs: of every stage; or one number for each of them.
         learning_rate: of the first stage; those of others change in proportion.
@@ -43,6 +48,7 @@ class TrainingOptions:
 
     recipe: str | Recipe = "yahoo"
     backbone: str | None = None
+    init: str | os.PathLike[str] | None = None
     overrides: Mapping[str, object] = field(default_factory=dict)
     epochs: int | Sequence[int] | None = None
     learning_rate: float | None = None
@@ -68,6 +74,9 @@ class TrainingConfig:
         backbone: a key of `BACKBONES`.
         preprocessing: of the pictures.
         weights: a file to take instead of the backbone's own pretrained weights.
+        start: the trained model to begin with; None: the weights are the backbone's
+            own, or random.
+        notes: what the user should know.
     """
 
     options: TrainingOptions
@@ -76,6 +85,16 @@ class TrainingConfig:
     backbone: str
     preprocessing: Preprocessing
     weights: str | None
+    start: Start | None = None
+    notes: tuple[str, ...] = ()
+
+    def fitted(self, classes: Sequence[str]) -> "TrainingConfig":
+        """The config for pictures of some classes: with the head of `start` if it fits."""
+        if self.start is None:
+            return self
+        changed = any(name.startswith("head.") for name in self.options.overrides)
+        recipe, note = fit_head(self.recipe, self.start, classes, changed)
+        return replace(self, recipe=recipe, notes=(note,) if note else ())
 
     @property
     def dtype(self) -> str:
@@ -93,6 +112,8 @@ class TrainingConfig:
             "classes": list(data.classes),
             "preprocessing": self.preprocessing.record(),
             "weights": self.weights,
+            "start": self.start and self.start.folder,
+            "start_sha256": self.start and self.start.sha256,
             "freeze_body": self.options.freeze_body,
             "precision": self.options.precision,
             "seed": self.options.seed,
@@ -128,14 +149,21 @@ def make_config(options: TrainingOptions) -> TrainingConfig:
         raise ValueError(
             f"expected a seed of 0 to 2147483647, got {options.seed!r:.80}"
         )
-    weights = options.weights
+    weights, start = options.weights, read_start(options.init, backbone, options.size)
+    if start is not None and weights is not None:
+        raise ValueError(
+            f"expected a trained model to begin with, {sanitize(start.folder)}, or "
+            "--weights, got both: leave one of them out"
+        )
+    own = None if start is None else start.model.preprocessing
     return TrainingConfig(
         options,
         name=name,
         recipe=recipe,
         backbone=backbone,
-        preprocessing=_preprocessing(backbone, recipe, options.size),
+        preprocessing=_preprocessing(backbone, recipe, options.size, own),
         weights=None if weights is None else os.path.abspath(os.fsdecode(weights)),
+        start=start,
     )
 
 
@@ -151,6 +179,9 @@ def _recipe(options: TrainingOptions) -> Recipe:
         recipe = RECIPES[recipe]
     for name, value in options.overrides.items():
         recipe = override(recipe, name, value)
+    if options.init is not None:  # a trained model is "pretrained", too
+        init = "random" if options.init == "random" else INITS[0]
+        recipe = replace(recipe, init=init)
     stages = _stages(recipe, options.epochs, options.learning_rate)
     recipe = replace(recipe, stages=stages)
     if options.freeze_body:
@@ -185,13 +216,15 @@ def _stages(
     )
 
 
-def _preprocessing(backbone: str, recipe: Recipe, size: int | None) -> Preprocessing:
-    """The backbone's own, scaled to another input size, with room for crops.
+def _preprocessing(
+    backbone: str, recipe: Recipe, size: int | None, own: Preprocessing | None
+) -> Preprocessing:
+    """The given one or the backbone's, for another input size, with room for crops.
 
     A network without batch norms whose weights are random cannot learn from inputs of
     -128 to 128: its first scores are as large.
     """
-    own = BACKBONES[backbone].preprocessing
+    own = own or BACKBONES[backbone].preprocessing
     if recipe.init == "random" and not BACKBONES[backbone].statistics:
         own = replace(own, scale=own.scale if own.scale < 1 else SPREAD)
     crop = own.crop if size is None else size

@@ -98,6 +98,8 @@ class Pixels:
 
     Attributes:
         cached: whether they are.
+        dtype: of the pixels: float32 where they are resized with aligned corners, to
+            values with fractions, else uint8.
 
     Raises:
         ValueError: `max_pixels` is not a number of pixels.
@@ -114,16 +116,17 @@ class Pixels:
         self._paths, self._max_pixels = split.paths, max_pixels
         self._preprocessing = replace(preprocessing, crop=preprocessing.resize)
         shape = (len(split), preprocessing.resize, preprocessing.resize, 3)
-        size = int(np.prod(shape, dtype=np.int64))
+        self.dtype = np.dtype(np.float32 if preprocessing.aligned else np.uint8)
+        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
         self.cached = size <= SHARE * _machines_memory() if cache is None else cache
-        self._cache = np.empty(shape if self.cached else 0, np.uint8)
+        self._cache = np.empty(shape if self.cached else 0, self.dtype)
         self._filled = np.zeros(len(split), bool)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """One picture.
 
         Returns:
-            uint8 (resize, resize, 3), RGB, 0..255; not to be written to.
+            `dtype` (resize, resize, 3), RGB, 0..255; not to be written to.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -293,7 +296,7 @@ class Inputs(Batches):
         tf = import_tensorflow()
         side = self.preprocessing.resize
         fetched, good = tf.numpy_function(
-            self._fetch, [index], (tf.uint8, tf.bool), stateful=False
+            self._fetch, [index], (self._pixels.dtype, tf.bool), stateful=False
         )
         fetched = tf.ensure_shape(fetched, (side, side, 3))
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch * EPOCH_SEEDS + index])
@@ -314,7 +317,7 @@ class Inputs(Batches):
                     self.broken[path] = str(error)
         if not self.shuffle:
             side = self.preprocessing.resize
-            return np.zeros((side, side, 3), np.uint8), np.bool_(False)
+            return np.zeros((side, side, 3), self._pixels.dtype), np.bool_(False)
         self._failure = self.failure("no picture of a class", int(index))
         raise self._failure
 

@@ -308,7 +308,7 @@ class LearnerOptions:
     """What a learner does with its network.
 
     Attributes:
-        recipe: multipliers, momentum, weight decay, label smoothing.
+        recipe: multipliers, momentum, clipping, weight decay, label smoothing.
         class_weights: by label; None: all classes count alike.
         scaled: see `make_optimizer`.
         folded: see `multipliers_and_decays`.
@@ -340,6 +340,7 @@ class Learner:
         recipe, self.scaled = options.recipe, options.scaled
         self.model, self.network = model, network
         self.smoothing, self.strategy = recipe.label_smoothing, strategy
+        self.clip_norm = recipe.clip_norm
         self.classes = int(network.output.shape[-1])
         weights = options.class_weights or {}
         self.class_weights = tf.constant(
@@ -440,12 +441,28 @@ class Learner:
             # alone: with two workers, the other one then waits for ever.
             nan = tf.where(sums[4] > 0, float("nan"), 0.0)
             gradients = [gradient + nan for gradient in gradients]
+        if self.clip_norm:
+            gradients = self._clipped(gradients, sums[2])
         self.optimizer.apply(self._decayed(gradients, values, sums[2]), self.variables)
         return sums[:4]
 
     @property
     def _scale(self) -> Any:
         return self.optimizer.dynamic_scale.value if self.scaled else 1.0
+
+    def _clipped(self, gradients: Any, pictures: Any) -> list[Any]:
+        """This device's share of all devices' gradients, shortened to `clip_norm`.
+
+        Keras would shorten each device's gradients, not their sum.
+        """
+        tf = import_tensorflow()
+        devices = self.strategy.num_replicas_in_sync
+        if devices > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce("sum", gradients)
+        length = tf.linalg.global_norm(gradients) / (pictures * self._scale)
+        factor = self.clip_norm / tf.maximum(length, self.clip_norm) / devices
+        return [gradient * factor for gradient in gradients]
 
     def _decayed(self, gradients: Any, values: Any, pictures: Any) -> list[Any]:
         """This device's share of the gradients of the mean loss, with weight decay.

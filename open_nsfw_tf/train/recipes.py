@@ -104,11 +104,14 @@ class Recipe:
             that a random crop has room.
         batch_size: pictures a step, on all devices together.
         momentum: of stochastic gradient descent.
+        clip_norm: how long the gradient of all variables together may be; a longer one
+            is shortened to it. 0: any length.
         weight_decay: times a kernel, added to its gradient.
         last_kernel, last_bias: what the learning rate of the last dense layer's kernel
             and bias is multiplied by.
         replace_last: whether the last layer is initialised anew even where the
-            pretrained weights have one with as many classes.
+            pretrained weights have one with as many classes; a trained model that a run
+            begins with keeps its head if its classes are those of the pictures.
         batch_norm_frozen: whether the backbone's batch norms keep their statistics,
             scales and offsets.
         batch_norm_momentum: the share of running statistics that a step keeps.
@@ -130,6 +133,7 @@ class Recipe:
     margin: float = 1.0
     batch_size: int = 32
     momentum: float = 0.9
+    clip_norm: float = 0.0
     weight_decay: float = 0.0
     last_kernel: float = 1.0
     last_bias: float = 1.0
@@ -166,6 +170,7 @@ _RANGES = {
     "margin": (1, 4),
     "batch_size": (1, 1 << 16),
     "momentum": (0, 0.9999),
+    "clip_norm": (0, 1e6),
     "weight_decay": (0, 1),
     "batch_norm_momentum": (0, 0.9999),
     "last_kernel": (0, 1000),
@@ -277,24 +282,39 @@ RECIPES = {
     ),
     "vgg": Recipe(
         title="the tutorial of two classes on VGG16, from scratch",
-        source="a tutorial: VGG16's body, dense 128 and 64, dropout .5 after each; SGD",
+        source=(
+            "a tutorial: VGG16's body, dense 128 and 64, dropout .5 after each; SGD, 10 "
+            "epochs, 10 a batch; 72 % after 8,127 pictures"
+        ),
         corrected=(
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
             "the maps are averaged before the dense layers, as everywhere here",
             (
-                "the learning rate, its schedule, the number of epochs, the batch "
-                "size, the flip and the ReLUs are ours"
+                "no dropout: the 64 values that it halves differ little between pictures "
+                "while nothing is learned, so that its noise hides the classes; "
+                "head.1.rate=0.5 and head.3.rate=0.5 are the tutorial's"
             ),
+            (
+                "gradients are clipped to a length of 1: the first are 40 to 120 long, and "
+                "such steps shrink all activations until the scores are even for good"
+            ),
+            (
+                "kernels are initialised as by He et al. and inputs divided by 64, as there "
+                "are no batch norms"
+            ),
+            "the learning rate, its schedule, the flip and the ReLUs are ours",
         ),
         backbone="vgg16",
-        stages=(Stage(40, 0.003, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
+        stages=(Stage(10, 0.01, Schedule(PLATEAU, factor=0.1**0.5, patience=5)),),
         init="random",
+        batch_size=10,
+        clip_norm=1.0,
         head=(
             HeadLayer("dense", units=128, activation="relu"),
-            HeadLayer("dropout", rate=0.5),
+            HeadLayer("dropout", rate=0.0),
             HeadLayer("dense", units=64, activation="relu"),
-            HeadLayer("dropout", rate=0.5),
+            HeadLayer("dropout", rate=0.0),
         ),
         augmentation=Augmentation(flip=True, crop=False),
     ),

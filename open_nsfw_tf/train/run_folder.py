@@ -134,6 +134,21 @@ def check_apart(folder: Path, data: str) -> None:
             )
 
 
+def check_start(folder: Path, start: str) -> None:
+    """Refuse a run that would write over the trained model that it begins with.
+
+    Raises:
+        ValueError: the model lies in the folder of the run.
+    """
+    run, model = os.path.realpath(folder), os.path.realpath(start)
+    if os.path.join(model, "").startswith(os.path.join(run, "")):
+        raise ValueError(
+            f"{sanitize(folder)}: expected another folder for a run than that of the "
+            "model that it begins with: name another, or go on with the run that is "
+            "there with --resume, without --init RUN"
+        )
+
+
 def clear(folder: Path) -> None:
     """Remove what an earlier run wrote, but for cached features, and nothing else.
 

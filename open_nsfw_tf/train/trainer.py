@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class Trainer:
         self._check()
         self.model = self._build()
         self.broken: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = list(config.notes)
         self.recipe = config.recipe
         set_batch_norms(self.model, self.recipe)
         self._folded = (
@@ -164,6 +165,7 @@ class Trainer:
             self.config.preprocessing,
             self.recipe.head,
             weights_of(self.model),
+            self.config.start.origin if self.config.start else {},
         )
         try:
             folder.mkdir(exist_ok=True)
@@ -202,15 +204,16 @@ class Trainer:
             )
 
     def _build(self) -> Any:
-        config, recipe = self.config, self.config.recipe
-        with self.workers.strategy.scope():
+        config, recipe, start = self.config, self.config.recipe, self.config.start
+        named = start.named() if start else nullcontext()
+        with self.workers.strategy.scope(), named:
             model = build(
                 config.backbone,
                 len(self.data.classes),
                 head=recipe.head,
                 size=config.preprocessing.crop,
                 init=recipe.init,
-                weights=config.weights,
+                weights=start.model if start else config.weights,
                 replace_last=recipe.replace_last,
                 seed=config.options.seed,
             )
