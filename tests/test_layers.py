@@ -69,6 +69,7 @@ OWNERS = {
         "export.onnx",
         "formats.onnx",
         "formats.onnx_graph",
+        "formats.onnx_picture",
         "quantize.calibrate",
         "quantize.qdq",
     },

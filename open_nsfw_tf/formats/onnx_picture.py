@@ -1,11 +1,11 @@
 """The preprocessing of pictures as ONNX operations, in front of a network's graph.
 
 `with_picture` makes a file that takes decoded pictures of any size and answers what
-Caffe's pipeline did: every runtime of ONNX, in any language, computes Pillow's resizing and
-libjpeg's round trip from the same standard operations, in float32 and int32. All sums of
-float32 are of whole numbers below 2**24, or of them times a power of two, so they are exact
-in any order. float64, int64 arithmetic and 8-bit matrix products are avoided: some runtimes
-lack them, or compute them inexactly.
+Caffe's pipeline did: every runtime of ONNX, in any language, computes Pillow's resizing
+and libjpeg's round trip from the same standard operations, in float32 and int32. All
+sums of float32 are of whole numbers below 2**24, or of them times a power of two, so
+they are exact in any order. float64, int64 arithmetic and 8-bit matrix products are
+avoided: some runtimes lack them, or compute them inexactly.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,8 @@ IMAGE = "image"
 # Pillow's Resample.c: weights are rounded to 22 fractional bits (32 - 8 - 2).
 WEIGHT_BITS = 22
 # Longer sides overflow int32 in the resize weights to 256 pixels; the first wrong ones
-# seen were of 131,000. The limit goes with the size that a picture is resized to.
-LONGEST_SIDE, TO_SIDE = 99_999, 256
+# seen were of 131,000. Other sizes: see `longest_side`.
+LONGEST_SIDE, YAHOO_SIZE = 99_999, 256
 # libjpeg's jfdctint.c, "islow", with 13 fractional bits: what its butterflies add up to
 # for each output, which is not always the rounded cosine. jidctint.c is the transpose.
 DCT = np.array(
@@ -43,8 +43,8 @@ DCT = np.array(
     ],
     np.float32,
 )
-# Annex K of ITU-T T.81, at libjpeg's quality 75, which is Pillow's default: half of each
-# value, rounded up from a half.
+# Annex K of ITU-T T.81, at libjpeg's quality 75, which is Pillow's default: half of
+# each value, rounded up from a half.
 LUMINANCE = np.array(
     [
         [8, 6, 5, 8, 12, 20, 26, 31],
@@ -76,14 +76,20 @@ TO_YCC_OFFSETS = np.array(
 FROM_YCC = np.array(  # from Cb and Cr, to what is added to Y
     [[0, 91881], [-22554, -46802], [116130, 0]], np.float32
 )
+MCU = 16  # pixels a side of what a JPEG with 4:2:0 consists of
 # Sums of products with larger factors than this many bits are split into two.
 LOW_BITS = 7
 ACROSS, DOWN = 8, 8  # columns, and rows, of the result that share a slice of the source
 
 
 def longest_side(size: int) -> int:
-    """The longest side, in pixels, that can be resized exactly to `size` pixels."""
-    return LONGEST_SIDE * size // TO_SIDE
+    """The longest side, in pixels, that can be resized exactly to `size` pixels.
+
+    The sums of the weights' shares, int32, grow as side**2 / size; the sums of the
+    weights' low parts, below 2**24, as side / size.
+    """
+    relative = size / YAHOO_SIZE
+    return int(LONGEST_SIDE * min(relative, relative**0.5))
 
 
 def split(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +99,26 @@ def split(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return high, factors - high * step
 
 
+def check_picture(preprocessing: Preprocessing) -> None:
+    """Refuse a preprocessing that `with_picture` cannot write.
+
+    Raises:
+        ValueError: it resizes with aligned corners, or sends a size through JPEG that
+            is no multiple of `MCU`.
+    """
+    if preprocessing.aligned:
+        raise ValueError(
+            "this model resizes pictures with aligned corners, which the input picture "
+            "does not offer: export it with the input tensor"
+        )
+    if preprocessing.jpeg and preprocessing.resize % MCU:
+        raise ValueError(
+            f"this model sends pictures of {preprocessing.resize} pixels a side "
+            f"through JPEG, and the input picture needs a multiple of {MCU}: export it "
+            "with the input tensor"
+        )
+
+
 def with_picture(
     model: "onnx.ModelProto", preprocessing: Preprocessing
 ) -> "onnx.ModelProto":
@@ -100,7 +126,7 @@ def with_picture(
 
     Args:
         model: of layout "nchw", with the input `INPUT`.
-        preprocessing: of the network; not one with aligned corners.
+        preprocessing: of the network; see `check_picture`.
 
     Returns:
         The model with the input ``image`` instead: uint8 (batch, height, width,
@@ -109,15 +135,11 @@ def with_picture(
         runtime fail. The tensor `INPUT` in it is the preprocessed batch.
 
     Raises:
-        ValueError: the preprocessing resizes with aligned corners.
+        ValueError: as `check_picture`.
     """
     from onnx import TensorProto, helper
 
-    if preprocessing.aligned:
-        raise ValueError(
-            "pictures are no input of this model's export: it resizes with aligned "
-            "corners; choose the input tensor"
-        )
+    check_picture(preprocessing)
     writer = _Picture()
     writer.preprocess(preprocessing)
     old = model.graph
@@ -188,7 +210,7 @@ class _Picture(Writer):
         order = [preprocessing.order.index(name) for name in "RGB"]
         planes = self._resized(self._rows(size), size)
         if preprocessing.jpeg:
-            planes = self._through_jpeg(planes, order)
+            planes = self._through_jpeg(planes, size, order)
         elif preprocessing.order != "RGB":
             planes = self.op("Gather", planes, self.ints(order), axis=1)
         edge = (size - crop) // 2
@@ -330,6 +352,8 @@ class _Picture(Writer):
         )
         shares = self.op("Max", self.op("Sub", doubled, apart), self.ints(0))
         total = self.op("ReduceSum", shares, self.shape(1))  # (blocks, 1, outputs)
+        if size % outputs:  # what the last block has too many may have no pixel
+            total = self.op("Max", total, self.ints(1))
         weights = self.op("Cast", self._divided(shares, total), to=_FLOAT)
         step = 1 << LOW_BITS
         high = self.op(
@@ -345,7 +369,7 @@ class _Picture(Writer):
         return starts, length, self.op("Concat", *both, axis=2)
 
     def _divided(self, shares: str, total: str) -> str:
-        """floor(shares * 2**22 / total + 1/2) by long division: nothing is too large."""
+        """floor(shares * 2**22 / total + 1/2), by long division to stay in int32."""
         quotient = self.ints(0)
         rest = shares
         digits = (6, 4, 4, 4, 4)
@@ -362,15 +386,16 @@ class _Picture(Writer):
 
     # -- libjpeg's round trip
 
-    def _through_jpeg(self, planes: str, order: list[int]) -> str:
+    def _through_jpeg(self, planes: str, size: int, order: list[int]) -> str:
         """As after saving as JPEG, quality 75 and 4:2:0, and reading that again.
 
         Args:
             planes: R, G, B.
+            size: of them, a multiple of `MCU`.
             order: of the result: the place of R, G and B.
         """
-        ycc = self._mixed(planes, TO_YCC, TO_YCC_OFFSETS)
-        luma = self._transformed(self.slice(ycc, 0, 1, 1), LUMINANCE)
+        ycc = self._mixed(planes, size, TO_YCC, TO_YCC_OFFSETS)
+        luma = self._transformed(self.slice(ycc, 0, 1, 1), size, LUMINANCE)
         # The mean of squares of 2 x 2 pixels, rounded down and up in turn.
         chroma = self.op(
             "AveragePool",
@@ -378,9 +403,9 @@ class _Picture(Writer):
             kernel_shape=[2, 2],
             strides=[2, 2],
         )
-        biases = np.tile([1 / 4, 2 / 4], TO_SIDE // 4)
+        biases = np.tile([1 / 4, 2 / 4], size // 4)
         chroma = self.op("Floor", self.op("Add", chroma, self.floats(biases)))
-        chroma = self._transformed(chroma, CHROMINANCE)
+        chroma = self._transformed(chroma, size // 2, CHROMINANCE)
         # libjpeg's "fancy" upsampling: 3/4 of a pixel and 1/4 of its neighbour.
         chroma = self.op(
             "Resize",
@@ -390,33 +415,37 @@ class _Picture(Writer):
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
-        biases = np.tile([8 / 16, 7 / 16], TO_SIDE // 2)
+        biases = np.tile([8 / 16, 7 / 16], size // 2)
         chroma = self.op("Floor", self.op("Add", chroma, self.floats(biases)))
         factors = FROM_YCC[order]
         # Cb and Cr are 128 too large.
         offsets = (1 << (COLOUR_BITS - 1)) - 128 * factors.sum(axis=1)
-        added = self._mixed(chroma, factors, offsets)
+        added = self._mixed(chroma, size, factors, offsets)
         return self._clipped(self.op("Add", luma, added), 0, 255)
 
-    def _mixed(self, planes: str, factors: np.ndarray, offsets: np.ndarray) -> str:
+    def _mixed(
+        self, planes: str, size: int, factors: np.ndarray, offsets: np.ndarray
+    ) -> str:
         """Sums of planes times factors, plus offsets, shifted and rounded down."""
         shift = 2.0**-COLOUR_BITS
         flat = self.op("Reshape", planes, self.shape(0, 0, -1))
         sums = self.op("MatMul", self.floats(shift * factors), flat)
         offset = self.floats(shift * np.reshape(offsets, (-1, 1)))
         sums = self.op("Floor", self.op("Add", sums, offset))
-        return self.op("Reshape", sums, self.shape(0, 0, TO_SIDE, TO_SIDE))
+        return self.op("Reshape", sums, self.shape(0, 0, size, size))
 
-    def _transformed(self, planes: str, table: np.ndarray) -> str:
+    def _transformed(self, planes: str, side: int, table: np.ndarray) -> str:
         """Planes through the cosine transform, its quantisation and back.
 
         Args:
             planes: (N, channels, side, side), 0..255.
+            side: of them.
             table: of quantisation; rows are vertical frequencies.
         """
-        shape = self.op("Shape", planes)
+        # Blocks of 8 x 8 pixels: (N, channels, rows, 8, columns, 8).
+        in_blocks = self.shape(0, -1, side // 8, 8, side // 8, 8)
         blocks = self.op("Sub", planes, self.floats(128))
-        blocks = self.op("Reshape", blocks, self._in_blocks(table))
+        blocks = self.op("Reshape", blocks, in_blocks)
         at = self.op("MatMul", blocks, self.floats(DCT.T))  # sums below 2**24
         at = self._floor_of(self.op("Add", at, self.floats(1 << 10)), 11)
         turn = [0, 1, 2, 4, 5, 3]  # the other direction becomes the last axis
@@ -428,12 +457,7 @@ class _Picture(Writer):
         back = [0, 1, 2, 5, 3, 4]
         at = self._product(self.op("Transpose", at, perm=back), DCT, 18)
         at = self.op("Add", self._clipped(at, -128, 127), self.floats(128))
-        return self.op("Reshape", at, shape)
-
-    def _in_blocks(self, table: np.ndarray) -> str:
-        """The shape of planes in blocks of 8 x 8: (N, channels, rows, 8, columns, 8)."""
-        side = TO_SIDE if table is LUMINANCE else TO_SIDE // 2
-        return self.shape(0, -1, side // 8, 8, side // 8, 8)
+        return self.op("Reshape", at, self.shape(0, -1, side, side))
 
     def _product(self, at: str, matrix: np.ndarray, bits: int) -> str:
         """The product with a matrix, rounded and divided by 2**bits."""
