@@ -5,7 +5,6 @@ medians of turns, in which both take the same picture one after the other.
 """
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -19,13 +18,6 @@ from open_nsfw_tf.libraries import import_onnxruntime
 
 SIZES = ((640, 480), (1633, 1225), (4000, 3000))  # .3, 2 and 12 megapixels
 TURNS = 15
-
-
-def milliseconds(run: Callable[[], object]) -> float:
-    """The processor's time of one call."""
-    begin = time.process_time()
-    run()
-    return 1e3 * (time.process_time() - begin)
 
 
 def main() -> None:
@@ -42,16 +34,14 @@ def main() -> None:
     for width, height in SIZES:
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         picture, batch = Image.fromarray(noise), noise[np.newaxis]
-        times = np.array(
-            [
-                (
-                    milliseconds(lambda: tensor(picture)),
-                    milliseconds(lambda: session.run(None, {IMAGE: batch})),
-                )
-                for _ in range(TURNS)
-            ]
-        )
-        pillow, inside = np.median(times, axis=0)
+        turns = []
+        for _ in range(TURNS):
+            begin = time.process_time()
+            tensor(picture)
+            middle = time.process_time()
+            session.run(None, {IMAGE: batch})
+            turns.append((middle - begin, time.process_time() - middle))
+        pillow, inside = 1e3 * np.median(turns, axis=0)
         ratio = inside / pillow
         print(f"| {width} x {height} | {pillow:.1f} | {inside:.1f} | {ratio:.2f} |")
 

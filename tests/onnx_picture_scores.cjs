@@ -1,9 +1,9 @@
-// What an ONNX Runtime of npm answers for decoded pictures: for tests/test_onnx_picture.py.
+// What an ONNX Runtime of npm answers for pictures: for tests/test_onnx_picture.py.
 //
 // node onnx_picture_scores.cjs PACKAGE MODEL < JOBS, in a folder where the package is
 // installed. JOBS are lines of JSON, {"name", "height", "width", "rgb": base64}, and so
-// are the answers: {"name", "nsfw", "input": the first picture's input, base64}; MODEL has
-// the outputs predictions and input.
+// are the answers: {"name", "nsfw", "input": base64}; MODEL has the outputs predictions
+// and input.
 const fs = require("fs");
 const path = require("path");
 const { createRequire } = require("module");
@@ -24,10 +24,7 @@ async function main([name, model]) {
   }
 }
 
-main(process.argv.slice(2)).then(
-  () => process.exit(0),
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+main(process.argv.slice(2)).catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});

@@ -1,5 +1,9 @@
 """The whole preprocessing as ONNX operations: pictures in, Caffe's scores out."""
 
+import base64
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +190,6 @@ def test_onnxs_own_reference(exported: Path) -> None:
     from onnx.reference import ReferenceEvaluator
 
     only = onnx_module.preprocessing_only(onnx.load(exported))
-    i = next(i for i, node in enumerate(only.graph.node) if "input" in node.output)
-    del only.graph.node[i + 1 :]  # it computes all nodes
     noise = np.random.default_rng(0).integers(0, 256, (1, 90, 300, 3), np.uint8)
     (found,) = ReferenceEvaluator(only).run(None, {"image": noise})
     assert np.array_equal(found[0].transpose(1, 2, 0), tensor(noise[0]))
