@@ -34,14 +34,14 @@ def golden_picture(name: str) -> Image.Image:
     return load_rgb(pictures.MADE[name]())
 
 
-def install(folder: Path) -> None:
-    """Install nsfwjs by npm, whose scripts do not run."""
+def install(folder: Path, packages: tuple[str, ...] = PACKAGES) -> None:
+    """Install packages by npm, whose scripts do not run."""
     npm = shutil.which("npm")
     assert npm, "npm is not installed"
     (folder / "package.json").write_text("{}")
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-save")
     done = subprocess.run(
-        [npm, "install", *quiet, *PACKAGES],
+        [npm, "install", *quiet, *packages],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -49,7 +49,7 @@ def install(folder: Path) -> None:
         timeout=300,
     )
     if done.returncode:
-        raise OSError(f"npm cannot install {', '.join(PACKAGES)}: {done.stderr[-500:]}")
+        raise OSError(f"npm cannot install {', '.join(packages)}: {done.stderr[-500:]}")
 
 
 def scores(folder: Path, network: str, names: tuple[str, ...]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ OWNERS = {
         "export.onnx",
         "formats.onnx",
         "formats.onnx_graph",
+        "formats.onnx_picture",
         "quantize.calibrate",
         "quantize.qdq",
     },

@@ -1,5 +1,6 @@
 """8 bits: each step against what it must keep, the whole against the float network."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from open_nsfw_tf.architecture import (
     Convolution,
     fold_batch_norm,
 )
-from open_nsfw_tf.image import tensor
+from open_nsfw_tf.image import load_rgb, tensor
 from open_nsfw_tf.libraries import import_onnxruntime
 from open_nsfw_tf.quantize import (
     Quantized,
@@ -204,6 +205,29 @@ def test_the_graph_is_eight_bits_but_for_the_end(rounded: Quantized) -> None:
     props = {prop.key: prop.value for prop in model.metadata_props}
     assert props["quantization"] == "int8, QDQ"
     assert props["labels"] == "sfw,nsfw"
+
+
+def test_pictures_are_an_input_of_the_onnx_graph(
+    weights: Any,
+    rounded: Quantized,
+    photos: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from open_nsfw_tf.export import Job
+    from open_nsfw_tf.export import onnx as export
+
+    monkeypatch.setattr(export, "quantize", lambda *_: rounded)  # a minute's work
+    job = Job(weights, "int8", "picture")
+    job.pictures = [load_rgb(pictures.path(name)) for name in NAMES]
+    export.write(tmp_path / "nsfw.onnx", job)
+    assert (tmp_path / "nsfw.onnx").stat().st_size < 6.6e6
+    scores = export.scores(tmp_path / "nsfw.onnx", job)
+    nchw = np.ascontiguousarray(photos.transpose(0, 3, 1, 2))
+    expected = answers(qdq.graph(rounded, "nchw"), nchw)
+    assert np.abs(scores.reshape(3, *expected.shape) - expected).max() <= 1e-6
+    props = {p.key: p.value for p in onnx.load(tmp_path / "nsfw.onnx").metadata_props}
+    assert props["quantization"] == "int8, QDQ"
 
 
 def test_tensorflow_ops_have_the_same_weights_and_a_range_each(

@@ -14,7 +14,6 @@ from open_nsfw_tf.cli.options import (
     choice,
     grouped,
 )
-from open_nsfw_tf.cli.request import NetworkInputOption
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.image import Picture
@@ -34,7 +33,19 @@ class ExportOptions:
             help="float32 is exact; float16 and int8 are smaller and approximate.",
         ),
     ] = None
-    input_type: NetworkInputOption = "tensor"
+    input_type: Annotated[
+        str,
+        choice(
+            dict.fromkeys(t for known in EXPORTERS.values() for t in known.input_types),
+            "--input",
+            "--input-type",
+            "--input_type",
+            "-i",
+            help="What the network takes: preprocessed floats (tensor); base64 text of "
+            "picture files, or picture files (bytes), which TensorFlow decodes; or "
+            "decoded pictures of any size (picture, for ONNX).",
+        ),
+    ] = "tensor"
     layout: Annotated[
         str,
         choice(EXPORTERS["onnx"].layouts, "--layout", help="Of the ONNX input."),

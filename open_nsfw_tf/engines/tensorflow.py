@@ -88,8 +88,9 @@ class Engine:
         opened = self._opened.get()
         tf = import_tensorflow()
         with tf.device(opened.device):
-            outputs: list[Any] = opened.function(tf.constant(batch))
-        return outputs
+            outputs = opened.function(tf.constant(batch))
+        # Keras answers a list of one output with that output alone.
+        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.engines import FLOAT16, FLOAT32
 from open_nsfw_tf.errors import ExportError, ImageError, sanitize
-from open_nsfw_tf.export.job import Job, expected_scores, take_pictures
+from open_nsfw_tf.export.job import PICTURE, Job, expected_scores, take_pictures
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
 from open_nsfw_tf.files import (
     beside,
@@ -30,6 +30,7 @@ from open_nsfw_tf.files import (
     rename_over,
     replacing,
 )
+from open_nsfw_tf.formats.onnx_picture import check_picture
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.weights import load_weights
@@ -110,6 +111,7 @@ EXPORTERS = {
     "onnx": Exporter(
         "ONNX",
         {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
+        ("tensor", PICTURE),
         layouts=("nhwc", "nchw"),
     ),
     "coreml": Exporter(
@@ -165,7 +167,8 @@ class Options(TypedDict, total=False):
     """Keywords of `export`; those left out are as in `Job`.
 
     Attributes:
-        input_type: "tensor", "base64_jpeg" or "bytes", if the format offers it.
+        input_type: "tensor", "base64_jpeg", "bytes" or "picture", if the format offers
+            it.
         layout: "nhwc" or "nchw", of the ONNX input.
         version: of the SavedModel, at least 1.
         text: write graphs as text (graph only).
@@ -226,6 +229,8 @@ def export(
     job = Job({}, precision, **options)
     _check_options(format, known, job)
     job.trained = _trained(model, weights, format, precision)
+    if job.input_type == PICTURE:
+        check_picture(job.preprocessing)
     target = Path(destination)
     if not target.name.endswith(known.suffix):
         raise ValueError(
@@ -290,12 +295,16 @@ def _check_options(format: str, known: Exporter, job: Job) -> None:
         )
     if job.input_type not in known.input_types:
         offered = ", ".join(known.input_types)
+        reason = "its runtime cannot decode pictures as Yahoo's loader does"
+        if job.input_type not in INPUT_TYPES:
+            reason = f"decoded pictures, {PICTURE!r}, are for onnx"
         raise ValueError(
-            f"{format} takes the input type {offered}, not {job.input_type!r}: its "
-            "runtime cannot decode pictures as Yahoo's loader does"
+            f"{format} takes the input type {offered}, not {job.input_type!r}: {reason}"
         )
     if job.layout not in known.layouts:
         raise ValueError(f"{format} has no layout {job.layout!r}; nchw is for onnx")
+    if (job.input_type, job.layout) == (PICTURE, "nchw"):
+        raise ValueError("decoded pictures are (height, width, channels): no nchw")
     if job.version < 1:
         raise ValueError(f"expected a version of at least 1, got {job.version}")
     if known.extra:

@@ -16,6 +16,7 @@ from open_nsfw_tf.quantize import sample_batch
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 
 COMPARED = 8  # pictures, if the user names none
+PICTURE = "picture"  # the input type of decoded pictures of any size
 MIN_CALIBRATED = 32  # pictures; to fewer, samples are added
 MAX_CALIBRATED = 64  # pictures; each takes about 10 MB of memory
 
@@ -28,7 +29,8 @@ class Job:
         weights: the canonical dict, or the arrays of a trained model of another
             network.
         precision: of the computation.
-        input_type: of the network: ``tensor``, ``base64_jpeg`` or ``bytes``.
+        input_type: of the network: ``tensor``, ``base64_jpeg``, ``bytes`` or
+            ``picture``.
         layout: ``nhwc`` or ``nchw``, of the ONNX input.
         version: of the SavedModel.
         text: whether graphs are written as text.

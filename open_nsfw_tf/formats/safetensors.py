@@ -60,7 +60,12 @@ def to_tensors(weights: Weights) -> dict[str, np.ndarray]:
 
 def write(path: Path, weights: Weights) -> None:
     """Write the arrays as float32, with the layout in the file's metadata."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(serialized(weights))
+
+
+def serialized(weights: Weights) -> bytes:
+    """The content of the file that `write` writes: the same for the same arrays."""
     from safetensors.numpy import save
 
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(to_tensors(weights), metadata={"layout": LAYOUT}))
+    return save(to_tensors(weights), metadata={"layout": LAYOUT})
