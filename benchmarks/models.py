@@ -1,9 +1,10 @@
 """Yahoo's network and trained models side by side, by ONNX Runtime and by TensorFlow.
 
-python -m benchmarks.models RUN [RUN ...] [--rounds 5] [--json models.json] [--photos FOLDER]
+python -m benchmarks.models RUN [RUN ...] [--rounds 5] [--json models.json]
+    [--photos FOLDER]
 
-Each model and engine has a process of its own; they take turns on the same pictures, each
-prepared as its model wants them. Compare within a run, and read the ratios.
+Each model and engine has a process of its own; they take turns on the same pictures,
+each prepared as its model wants them. Compare within a run, and read the ratios.
 """
 
 import argparse

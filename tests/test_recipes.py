@@ -306,6 +306,7 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
         _check_second_stage(trainer.model)
 
 
+@pytest.mark.slow
 def test_vgg_learns_from_nothing(tmp_path: Path) -> None:
     """In short; see `RECIPES` for what was measured."""
     config = config_of("vgg", size=32, epochs=5, validation=0.2)

@@ -1,4 +1,4 @@
-"""Training that begins with a trained model: what is taken of it, and what is refused."""
+"""Training that begins with a trained model: what is taken of it, and refused."""
 
 import json
 import shutil

@@ -89,7 +89,7 @@ class TrainingConfig:
     notes: tuple[str, ...] = ()
 
     def fitted(self, classes: Sequence[str]) -> "TrainingConfig":
-        """The config for pictures of some classes: with the head of `start` if it fits."""
+        """The config for pictures of some classes: with `start`'s head if it fits."""
         if self.start is None:
             return self
         changed = any(name.startswith("head.") for name in self.options.overrides)

@@ -283,25 +283,26 @@ RECIPES = {
     "vgg": Recipe(
         title="the tutorial of two classes on VGG16, from scratch",
         source=(
-            "a tutorial: VGG16's body, dense 128 and 64, dropout .5 after each; SGD, 10 "
-            "epochs, 10 a batch; 72 % after 8,127 pictures"
+            "a tutorial: VGG16's body, dense 128 and 64, dropout .5 after each; SGD, "
+            "10 epochs, 10 a batch; 72 % after 8,127 pictures"
         ),
         corrected=(
             _OWN_PREPROCESSING,
             _OWN_VALIDATION,
             "the maps are averaged before the dense layers, as everywhere here",
             (
-                "no dropout: the 64 values that it halves differ little between pictures "
-                "while nothing is learned, so that its noise hides the classes; "
-                "head.1.rate=0.5 and head.3.rate=0.5 are the tutorial's"
+                "no dropout: the 64 values that it halves differ little between "
+                "pictures while nothing is learned, so that its noise hides the "
+                "classes; head.1.rate=0.5 and head.3.rate=0.5 are the tutorial's"
             ),
             (
-                "gradients are clipped to a length of 1: the first are 40 to 120 long, and "
-                "such steps shrink all activations until the scores are even for good"
+                "gradients are clipped to a length of 1: the first are 40 to 120 long, "
+                "and such steps shrink all activations until the scores are even for "
+                "good"
             ),
             (
-                "kernels are initialised as by He et al. and inputs divided by 64, as there "
-                "are no batch norms"
+                "kernels are initialised as by He et al. and inputs divided by 64, as "
+                "there are no batch norms"
             ),
             "the learning rate, its schedule, the flip and the ReLUs are ours",
         ),

@@ -83,8 +83,8 @@ def read_start(
     folder = os.path.abspath(os.fsdecode(init))
     if not is_trained(folder):
         raise ValueError(
-            f"{sanitize(os.fsdecode(init))}: expected an init of {', '.join(INITS)}, or "
-            f"the folder of a trained model, with {MODEL} and {ARRAYS}"
+            f"{sanitize(os.fsdecode(init))}: expected an init of {', '.join(INITS)}, "
+            f"or the folder of a trained model, with {MODEL} and {ARRAYS}"
         )
     model = read_trained(folder)
     start = Start(folder, model, sha256(Path(folder) / ARRAYS))
