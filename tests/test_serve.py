@@ -21,14 +21,18 @@ import trained_models
 from conftest import GOLDEN, SCORE_TOLERANCE
 from PIL import Image
 from serve_process import CLASSIFY, Serving, serving
+from starlette.requests import Request
 from typer.testing import CliRunner
 
 from open_nsfw_tf import Classifier, ImageError
 from open_nsfw_tf.architecture import DENSE
 from open_nsfw_tf.cli.app import app as command_line
+from open_nsfw_tf.cli.serve import read_tokens
 from open_nsfw_tf.serve import Settings, create_app, is_loopback
 from open_nsfw_tf.serve.batcher import Batcher, DeadlineExpired, QueueFull
+from open_nsfw_tf.serve.limits import RequestError
 from open_nsfw_tf.serve.metrics import Metrics
+from open_nsfw_tf.serve.service import Call
 from open_nsfw_tf.weights import PUBLISHED
 
 COFFEE = pictures.path("coffee.png").read_bytes()
@@ -315,10 +319,14 @@ def test_other_addresses_need_tokens(tmp_path: Path) -> None:
         done = CliRunner().invoke(command_line, ["serve", "--host", host])
         assert done.exit_code == 2
         assert "--token-file" in done.output
-    empty = tmp_path / "tokens"
-    empty.write_text("# none\n")
-    done = CliRunner().invoke(command_line, ["serve", "--token-file", str(empty)])
-    assert isinstance(done.exception, ValueError)
+    tokens = tmp_path / "tokens"
+    for content in (b"# none\n", b"two words\n", b"good\n\xff\xfe\n"):
+        tokens.write_bytes(content)
+        done = CliRunner().invoke(command_line, ["serve", "--token-file", str(tokens)])
+        assert isinstance(done.exception, ValueError)
+        assert f"{tokens}: expected a token a line" in str(done.exception)
+    tokens.write_bytes(b"\xef\xbb\xbffirst\r\n\r\n second \r\n")  # by Notepad
+    assert read_tokens(tokens) == ("first", "second")
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
 
 
@@ -418,6 +426,48 @@ def test_limits(classifier: Classifier) -> None:
     assert [three.status_code, body.status_code, busy.status_code] == [413, 413, 503]
     assert busy.headers["retry-after"] == "1"
     assert app.state.service._held == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timeout", float("inf")),
+        ("max_picture_mb", float("inf")),
+        ("max_memory_mb", float("nan")),
+        ("max_pixels", 0),
+        ("header_timeout", -1),
+        ("batch_wait", -0.1),
+        ("drain", float("inf")),
+    ],
+)
+def test_settings_that_are_no_limits(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"expected {name} .* got {value}"):
+        Settings(**{name: value})
+
+
+def test_inflating_holds_up_nobody(classifier: Classifier) -> None:
+    """A small body becomes large in steps, each counted before the next is made."""
+    service = create_app(classifier, Settings(max_memory_mb=8)).state.service
+    bomb = gzip.compress(bytes(50 << 20))
+    scope = {"type": "http", "headers": [(b"content-encoding", b"gzip")]}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bomb}
+
+    async def held_meanwhile() -> set[int]:
+        Call.begin(scope, 30)
+        reading = asyncio.create_task(service.read_body(Request(scope, receive)))
+        held = set()
+        while not reading.done():
+            held.add(service._held)
+            await asyncio.sleep(0)
+        with pytest.raises(RequestError, match="too many bodies"):
+            reading.result()
+        return held
+
+    held = asyncio.run(held_meanwhile())
+    assert len(held) > 5
+    assert max(held) <= 8 << 20
 
 
 def test_a_full_queue_and_a_passed_deadline(classifier: Classifier) -> None:

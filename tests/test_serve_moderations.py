@@ -65,6 +65,7 @@ REFUSED = [
     ({"input": [image(url()), "a text"]}, "text is not judged here"),
     ({"input": [TEXT]}, "input 0: text is not judged here"),
     ({"input": [image(url()), TEXT]}, "input 1: text is not judged here"),
+    ({"input": [{**image(url()), "text": "a text"}]}, "input 0: text is not judged"),
     ({"input": [[image(url())]]}, "input 0: expected"),
     ({"input": [{"type": "image_url"}]}, "input 0: expected"),
     ({"input": [{"type": "image_url", "image_url": url()}]}, "input 0: expected"),

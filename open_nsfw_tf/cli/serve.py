@@ -187,7 +187,9 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     Raises:
         ValueError: there are none, or one that no header can carry.
     """
-    lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
+    # What is no UTF-8 is replaced by a character that no token may have.
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = map(str.strip, text.splitlines())
     tokens = tuple(line for line in lines if line and not line.startswith("#"))
     good = all(token.isascii() and token.isprintable() for token in tokens)
     if not tokens or not good or any(" " in token for token in tokens):

@@ -6,8 +6,9 @@ the client sent.
 
 import binascii
 import json
+import math
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,17 @@ MEGABYTE = 1 << 20
 # 150,528.
 MAX_VALUES = 1_000_000
 BASE64 = 4 / 3  # characters of base64 a byte
+_ABOVE_ZERO = (
+    "max_picture_mb",
+    "max_pixels",
+    "max_pictures",
+    "queue",
+    "timeout",
+    "body_timeout",
+    "header_timeout",
+    "max_connections",
+    "max_memory_mb",
+)
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the urlsafe alphabet
 _WHITE = b" \t\n\v\f\r"
 _STEP = MEGABYTE  # characters decoded at once, a multiple of 4: others run in between
@@ -101,9 +113,12 @@ class Settings:
             raise ValueError(
                 f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low}:{high}"
             )
-        for name in ("max_picture_mb", "max_pictures", "queue", "timeout"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
+        for name in _ABOVE_ZERO:
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"expected {name} above 0, and finite, got {value}")
+        for name in ("batch_wait", "drain"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"expected {name} from 0 on, and finite, got {value}")
         if not self.positive:
             raise ValueError("expected at least one positive class, got none")
 
@@ -175,24 +190,27 @@ def decode_base64(text: str) -> bytes:
         ) from None
 
 
-def inflate(data: bytes, limit: int) -> bytes:
-    """The content of a gzip stream of one member.
+def inflate(data: bytes) -> Iterator[bytes]:
+    """The content of a gzip stream of one member, a mebibyte at a time.
 
     Raises:
-        RequestError: 413, it has more than `limit` bytes; 400, it is not gzip.
+        RequestError: 400, it is not gzip.
     """
     stream = zlib.decompressobj(wbits=31)
     try:
-        content = stream.decompress(data, limit + 1)
+        for start in range(0, len(data), MEGABYTE):
+            rest = data[start : start + MEGABYTE]
+            while piece := stream.decompress(rest, MEGABYTE):
+                yield piece
+                rest = stream.unconsumed_tail
+            if stream.unused_data:
+                break
     except zlib.error:
         raise RequestError(400, "invalid_gzip", "expected a body in gzip") from None
-    if len(content) > limit:
-        raise too_large(limit)
     if not stream.eof or stream.unused_data:
         raise RequestError(
             400, "invalid_gzip", "expected a body of one whole gzip stream"
         )
-    return content
 
 
 def too_large(limit: int) -> RequestError:

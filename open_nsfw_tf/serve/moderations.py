@@ -71,7 +71,7 @@ def parse_request(body: bytes, most: int) -> list[bytes]:
 
 def _picture(number: int, item: Any) -> bytes:
     kind = item.get("type") if isinstance(item, dict) else None
-    if kind == "text":
+    if kind == "text" or (kind and "text" in item):
         raise _refusal(f"input {number}: {_NO_TEXT}", "text_input")
     image = item.get("image_url") if kind == "image_url" else None
     url = image.get("url") if isinstance(image, dict) else None

@@ -217,14 +217,20 @@ class Service:
                 408, "too_slow", "the body did not arrive in time"
             ) from None
         if "gzip" in encoding:
-            body = await self.work(len(body), inflate, body, limit)
-            self._hold(call, len(body))
+            body = await collect(self._inflated(body, call), limit, None)
         return body
 
     async def _counted(self, request: Request, call: Call) -> Any:
         async for chunk in request.stream():
             self._hold(call, len(chunk))
             yield chunk
+
+    async def _inflated(self, body: bytes, call: Call) -> Any:
+        """The pieces of a gzip body: a small one may be large, and take long."""
+        pieces = inflate(body)
+        while piece := await self.in_thread(next, pieces, b""):
+            self._hold(call, len(piece))
+            yield piece
 
     def _hold(self, call: Call, count: int) -> None:
         """Note that bytes of a body are in memory, until the call's end."""
