@@ -46,6 +46,38 @@ class MoveError(OpenNsfwError, OSError):
     """Moving files stopped; the message has the command that undoes what was moved."""
 
 
+class RequestError(OpenNsfwError):
+    """A request to the service that is refused.
+
+    Args:
+        status: of HTTP.
+        code: one word for programs, such as ``too_large``.
+        message: one sentence for people; never with the client's own words.
+        retry_after: seconds after which another try may succeed.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.retry_after = retry_after
+
+
+class QueueFull(RequestError):
+    """More pictures wait than the queue holds."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "queue_full", "too many pictures wait: try again", 1)
+
+
+class DeadlineExpired(RequestError):
+    """The request's time was over before its pictures were scored."""
+
+    def __init__(self) -> None:
+        super().__init__(504, "timeout", "the pictures were not scored in time")
+
+
 def sanitize(name: object, longest: int = LONGEST_NAME) -> str:
     """A name for a message: newlines and control characters escaped, cut if long."""
     text = name if isinstance(name, str) else str(name)

@@ -17,10 +17,14 @@ BUILT_IN = {
     "OpenNsfwError": Exception,
     "ImageError": ValueError,
     "NotReadError": ValueError,
+    "PixelLimitError": ValueError,
     "WeightsError": ValueError,
     "ExportError": RuntimeError,
     "TrainingError": RuntimeError,
     "MoveError": OSError,
+    "RequestError": Exception,
+    "QueueFull": Exception,
+    "DeadlineExpired": Exception,
 }
 HOSTILE = "a\nb\x1b[31m\u202e"  # a newline, a colour, and writing from right to left
 
@@ -62,11 +66,12 @@ def broken(path: Path) -> Path:
     return path
 
 
-def moves_onto_nothing(folder: Path) -> object:
+def moves_into_a_file(folder: Path) -> object:
     from open_nsfw_tf.moves import Journal, Move, plan
 
-    planned = plan([Move(str(broken(folder / "x.jpg")), str(folder / "out" / "x.jpg"))])
-    (folder / "x.jpg").unlink()
+    target = folder / "there" / "x.jpg"
+    planned = plan([Move(str(broken(folder / "x.jpg")), str(target))])
+    broken(folder / "there")
     return Journal(planned.moves, str(folder / "out"), "move", "clean").run()
 
 
@@ -106,7 +111,7 @@ SAMPLES: dict[str, Callable[[Path], object]] = {
         "train", "train", f / HOSTILE, f / "run"
     ),
     "no manifest": lambda f: call("undo", "undo", broken(f / "a.jsonl")),
-    "a move of what has gone": moves_onto_nothing,
+    "a move into a file": moves_into_a_file,
     "no input type": lambda f: call("export", "predict_request", f, input_type=HOSTILE),
 }
 

@@ -28,9 +28,9 @@ from open_nsfw_tf import Classifier, ImageError
 from open_nsfw_tf.architecture import DENSE
 from open_nsfw_tf.cli.app import app as command_line
 from open_nsfw_tf.cli.serve import read_tokens
+from open_nsfw_tf.errors import DeadlineExpired, QueueFull, RequestError
 from open_nsfw_tf.serve import Settings, create_app, is_loopback
-from open_nsfw_tf.serve.batcher import Batcher, DeadlineExpired, QueueFull
-from open_nsfw_tf.serve.limits import RequestError
+from open_nsfw_tf.serve.batcher import Batcher
 from open_nsfw_tf.serve.metrics import Metrics
 from open_nsfw_tf.serve.service import Call
 from open_nsfw_tf.weights import PUBLISHED

@@ -17,8 +17,8 @@ from trained_models import open_nsfw_of_three
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
+from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.serve import Settings, create_app
-from open_nsfw_tf.serve.limits import RequestError
 from open_nsfw_tf.serve.moderations import parse_request, result
 
 MOST = 4

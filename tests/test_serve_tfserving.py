@@ -33,10 +33,11 @@ from trained_models import CLASSES, open_nsfw_of_three
 
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
+from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.export.request import INPUT_TYPES, predict_request
 from open_nsfw_tf.image import tensor
 from open_nsfw_tf.serve import create_app
-from open_nsfw_tf.serve.limits import RequestError, decode_base64
+from open_nsfw_tf.serve.limits import decode_base64
 from open_nsfw_tf.serve.tfserving import (
     MODEL_NAME,
     parse_path,

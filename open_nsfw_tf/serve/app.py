@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.classifier import Classifier
+from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.serve import moderations, native, tfserving
-from open_nsfw_tf.serve.limits import RequestError, Settings
+from open_nsfw_tf.serve.limits import Settings
 from open_nsfw_tf.serve.native import FIELDS, Refused
 from open_nsfw_tf.serve.service import Answer, Call, Service, logger
 

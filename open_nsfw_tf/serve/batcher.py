@@ -10,26 +10,12 @@ from threading import Lock
 import numpy as np
 
 from open_nsfw_tf.classifier import AnyScores, Classifier, scores_of
-from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.errors import DeadlineExpired, ImageError, QueueFull
 from open_nsfw_tf.image import check_batch, tensor
-from open_nsfw_tf.serve.limits import RequestError, Settings
+from open_nsfw_tf.serve.limits import Settings
 from open_nsfw_tf.serve.metrics import Metrics
 
 DEVICE_BATCH = 16  # pictures that a graphics card computes at once
-
-
-class QueueFull(RequestError):
-    """More pictures wait than the queue holds."""
-
-    def __init__(self) -> None:
-        super().__init__(503, "queue_full", "too many pictures wait: try again", 1)
-
-
-class DeadlineExpired(RequestError):
-    """The request's time was over before its pictures were scored."""
-
-    def __init__(self) -> None:
-        super().__init__(504, "timeout", "the pictures were not scored in time")
 
 
 class Job:

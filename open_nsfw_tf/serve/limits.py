@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.image import MAX_PIXELS
 
 MEGABYTE = 1 << 20
@@ -35,24 +36,6 @@ _ABOVE_ZERO = (
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the urlsafe alphabet
 _WHITE = b" \t\n\v\f\r"
 _STEP = MEGABYTE  # characters decoded at once, a multiple of 4: others run in between
-
-
-class RequestError(Exception):
-    """A request that is refused.
-
-    Args:
-        status: of HTTP.
-        code: one word for programs, such as ``too_large``.
-        message: one sentence for people; never with the client's own words.
-        retry_after: seconds after which another try may succeed.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, retry_after: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request
 
-from open_nsfw_tf.serve.limits import RequestError, decode_base64, parse_json
+from open_nsfw_tf.errors import RequestError
+from open_nsfw_tf.serve.limits import decode_base64, parse_json
 from open_nsfw_tf.serve.native import REFUSALS, Refused
 from open_nsfw_tf.serve.service import BLOCK, Answer, Service
 

@@ -9,12 +9,8 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from open_nsfw_tf.serve.limits import (
-    RequestError,
-    Settings,
-    decode_base64,
-    parse_json,
-)
+from open_nsfw_tf.errors import RequestError
+from open_nsfw_tf.serve.limits import Settings, decode_base64, parse_json
 from open_nsfw_tf.serve.service import ERROR, Answer, Outcome, Service
 
 CHUNK = 1 << 16  # bytes that the multipart parser gets at once

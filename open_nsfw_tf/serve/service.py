@@ -24,19 +24,14 @@ from open_nsfw_tf.errors import (
     ImageError,
     NotReadError,
     PixelLimitError,
+    RequestError,
     WeightsError,
     one_line,
 )
 from open_nsfw_tf.image import tensor
 from open_nsfw_tf.serve.audit import Audit
 from open_nsfw_tf.serve.batcher import Batcher
-from open_nsfw_tf.serve.limits import (
-    MEGABYTE,
-    RequestError,
-    Settings,
-    collect,
-    inflate,
-)
+from open_nsfw_tf.serve.limits import MEGABYTE, Settings, collect, inflate
 from open_nsfw_tf.serve.metrics import Metrics
 from open_nsfw_tf.weights import PUBLISHED
 

@@ -28,8 +28,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from open_nsfw_tf.architecture import CHANNELS
-from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.serve.limits import RequestError, decode_base64, parse_json
+from open_nsfw_tf.errors import RequestError, sanitize
+from open_nsfw_tf.serve.limits import decode_base64, parse_json
 from open_nsfw_tf.serve.service import Answer, Service
 
 MODEL_NAME = "open_nsfw"
