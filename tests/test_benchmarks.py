@@ -190,6 +190,7 @@ def test_int8_is_measured_on_photographs_left_out_of_its_calibration(
     assert name in done.stdout
 
 
+@pytest.mark.slow
 def test_models_are_measured_beside_yahoos(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

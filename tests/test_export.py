@@ -298,6 +298,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "savedmodel, graph, tflite, onnx, coreml" in " ".join(unknown.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "made"),
     [
