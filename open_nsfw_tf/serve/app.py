@@ -310,12 +310,12 @@ def docs_page(schema: dict[str, Any]) -> str:
     rows = []
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
-            told = html.escape(operation.get("description", ""))
+            description = html.escape(operation.get("description", ""))
             bodies = operation.get("requestBody", {}).get("content", {})
             taken = html.escape(", ".join(bodies))
             codes = html.escape(", ".join(operation.get("responses", {})))
             rows.append(
-                f"<h2>{method.upper()} {html.escape(path)}</h2><p>{told}</p>"
+                f"<h2>{method.upper()} {html.escape(path)}</h2><p>{description}</p>"
                 f"<p>Body: {taken or 'none'}<br>Status: {codes}</p>"
             )
     title = html.escape(f"{schema['info']['title']} {schema['info']['version']}")

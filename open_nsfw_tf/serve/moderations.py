@@ -39,7 +39,7 @@ CATEGORIES = (  # of omni-moderation-2024-09-26
 )
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _FORM = '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,..."}}'
-_NO_TEXT = f"text is not judged here, only pictures: expected only {_FORM}"
+_NO_TEXT = f"text is not scored here, only pictures: expected only {_FORM}"
 
 
 # -- requests
