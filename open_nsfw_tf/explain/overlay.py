@@ -88,6 +88,11 @@ def _caption(explanation: Explanation) -> str:
     return f"{explanation.of} {explanation.score:.4f}"
 
 
+def _legend_texts(explanation: Explanation) -> tuple[str, str, str]:
+    """Below the left end, the middle and the right end of the scale."""
+    return f"lowers {-FULL:g}", _caption(explanation), f"{FULL:g} raises"
+
+
 def _with_legend(drawn: Image.Image, explanation: Explanation) -> Image.Image:
     width, height = max(drawn.width, SMALLEST), drawn.height
     legend = width // LEGEND
@@ -98,11 +103,8 @@ def _with_legend(drawn: Image.Image, explanation: Explanation) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     bar = _scale(width - 2 * edge, 2 * edge)
     sheet.paste(Image.fromarray(bar), (edge, height + edge))
-    for x, anchor, text in (
-        (edge, "lt", f"lowers {-FULL:g}"),
-        (width // 2, "mt", _caption(explanation)),
-        (width - edge, "rt", f"{FULL:g} raises"),
-    ):
+    places = ((edge, "lt"), (width // 2, "mt"), (width - edge, "rt"))
+    for (x, anchor), text in zip(places, _legend_texts(explanation), strict=True):
         draw.text((x, height + 3.5 * edge), text, "black", font, anchor)
     return sheet
 
@@ -187,10 +189,7 @@ def _add_legend(
     edge = width / LEGEND / 6
     bar = _add(root, "rect", x=edge, y=height + edge, fill="url(#scale)")
     bar.attrib |= {"width": f"{width - 2 * edge:.2f}", "height": f"{2 * edge:.2f}"}
-    for x, anchor, words in (
-        (edge, "start", f"lowers {-FULL:g}"),
-        (width / 2, "middle", _caption(explanation)),
-        (width - edge, "end", f"{FULL:g} raises"),
-    ):
+    places = ((edge, "start"), (width / 2, "middle"), (width - edge, "end"))
+    for (x, anchor), words in zip(places, _legend_texts(explanation), strict=True):
         text = _add(root, "text", words, x=x, y=height + 5.5 * edge)
         text.attrib |= {"font-size": f"{2.4 * edge:.2f}", "text-anchor": anchor}

@@ -67,7 +67,7 @@ class Batcher:
     Args:
         classifier: whose `workers` are the number of threads.
         settings: the length of the queue, and the batches.
-        metrics: that are told how long each step takes.
+        metrics: that get the seconds of each step.
     """
 
     def __init__(
