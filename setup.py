@@ -20,6 +20,7 @@ DATASET = [
     "scipy>=1.13",
 ]
 COREML = ["coremltools>=9"]
+DOCS = ["mkdocstrings-python>=2", "zensical>=0.0.73"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]
 HEIF = ["pillow-heif>=1"]
 LITERT = ["ai-edge-litert>=2"]
@@ -78,6 +79,7 @@ setup(
         "evaluate": [*EVALUATE, *PARQUET],
         "train": TRAIN,
         "dataset": DATASET,
+        "docs": DOCS,
         "heif": HEIF,
         "parquet": PARQUET,
         "ray": RAY,
@@ -90,6 +92,7 @@ setup(
             *COREML,
             *EVALUATE,
             *DATASET,
+            *DOCS,
             *HEIF,
             *PARQUET,
             *RAY,

@@ -159,6 +159,7 @@ def test_the_file_says_how_to_feed_it(
         "labels",
         "preprocessing",
         "licence",
+        "limits",
         "source",
         "input",
         "exactness",
