@@ -314,7 +314,7 @@ class Service:
         outcomes = [
             Outcome(self.batcher.scores(row), self.decide(row)) for row in rows.tolist()
         ]
-        await self._record(call, list(batch), outcomes)
+        await self._record(call, [row.tobytes() for row in batch], outcomes)
         return rows
 
     def decide(self, scores: Sequence[float]) -> str:
@@ -365,13 +365,13 @@ class Service:
     async def _record(
         self,
         call: Call,
-        pictures: Sequence[bytes | np.ndarray | None],
+        pictures: Sequence[bytes | None],
         outcomes: Sequence[Outcome],
         names: Sequence[str | None] = (),
     ) -> None:
         """Write a request's pictures to the audit file, and count them."""
         if self.audit is not None:
-            size = sum(memoryview(p).nbytes for p in pictures if p is not None)
+            size = sum(len(picture or b"") for picture in pictures)
             await self.work(size, self._audit, call, pictures, outcomes, names)
         for outcome in outcomes:
             self._count(outcome)
@@ -386,7 +386,7 @@ class Service:
     def _audit(
         self,
         call: Call,
-        pictures: Sequence[bytes | np.ndarray | None],
+        pictures: Sequence[bytes | None],
         outcomes: Sequence[Outcome],
         names: Sequence[str | None],
     ) -> None:
