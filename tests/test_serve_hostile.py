@@ -25,7 +25,7 @@ ROCKET = pictures.path("rocket.jpg").read_bytes()
 POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = LIVE[:-2] + b"Connection: close\r\n\r\n"
-HEADERS, BODY = 3, 6  # seconds; the usual ones are 10 and 30
+HEADERS, BODY = 3, 4  # seconds; the usual ones are 10 and 30
 CONNECTIONS = 230
 MEGABYTE = 1 << 20
 
