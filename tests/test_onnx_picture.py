@@ -202,15 +202,19 @@ def test_openvino(both: bytes) -> None:
         assert np.array_equal(found.transpose(1, 2, 0), tensor(picture))
 
 
-# Older ones have no wheels for that version of Python.
-OLDEST = {(3, 11): "1.15.0", (3, 12): "1.17.0", (3, 13): "1.20.0"}
+# ONNX Runtime and its numpy; older ones have no wheels for that version of Python.
+OLDEST = {
+    (3, 11): ("1.15.0", "1.26.4"),
+    (3, 12): ("1.17.0", "1.26.4"),
+    (3, 13): ("1.20.0", "2.1.0"),
+}
 
 
 @pytest.mark.install
 def test_the_oldest_onnx_runtime(both: bytes, tmp_path: Path) -> None:
-    version = OLDEST[sys.version_info[:2]]
+    version, numpy = OLDEST[sys.version_info[:2]]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
-    packages = (f"onnxruntime=={version}", "numpy<2.1")
+    packages = (f"onnxruntime=={version}", f"numpy=={numpy}")
     subprocess.run([*pip, "--target", tmp_path / "old", *packages], check=True)
     (tmp_path / "both.onnx").write_bytes(both)
     np.savez(tmp_path / "pictures.npz", **{name: golden(name)[0] for name in NAMES})
