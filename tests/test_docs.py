@@ -216,6 +216,8 @@ def test_every_page_is_found() -> None:
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
     assert "](docs/index.md)" in README
+    site = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))
+    assert pages <= set(re.findall(r"[\w-]+\.md", str(site["project"]["nav"])))
 
 
 def test_the_table_of_scores_is_true(any_classifier: Classifier) -> None:
