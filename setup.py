@@ -62,6 +62,7 @@ setup(
         "onnx>=1.16",
         "onnxruntime>=1.18",
         "pillow>=10",
+        "packaging>=24",
         "platformdirs>=4",
         "pooch>=1.8",
         "rich>=13",
