@@ -63,10 +63,18 @@ def test_the_container_bakes_the_published_weights() -> None:
     assert sum("sha256sum --check" in run for run in values(BUILD, "RUN")) == 1
 
 
+def test_the_build_gets_what_it_copies() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    sources = {
+        source.split("/")[0] for v in values(BUILD, "COPY") for source in v.split()[:-1]
+    }
+    assert {line[1:] for line in lines if line.startswith("!")} == sources
+
+
 def test_the_container_is_for_nobody() -> None:
     (user,) = values(FINAL, "USER")
-    assert user.isdecimal() is False  # a group too
-    assert 0 not in map(int, user.split(":"))
+    assert len(numbers := list(map(int, user.split(":")))) == 2  # with its group
+    assert 0 not in numbers
     assert values(FINAL, "COPY") == ["--from=build /opt/open-nsfw /opt/open-nsfw"]
     assert environment(BUILD)["VENV"] == "/opt/open-nsfw"
     assert not values(FINAL, "RUN")
