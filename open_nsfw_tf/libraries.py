@@ -62,6 +62,8 @@ def import_tensorflow() -> Any:
         RuntimeError: this process was forked from one that has used TensorFlow.
     """
     _tensorflow.use()
+    if find_spec("tensorflow") is None:
+        raise ImportError("this needs tensorflow: pip install tensorflow")
     with loading:
         # Otherwise TensorFlow takes the whole card. It reads this when the first GPU is
         # used, so it is in time even if the caller has imported TensorFlow already. A

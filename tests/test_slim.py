@@ -206,6 +206,9 @@ def test_it_is_small_and_has_no_tensorflow(slim: Slim) -> None:
     assert errors == (
         "error: the engine tensorflow needs tensorflow: pip install tensorflow\n"
     )
+    command = ["classify_nsfw.py", "-i", "base64_jpeg", "photo.jpg"]
+    errors = slim.run(*command, code=1)
+    assert errors == "error: this needs tensorflow: pip install tensorflow\n"
 
 
 @pytest.mark.install
