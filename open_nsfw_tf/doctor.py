@@ -10,10 +10,10 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -328,8 +328,14 @@ def version_of(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        others = metadata.packages_distributions().get(package, [])
+        others = _distributions().get(package, [])
         return metadata.version(others[0]) if others else None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions that have a module of a name: all lists of files are read."""
+    return metadata.packages_distributions()
 
 
 def _requirements() -> dict[str, list[Requirement]]:

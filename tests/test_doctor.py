@@ -58,7 +58,8 @@ def test_programs_get_json(weights_path: Path) -> None:
     assert used["path"] == str(weights_path)
     assert used["sha256"] == CHECKSUMS["onnx"]
     assert used["published"] == "onnx"
-    assert report["core"]["missing"] == []
+    core = {Requirement(line).name for line in report["core"]["missing"]}
+    assert core <= {"tensorflow", "h5py"}  # the quick tests run without them
     assert "dev" not in report["extras"]
     assert report["libraries"]["numpy"]
 
