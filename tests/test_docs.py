@@ -29,6 +29,7 @@ SLOW = (
     "base64_jpeg",
     "OpenNsfwModel",
     "create_tensorflow_image_loader",
+    "open-nsfw doctor",
 )
 
 
@@ -250,6 +251,7 @@ HELP = [
     ["open-nsfw", "export", "--help"],
     ["open-nsfw", "request", "--help"],
     ["open-nsfw", "serve", "--help"],
+    ["open-nsfw", "doctor", "--help"],
     ["classify_nsfw.py", "--help"],
 ]
 

@@ -39,6 +39,7 @@ ROOMS = (
     "export",
     "convert",
     "serve",
+    "doctor",
     "cli",
 )
 # A heavy library is owned by few; nobody else may name it.
@@ -113,6 +114,7 @@ OWNERS = {
         "cli.classify",
         "cli.compare",
         "cli.dataset",
+        "cli.doctor",
         "cli.evaluate",
         "cli.explain",
         "cli.export",
