@@ -40,7 +40,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         name = self.path.partition("?")[0].removeprefix("/some/place/") or "index.html"
         path = self.server.folder / name
-        if name == "blank":
+        if name == "/favicon.ico":
+            self._send(204, b"", "image/x-icon")
+        elif name == "blank":
             self._send(200, BLANK, "text/html")
         elif path.is_file():
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -106,21 +106,32 @@ class Site:
     precision: str = "float32"
     server: bool = False
 
+    @property
+    def names(self) -> list[str]:
+        """The paths of all files below the page."""
+        static = [
+            path.relative_to(STATIC).as_posix()
+            for path in sorted(STATIC.rglob("*"))
+            if path.is_file()
+        ]
+        return [*static, MODEL, MODEL_FACTS, PRECACHE]
+
+    @cached_property
+    def sums(self) -> dict[str, str]:
+        """The SHA-256 of each file."""
+        return {name: _sha256(_content(each)) for name, each in self.files.items()}
+
     @cached_property
     def files(self) -> dict[str, bytes | Path]:
         """The content of each file, or where it is, by its path below the page."""
         check_installed()
-        found: dict[str, bytes | Path] = {
-            path.relative_to(STATIC).as_posix(): path
-            for path in sorted(STATIC.rglob("*"))
-            if path.is_file()
-        }
+        found: dict[str, bytes | Path] = {name: STATIC / name for name in self.names}
         found[MODEL] = self.make_model()
         found[MODEL_FACTS] = _json(self._model_facts(found[MODEL]))
         found["package.json"] = _json(
             json.loads(_content(found["package.json"])) | {"version": __version__}
         )
-        found[PRECACHE] = _precache(found)
+        found[PRECACHE] = _precache({n: c for n, c in found.items() if n != PRECACHE})
         return found
 
     def _model_facts(self, made: bytes) -> dict[str, Any]:

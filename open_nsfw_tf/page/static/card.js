@@ -27,8 +27,7 @@ export class Card {
   constructor(name, on) {
     this.name = name;
     const button = (text, properties) => element("button", { type: "button", textContent: text, ...properties });
-    this.frame = button("", { className: "frame", ariaPressed: "false" });
-    this.frame.setAttribute("aria-label", `${name}: show it without blur`);
+    this.frame = button("", { className: "frame", ariaPressed: "false", disabled: true });
     this.frame.append(element("span", { className: "empty", textContent: "…" }));
     this.frame.addEventListener("click", () => {
       this.frame.ariaPressed = String(this.frame.ariaPressed !== "true");
@@ -38,7 +37,7 @@ export class Card {
     this.level = element("i");
     this.facts = element("p", { className: "facts" });
     this.mark = button("Wrong", { ariaPressed: "false", hidden: true, title: "The likelier class is wrong" });
-    this.mark.setAttribute("aria-label", `${name}: its score is wrong`);
+    this.mark.setAttribute("aria-label", `Wrong: the score of ${name}`);
     this.mark.addEventListener("click", () => {
       this.wrong = !this.wrong;
       this.mark.ariaPressed = String(this.wrong);
@@ -87,6 +86,8 @@ export class Card {
     this.box = element("span", { className: `picture ${width * 3 >= height * 4 ? "wide" : "tall"}` }, image);
     this.box.style.aspectRatio = `${width} / ${height}`;
     this.frame.replaceChildren(this.box);
+    this.frame.setAttribute("aria-label", `${this.name}: show it without blur`);
+    this.frame.disabled = false;
   }
 
   fail(message, sendable) {
