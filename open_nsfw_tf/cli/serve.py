@@ -195,12 +195,16 @@ PAGE_MODEL = "page-1.onnx"  # raise the number when `page.model` makes another f
 
 def page_of(source: "Path | TrainedModel") -> "Site | None":
     """The page for these weights; None for a trained model, which it is not for."""
-    from open_nsfw_tf.engines.cache import cached
+    from open_nsfw_tf.engines.cache import cached, loaded
     from open_nsfw_tf.page import Site, model
 
     if not isinstance(source, Path):
         return None
-    return Site(lambda: cached(source, PAGE_MODEL, model), server=True)
+
+    def make() -> bytes:
+        return cached(source, PAGE_MODEL, lambda weights: model(loaded(weights)))
+
+    return Site(make, server=True)
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:

@@ -126,8 +126,8 @@ class Site:
         """The content of each file, or where it is, by its path below the page."""
         check_installed()
         found: dict[str, bytes | Path] = {name: STATIC / name for name in self.names}
-        found[MODEL] = self.make_model()
-        found[MODEL_FACTS] = _json(self._model_facts(found[MODEL]))
+        found[MODEL] = made = self.make_model()
+        found[MODEL_FACTS] = _json(self._model_facts(made))
         found["package.json"] = _json(
             json.loads(_content(found["package.json"])) | {"version": __version__}
         )
