@@ -491,11 +491,6 @@ def test_what_is_wrong_with_a_download_is_said(chromium: Any, site: Path) -> Non
         assert "is not the file" in page.inner_text(".card.error")
 
 
-def test_the_policy_stands_in_the_page_too() -> None:
-    page = (STATIC / "index.html").read_text(encoding="utf-8")
-    assert f'content="{POLICY}"' in page
-
-
 # -- at the service's root
 
 

@@ -54,9 +54,9 @@ def draw_report(folder: Path) -> None:
 
 # Of the page: its width and height in pixels, and the scheme of colours.
 SHOTS = {
-    "page": (1100, 1000, "light"),
-    "page-dark": (1100, 1000, "dark"),
-    "page-phone": (390, 844, "light"),
+    "page": (1100, 1260, "light"),
+    "page-dark": (1100, 1260, "dark"),
+    "page-phone": (390, 1400, "light"),
 }
 
 
