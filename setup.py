@@ -73,6 +73,9 @@ setup(
             "backbones/graphs/*.json",
             "report/page.html",
             "report/style.css",
+            "page/static/*",
+            "page/static/decode/*",
+            "page/static/vendor/*",
         ]
     },
     install_requires=[
@@ -130,6 +133,7 @@ setup(
             "opencv-python<5",
             "openai>=1.50",
             "opennsfw2>=0.19",
+            "playwright>=1.50",
             "ruff>=0.12",
             "schemathesis>=4",
             "scikit-image>=0.25",

@@ -249,6 +249,7 @@ HELP = [
     ["open-nsfw", "train", "--help"],
     ["open-nsfw", "dataset", "--help"],
     ["open-nsfw", "export", "--help"],
+    ["open-nsfw", "page", "--help"],
     ["open-nsfw", "request", "--help"],
     ["open-nsfw", "serve", "--help"],
     ["open-nsfw", "doctor", "--help"],

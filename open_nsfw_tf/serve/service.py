@@ -132,6 +132,7 @@ class Service:
         self.batcher = Batcher(classifier, settings, self.metrics)
         self.audit = Audit(settings.audit) if settings.audit else None
         self.draining = False
+        self.open_paths: frozenset[str] = frozenset()  # that need no token
         self._warmed: asyncio.Future[None] | None = None
         self._held = 0  # bytes of all bodies in memory
         self.metrics.queue_pictures.set_function(lambda: self.batcher.waiting)
