@@ -25,11 +25,14 @@ from open_nsfw_tf.image.decode import (
 )
 from open_nsfw_tf.image.preprocessing import (
     CROP,
+    DECODES,
+    EXACT,
     LARGEST,
     MEAN_BGR,
     YAHOO,
     Preprocessing,
     check_batch,
+    check_decode,
     create_yahoo_image_loader,
     pixels,
     tensor,
@@ -37,6 +40,8 @@ from open_nsfw_tf.image.preprocessing import (
 
 __all__ = [
     "CROP",
+    "DECODES",
+    "EXACT",
     "LARGEST",
     "MAX_PIXELS",
     "MEAN_BGR",
@@ -46,6 +51,7 @@ __all__ = [
     "Picture",
     "Preprocessing",
     "check_batch",
+    "check_decode",
     "check_max_pixels",
     "create_yahoo_image_loader",
     "decoding",
