@@ -303,15 +303,18 @@ class Classifier:
         Raises:
             ImageError: the picture cannot be read; the message names it.
         """
-        loaded = self.prepare(picture)
+        loaded = self.prepare(picture, threads=self.workers)
         return self._scores(self.predict(loaded[np.newaxis])[0].tolist())
 
-    def prepare(self, picture: Picture, max_pixels: int | None = None) -> np.ndarray:
+    def prepare(
+        self, picture: Picture, max_pixels: int | None = None, threads: int = 1
+    ) -> np.ndarray:
         """The network's input for one picture, for `predict`.
 
         Args:
             picture: as for `classify`.
             max_pixels: instead of the classifier's own.
+            threads: that share the work on a large picture, where cores are idle.
 
         Returns:
             As `open_nsfw_tf.image.tensor`: float32 (224, 224, 3) of Yahoo's network.
@@ -320,7 +323,7 @@ class Classifier:
             ImageError: the picture cannot be read; the message names it.
         """
         limit = self.max_pixels if max_pixels is None else max_pixels
-        return tensor(picture, self.preprocessing, limit, self.decode)
+        return tensor(picture, self.preprocessing, limit, self.decode, threads)
 
     def explain(self, picture: Picture, of: str | None = None) -> Explanation:
         """What each part of a picture adds to its score. The score is `classify`'s.
@@ -339,7 +342,7 @@ class Classifier:
             raise ValueError(
                 f"no class {sanitize(of, 80)}: this model has {', '.join(self.classes)}"
             )
-        batch = self.prepare(picture)[np.newaxis]
+        batch = self.prepare(picture, threads=self.workers)[np.newaxis]
         found = self.engine.contributions(batch)
         _check_finite(found.scores)
         row = found.scores[0].tolist()
@@ -457,7 +460,8 @@ class Classifier:
         engine: engines.Engine,
         stopped: Event | None = None,
     ) -> list[AnyScores | ImageError]:
-        """Decode and score some pictures, in one thread."""
+        """Decode and score some pictures: in one thread, if it can be `stopped`."""
+        threads = self.workers if stopped is None else 1
         size = self.preprocessing.crop
         batch = np.empty((len(pictures), size, size, CHANNELS), np.float32)
         results: list[AnyScores | ImageError] = []
@@ -466,7 +470,7 @@ class Classifier:
             if stopped and stopped.is_set():
                 return []
             try:
-                batch[filled] = self._decoded(picture)
+                batch[filled] = self._decoded(picture, threads)
             except ImageError as error:
                 results.append(error)
             else:
@@ -478,14 +482,14 @@ class Classifier:
             for result in results
         ]
 
-    def _decoded(self, picture: Picture | ImageError) -> np.ndarray:
+    def _decoded(self, picture: Picture | ImageError, threads: int) -> np.ndarray:
         if isinstance(picture, ImageError):
             raise picture
         if hasattr(picture, "getbands"):  # a PIL image
             # The same lazy image may be yielded twice, and must not be decoded twice.
             with self._decoding.get():
                 picture = load_rgb(picture, self.max_pixels)
-        return self.prepare(picture)
+        return self.prepare(picture, threads=threads)
 
     def _shared_engine(self) -> engines.Engine:
         """The engine of the workers, each of which computes on one core.

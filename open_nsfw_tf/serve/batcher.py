@@ -171,7 +171,8 @@ class Batcher:
         self._compute()
 
     def _decode(self, picture: bytes) -> np.ndarray:
-        return self.classifier.prepare(picture, self._max_pixels)
+        threads = self.threads if self.pending == 1 else 1
+        return self.classifier.prepare(picture, self._max_pixels, threads)
 
     def _compute(self) -> None:
         """Compute what is decoded, until nothing is left."""
