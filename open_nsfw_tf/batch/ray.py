@@ -164,8 +164,10 @@ def _loaded(network: Network) -> Weights | TrainedModel:
     source = network_source(network.weights, network.model)
     loaded = load_weights(source) if isinstance(source, Path) else source
     engines.choose(network.engine, network.precision, loaded)
-    trained = isinstance(loaded, TrainedModel)
-    check_decode(network.decode, loaded.preprocessing if trained else YAHOO)
+    check_decode(
+        network.decode,
+        loaded.preprocessing if isinstance(loaded, TrainedModel) else YAHOO,
+    )
     return loaded
 
 

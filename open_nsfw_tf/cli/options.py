@@ -49,6 +49,15 @@ WeightsOption = Annotated[
         "see `open-nsfw weights list`.",
     ),
 ]
+ModelWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model_weights",  # the first port's scripts say it so
+        "-m",
+        help="Path of the trained weights, in any known format. Without it they are "
+        "looked for: see `open-nsfw weights list`.",
+    ),
+]
 ModelOption = Annotated[
     Path | None,
     typer.Option(

@@ -294,6 +294,9 @@ def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
     return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
 
 
+IMAGE_LOADERS = ("yahoo", "tensorflow")  # the first port's names of its loaders
+
+
 def create_yahoo_image_loader(
     expand_dims: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Callable[[Picture], np.ndarray]:
