@@ -234,9 +234,9 @@ class Decoding:
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
-        from open_nsfw_tf.image import preprocessing
+        from open_nsfw_tf.image import load_rgb, preprocessing
 
-        self.image = preprocessing
+        self.load, self.image = load_rgb, preprocessing
         whole = preprocessing.YAHOO.resize
         self.least = whole * preprocessing.SCALED if SCALED in name else None
         self.resizing = replace(preprocessing.YAHOO, crop=whole, jpeg=False)
@@ -246,7 +246,7 @@ class Decoding:
         seconds = dict.fromkeys(("decode", "resize", "round trip"), 0.0)
         for path in paths:
             times = [time.process_time()]
-            decoded = self.image.load_rgb(path, least=self.least)
+            decoded = self.load(path, least=self.least)
             times.append(time.process_time())
             resized = self.image.pixels(decoded, self.resizing)
             times.append(time.process_time())
