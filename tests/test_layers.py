@@ -120,6 +120,7 @@ OWNERS = {
         "cli.explain",
         "cli.export",
         "cli.legacy",
+        "cli.legacy_classify",
         "cli.models",
         "cli.options",
         "cli.page",

@@ -125,6 +125,7 @@ class Service:
             "classes": list(classifier.classes),
             "engine": classifier.engine_name,
             "precision": classifier.precision,
+            "decode": classifier.decode,
             "weights_sha256": settings.weights_sha256,
         }
         info = {**self.model, "classes": ", ".join(classifier.classes)}
