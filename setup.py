@@ -88,10 +88,10 @@ setup(
         "packaging>=24",
         "platformdirs>=4",
         "pooch>=1.8",
-        "rich>=13",
+        "rich>=13.8",
         "safetensors>=0.4.3",
         "tensorflow>=2.18",
-        "typer>=0.15",
+        "typer>=0.26",
     ],
     extras_require={
         "weights": WEIGHTS,

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from open_nsfw_tf.engines import ENGINES, EngineSpec
 from open_nsfw_tf.errors import WeightsError, one_line
 from open_nsfw_tf.files import file_sha256
 from open_nsfw_tf.formats import git_blob
+from open_nsfw_tf.page import STATIC, check_installed
 from open_nsfw_tf.parallel import cores
 from open_nsfw_tf.weights import (
     Location,
@@ -92,12 +93,14 @@ class FolderCheck:
         files: how many are in it, on all levels.
         bytes: of all of them.
         writable: whether this user may write there, or make the folder.
+        error: why what is there cannot be used.
     """
 
     path: str
     files: int
     bytes: int
     writable: bool
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Report:
         engines: by their names.
         weights: every place that is looked at, in order.
         caches: by what is kept there; None: there is no cache, as no home is known.
-        page: the files of the page in the browser; None: this version has none.
+        page: the files of the page in the browser.
         core: what `pip install open_nsfw_tf` brings.
         extras: by their names.
         libraries: versions of the installed packages of `core` and `extras`.
@@ -139,7 +142,7 @@ class Report:
     engines: dict[str, EngineCheck]
     weights: tuple[WeightsCheck, ...]
     caches: dict[str, FolderCheck] | None
-    page: FolderCheck | None
+    page: FolderCheck
     core: ExtraCheck
     extras: dict[str, ExtraCheck]
     libraries: dict[str, str]
@@ -298,9 +301,13 @@ def _caches() -> dict[str, FolderCheck] | None:
     }
 
 
-def _page() -> FolderCheck | None:
-    folder = Path(__file__).parent / "page"
-    return _folder(folder, "**/*") if folder.is_dir() else None
+def _page() -> FolderCheck:
+    found = _folder(STATIC, "**/*")
+    try:
+        check_installed()
+    except (OSError, ValueError) as error:
+        return replace(found, error=one_line(error))
+    return found
 
 
 def _folder(folder: Path, pattern: str) -> FolderCheck:

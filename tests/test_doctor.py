@@ -193,3 +193,14 @@ def test_folders_are_counted(tmp_path: Path, nobodys: Path) -> None:
     os.chmod(nobodys / "a", 0o500)
     assert not doctor._folder(nobodys / "a", "*").writable
     assert doctor._folder(nobodys / "none", "*").writable
+
+
+def test_the_page_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.html").write_text("page")
+    monkeypatch.setattr(doctor, "STATIC", tmp_path)
+    monkeypatch.setattr("open_nsfw_tf.page.STATIC", tmp_path)
+    check = doctor._page()
+    assert check.files == 1
+    assert "node web/vendor.js" in str(check.error)

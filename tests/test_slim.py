@@ -1,7 +1,7 @@
 """The environment without TensorFlow: made as docker/Dockerfile makes it, and used.
 
-There is no docker here: the commands of the Dockerfile's first stage are run as they
-stand, by a user who is not root, in a folder of their own.
+There is no docker here: the commands of the Dockerfile's stages are run as they stand,
+those of the environment by a user who is not root, in a folder of their own.
 """
 
 import json
@@ -21,7 +21,15 @@ import httpx
 import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
-from dockerfile import DOCKERFILE, ROOT, environment, exec_form, stages, values
+from dockerfile import (
+    DOCKERFILE,
+    ROOT,
+    Instruction,
+    environment,
+    exec_form,
+    stages,
+    values,
+)
 from packaging.requirements import Requirement
 
 from open_nsfw_tf.formats import CHECKSUMS
@@ -30,7 +38,7 @@ NOBODY = 65534
 LEFT_OUT = ("h5py", "tensorflow")
 LARGEST = 300  # MB of the environment, with Yahoo's weights
 PYTHONS = (Path(sys.base_prefix) / "bin" / "python3", Path("/usr/bin/python3"))
-BUILD, FINAL = stages()
+PAGE, BUILD, FINAL = stages()
 SLIM = (ROOT / "requirements" / "slim.txt").read_text(encoding="utf-8")
 
 
@@ -66,9 +74,11 @@ def test_the_container_bakes_the_published_weights() -> None:
 
 def test_the_build_gets_what_it_copies() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    sources = {
-        source.split("/")[0] for v in values(BUILD, "COPY") for source in v.split()[:-1]
-    }
+    copies = values(PAGE, "COPY") + values(BUILD, "COPY")
+    words = [
+        word for value in copies if "--from" not in value for word in value.split()[:-1]
+    ]
+    sources = {word.split("/")[0] for word in words}
     assert {line[1:] for line in lines if line.startswith("!")} == sources
 
 
@@ -88,7 +98,7 @@ def test_the_container_is_for_nobody() -> None:
 
 @dataclass(frozen=True)
 class Slim:
-    """The environment that the Dockerfile's first stage makes.
+    """The environment that the Dockerfile's stage `build` makes.
 
     Attributes:
         home: of its user, with the environment in `venv` and the checkout in `src`.
@@ -153,7 +163,12 @@ def slim() -> Iterator[Slim]:
         home = Path(name)
         for folder in ("bin", "src", "work"):
             (home / folder).mkdir()
-        copy_sources(home / "src")
+        if shutil.which("npm"):  # without it, all but the page works
+            copy_sources(PAGE, home / "src")
+            for command in values(PAGE, "RUN"):
+                subprocess.run(["sh", "-ec", command], cwd=home / "src", check=True)
+            shutil.rmtree(home / "src" / "web")
+        copy_sources(BUILD, home / "src")
         shutil.copy(pictures.path("rocket.jpg"), home / "work" / "photo.jpg")
         shutil.copy(pictures.path("coffee.png"), home / "work" / "another.png")
         (home / "bin" / "python").write_text(f'#!/bin/sh\nexec {python} "$@"\n')
@@ -173,14 +188,21 @@ def slim() -> Iterator[Slim]:
         yield made
 
 
-def copy_sources(target: Path) -> None:
-    """What the first stage copies, from this checkout."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for value in values(BUILD, "COPY"):
+def copy_sources(stage: list[Instruction], target: Path) -> None:
+    """What a stage copies, from this checkout."""
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
+    for value in values(stage, "COPY"):
         *sources, destination = value.split()
+        if sources[0].startswith("--from=page"):
+            continue  # they were made in their place
         for source in sources:
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, target / destination, ignore=ignored)
+                shutil.copytree(
+                    ROOT / source,
+                    target / destination,
+                    ignore=ignored,
+                    dirs_exist_ok=True,
+                )
             else:
                 (target / destination).mkdir(exist_ok=True)
                 shutil.copy(ROOT / source, target / destination)
@@ -228,6 +250,15 @@ def test_pictures_are_scored_and_explained_there(slim: Slim) -> None:
     slim.run("open-nsfw", "explain", "photo.jpg", "-o", "maps")
     (drawn,) = (slim.home / "work" / "maps").iterdir()
     assert drawn.stat().st_size > 1000
+
+
+@pytest.mark.install
+def test_the_files_of_the_page_are_there(slim: Slim) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed, which brings the page's ONNX Runtime")
+    page = json.loads(slim.run("open-nsfw", "doctor", "--json"))["page"]
+    assert page["error"] is None
+    assert page["bytes"] > 10_000_000
 
 
 @pytest.mark.install

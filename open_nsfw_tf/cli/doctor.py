@@ -54,7 +54,7 @@ def _lines(report: "Report") -> Iterator[str]:
     for name, folder in (report.caches or {}).items():
         yield f"  {name}: {_folder(folder)}"
     yield from ("", "page in the browser")
-    yield f"  {_folder(report.page)}" if report.page else "  not in this installation"
+    yield f"  {_folder(report.page)}"
     yield from ("", "extras")
     for name, extra in {"(core)": report.core, **report.extras}.items():
         lacks = f"missing {', '.join(extra.missing)}; {extra.install}"
@@ -83,7 +83,9 @@ def _weights(place: "WeightsCheck") -> str:
 
 def _folder(folder: "FolderCheck") -> str:
     size = f"{folder.files} files, {folder.bytes / 1e6:.1f} MB"
-    return f"{_text(folder.path)}: {size}{'' if folder.writable else ', read-only'}"
+    wrong = f"; {_text(folder.error)}" if folder.error else ""
+    may = "" if folder.writable else ", read-only"
+    return f"{_text(folder.path)}: {size}{may}{wrong}"
 
 
 def _text(text: str) -> str:
