@@ -536,6 +536,40 @@ def network_source(
     return model if isinstance(model, TrainedModel) else read_trained(model)
 
 
+# A gray picture, 320 x 240, and the NSFW score that Caffe gives it.
+GRAY = b"P6 320 240 255\n" + bytes([128]) * (320 * 240 * 3)
+GRAY_NSFW = 0.197583914
+
+
+def self_check(classifier: Classifier, published: bool) -> float:
+    """Score a gray picture, and check that the engine computes well on this machine.
+
+    Args:
+        classifier: of any network.
+        published: whether its weights are a published copy of Yahoo's. Caffe's score
+            is expected then, else that of the same batch given to `predict`.
+
+    Returns:
+        The score of the last class.
+
+    Raises:
+        RuntimeError: the score is wrong.
+    """
+    scores = np.array(classifier.classify(GRAY))
+    expected = np.array([1 - GRAY_NSFW, GRAY_NSFW])
+    if not published:
+        batch = tensor(GRAY, classifier.preprocessing)[np.newaxis]
+        expected = classifier.predict(batch, shared=True)[0]
+    precisions = engines.ENGINES[classifier.engine_name].precisions
+    if not np.abs(scores - expected).max() <= precisions[classifier.precision]:
+        raise RuntimeError(
+            f"a gray picture scores {scores.tolist()}, expected "
+            f"{expected.tolist()}: this machine's engine computes wrongly; try "
+            "another --engine"
+        )
+    return float(scores[-1])
+
+
 _default_lock = PerProcess(Lock)
 
 

@@ -36,9 +36,11 @@ ROOMS = (
     "report",
     "dataset",
     "train",
+    "page",
     "export",
     "convert",
     "serve",
+    "doctor",
     "cli",
 )
 # A heavy library is owned by few; nobody else may name it.
@@ -113,6 +115,7 @@ OWNERS = {
         "cli.classify",
         "cli.compare",
         "cli.dataset",
+        "cli.doctor",
         "cli.evaluate",
         "cli.explain",
         "cli.export",
@@ -120,6 +123,7 @@ OWNERS = {
         "cli.legacy_classify",
         "cli.models",
         "cli.options",
+        "cli.page",
         "cli.request",
         "cli.serve",
         "cli.train",
