@@ -15,11 +15,42 @@ from open_nsfw_tf.train.data import read_data
 from open_nsfw_tf.train.recipes import RECIPES, Recipe, Schedule, Stage
 
 
+def small_network() -> Any:
+    """A few layers of each kind, as tests of single steps need no more."""
+    from open_nsfw_tf.libraries import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from open_nsfw_tf.backbones import body_of
+    from open_nsfw_tf.backbones.arrays import initialise
+    from open_nsfw_tf.backbones.caffe_nets import (
+        Conv,
+        Fire,
+        MaxPool,
+        MeanPool,
+        Normalize,
+        build_rows,
+    )
+    from open_nsfw_tf.backbones.head import add_head
+
+    rows = (
+        Conv("conv1", 32, kernel=7, stride=2),
+        MaxPool("pool1", 3, 2),
+        Normalize("norm1"),
+        Fire("fire2", squeeze=16, expand=32),
+        MeanPool(),
+    )
+    batch = keras.Input((32, 32, 3), name="input")
+    scores = add_head(build_rows(batch, rows), (), 2, "logits", 0)
+    model = keras.Model(batch, scores, name="small")
+    initialise(body_of(model), 0)
+    return model
+
+
 @pytest.fixture(scope="module")
 def network() -> Any:
-    from open_nsfw_tf.backbones import build
-
-    return build("squeezenet", 2, size=32, init="random", seed=0)
+    return small_network()
 
 
 def learner_of(model: Any, recipe: Recipe, **changes: Any) -> Any:
@@ -196,10 +227,9 @@ def test_a_step_that_overflows_on_one_device_is_left_out_on_all() -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_sixteen_bits(precision: str, batch: Any) -> None:
-    from open_nsfw_tf.backbones import build, with_dtype
+    from open_nsfw_tf.backbones import with_dtype
 
-    model = build("squeezenet", 2, size=32, init="random", seed=0)
-    model = with_dtype(model, f"mixed_{precision}")
+    model = with_dtype(small_network(), f"mixed_{precision}")
     recipe = replace(RECIPES["yahoo"], weight_decay=0)
     learner = learner_of(model, recipe, scaled=precision == "float16")
     learner.optimizer.learning_rate.assign(1e-3)

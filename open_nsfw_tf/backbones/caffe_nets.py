@@ -253,10 +253,16 @@ def _normalize(x: Tensor, row: Normalize) -> Tensor:
         """Divides by the energy of the neighbouring channels."""
 
         def call(self, x: Tensor) -> Tensor:
+            # In float32 always: on processors TensorFlow has it not in bfloat16.
             # Caffe divides alpha by the five channels, TensorFlow does not.
-            return tf.nn.local_response_normalization(
-                x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75
+            y = tf.nn.local_response_normalization(
+                tf.cast(x, tf.float32),
+                depth_radius=2,
+                bias=1.0,
+                alpha=1e-4 / 5,
+                beta=0.75,
             )
+            return tf.cast(y, x.dtype)
 
         def compute_output_shape(self, shape: Any) -> Any:
             return shape

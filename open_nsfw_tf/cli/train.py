@@ -21,7 +21,7 @@ from open_nsfw_tf.train import Callbacks, TrainingOptions, TrainingResult, train
 from open_nsfw_tf.train.config import TRAINING_PRECISIONS, TrainingConfig
 from open_nsfw_tf.train.data import Data
 from open_nsfw_tf.train.learner import DEVICES
-from open_nsfw_tf.train.recipes import RECIPES, Recipe, Row
+from open_nsfw_tf.train.recipes import FROM_RANDOM, RECIPES, Recipe, Row
 
 commands = typer.Typer()
 _Begin = Callable[[Data, TrainingConfig, int], None]
@@ -31,6 +31,8 @@ def _list_recipes(wanted: bool) -> None:
     if wanted:
         for name, recipe in RECIPES.items():
             print("\n".join(_lines(name, recipe)))
+        print("with --init random, where a recipe has pretrained weights:")
+        print("\n".join(f"    {line}" for line in FROM_RANDOM))
         raise typer.Exit
 
 

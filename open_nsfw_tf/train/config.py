@@ -12,7 +12,14 @@ from open_nsfw_tf.backbones.builder import INITS
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.image import MAX_PIXELS, Preprocessing
 from open_nsfw_tf.train.data import Data
-from open_nsfw_tf.train.recipes import HEAD, RECIPES, Recipe, Stage, override
+from open_nsfw_tf.train.recipes import (
+    HEAD,
+    RECIPES,
+    Recipe,
+    Stage,
+    from_random,
+    override,
+)
 from open_nsfw_tf.train.start import Start, fit_head, read_start
 
 TRAINING_PRECISIONS = ("float32", "bfloat16", "float16")
@@ -27,7 +34,8 @@ class TrainingOptions:
     Attributes:
         recipe: a key of `open_nsfw_tf.train.recipes.RECIPES`, or a recipe of one's own.
         backbone: a key of `open_nsfw_tf.backbones.BACKBONES`; None: the recipe's.
-        init: "pretrained": the backbone's own weights; "random"; or the folder of a
+        init: "pretrained": the backbone's own weights; "random", for which
+            `recipes.from_random` changes the recipe; or the folder of a
             trained model of this backbone, whose preprocessing and body are taken, and
             whose head if its classes are those of the pictures. None: the recipe's.
         overrides: other values for numbers of the recipe, see `recipes.override`.
@@ -177,11 +185,16 @@ def _recipe(options: TrainingOptions) -> Recipe:
                 f"{', '.join(RECIPES)}"
             )
         recipe = RECIPES[recipe]
-    for name, value in options.overrides.items():
-        recipe = override(recipe, name, value)
+    overrides = dict(options.overrides)
     if options.init is not None:  # a trained model is "pretrained", too
-        init = "random" if options.init == "random" else INITS[0]
-        recipe = replace(recipe, init=init)
+        overrides["init"] = "random" if options.init == "random" else INITS[0]
+    own = recipe.init
+    if "init" in overrides:
+        recipe = override(recipe, "init", overrides.pop("init"))
+    if recipe.init == "random" != own:
+        recipe = from_random(recipe)
+    for name, value in overrides.items():
+        recipe = override(recipe, name, value)
     stages = _stages(recipe, options.epochs, options.learning_rate)
     recipe = replace(recipe, stages=stages)
     if options.freeze_body:
