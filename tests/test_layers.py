@@ -40,6 +40,7 @@ ROOMS = (
     "export",
     "convert",
     "serve",
+    "doctor",
     "cli",
 )
 # A heavy library is owned by few; nobody else may name it.
@@ -114,10 +115,12 @@ OWNERS = {
         "cli.classify",
         "cli.compare",
         "cli.dataset",
+        "cli.doctor",
         "cli.evaluate",
         "cli.explain",
         "cli.export",
         "cli.legacy",
+        "cli.legacy_classify",
         "cli.models",
         "cli.options",
         "cli.page",

@@ -93,6 +93,10 @@ COMMANDS = {
     ),
     "convert": ("weights", "Convert weights, and prove that they are the same."),
     "weights": ("weights", "The trained weights: where they are, and fetching them."),
+    "doctor": (
+        "doctor",
+        "Check this installation: versions, engines, weights, caches, extras.",
+    ),
 }
 
 
