@@ -393,6 +393,7 @@ def test_pictures_come_in_every_way(chromium: Any, server: Server) -> None:
             EXPECTED[1],
         ]
         assert "not a picture of a known kind" in page.inner_text(".card.error")
+        assert page.inner_text(".card:last-child .name") == "rocket.jpg (2)"
         page.click("#camera")
         page.click("#shoot:not([disabled])")
         page.click("#leave")

@@ -52,11 +52,11 @@ def draw_report(folder: Path) -> None:
             image.convert("RGB").quantize(64).save(folder / "report.png", optimize=True)
 
 
-# Of the page: its width and height in pixels, and the scheme of colours.
+# Of the page: its width and height in pixels, and whether its colours are dark.
 SHOTS = {
-    "page": (1100, 1260, "light"),
-    "page-dark": (1100, 1260, "dark"),
-    "page-phone": (390, 1400, "light"),
+    "page": (1100, 1260, False),
+    "page-dark": (1100, 1260, True),
+    "page-phone": (390, 1400, False),
 }
 
 
@@ -105,15 +105,16 @@ def draw_page(folder: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        for name, (width, height, scheme) in SHOTS.items():
+        for name, (width, height, dark) in SHOTS.items():
             page = browser.new_page(
-                viewport={"width": width, "height": height}, color_scheme=scheme
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if dark else "light",
             )
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             page.set_input_files("#files", pictures)
             page.locator(".card:not(.pending)").nth(len(pictures) - 1).wait_for()
             page.uncheck("#blur")
-            page.set_checked("#maps", scheme == "dark")
+            page.set_checked("#maps", dark)
             page.wait_for_timeout(500)  # the transition
             shot = Path(made) / f"{name}.png"
             page.screenshot(path=shot)

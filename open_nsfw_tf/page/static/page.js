@@ -60,8 +60,16 @@ function add(files) {
   for (const [picture, name] of waiting) addOne(picture, name || "pasted picture");
 }
 
+/** Another name, if one is taken: rows of a table are known by it. */
+function unused(name) {
+  const taken = new Set(cards.map((card) => card.name));
+  let found = name;
+  for (let number = 2; taken.has(found); number += 1) found = `${name} (${number})`;
+  return found;
+}
+
 async function addOne(picture, name) {
-  const card = new Card(name, { changed: refresh, remove, send: () => send(card) });
+  const card = new Card(unused(name), { changed: refresh, remove, send: () => send(card) });
   cards.push(card);
   $("list").append(card.node);
   $("results").hidden = false;

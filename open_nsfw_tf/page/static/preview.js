@@ -1,6 +1,8 @@
 const SAMPLES = 4; // of a side, that are averaged for a pixel of the preview
 const QUALITY = 0.85;
 
+let canvas; // one for all: a browser frees their memory late
+
 /**
  * A small JPEG of decoded pixels: what was scored, not what the browser would show.
  *
@@ -30,7 +32,8 @@ export async function jpegOf({ data, width, height, channels }, side) {
       image.data.set([red / count, green / count, blue / count, 255], to);
     }
   }
-  const canvas = new OffscreenCanvas(wide, high);
+  canvas ??= new OffscreenCanvas(wide, high);
+  Object.assign(canvas, { width: wide, height: high });
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
 }
