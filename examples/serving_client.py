@@ -1,4 +1,4 @@
-"""Ask a running TF Serving for scores; docker lines that start one are in the README.
+"""Ask a running TF Serving for scores; docs/tf-serving.md has a line that starts one.
 
 `open-nsfw serve` answers --rest as well (docs/serve.md).
 

@@ -92,7 +92,7 @@ PUBLISHED = {
 }
 
 
-OWN_FILE = "open_nsfw.safetensors"  # the name that the README gives to saved weights
+OWN_FILE = "open_nsfw.safetensors"  # the name that docs give to saved weights
 FILES = (OWN_FILE, *(copy.file for copy in PUBLISHED.values()))
 
 

@@ -26,7 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())
-SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see README
+SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see docs
 
 # Runs its arguments with Ctrl-C heard: a shell that starts the tests in the background
 # lets them, and all that they start, ignore it.

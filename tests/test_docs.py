@@ -1,4 +1,4 @@
-"""README and --help cannot drift: every command and every example is run."""
+"""README, docs and --help cannot drift: every command and every example is run."""
 
 import os
 import re
@@ -18,11 +18,45 @@ from open_nsfw_tf import Classifier
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
 SCRIPTS = Path(sys.executable).parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SHELL = [text.strip() for kind, text in BLOCKS if kind == "sh"]
-PYTHON = [text for kind, text in BLOCKS if kind == "python"]
-FIRST, SECOND = SHELL[:2]
+SERVICE = "127.0.0.1:8501"  # commands that ask it are sent to a server
+# These take TensorFlow, or train: together more than all others.
+SLOW = (
+    "open-nsfw train",
+    "export graph",
+    "export savedmodel",
+    "base64_jpeg",
+    "OpenNsfwModel",
+    "create_tensorflow_image_loader",
+)
+
+
+def blocks(page: Path, *kinds: str) -> list[str]:
+    """The page's blocks of these languages, as they are run one after the other."""
+    found = re.findall(
+        r"^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [text.strip() for kind, text in found if kind in kinds]
+
+
+def to_run(kind: str) -> list[Any]:
+    """Every page's blocks of a language, but those that have a test of their own."""
+    return [
+        pytest.param(
+            block,
+            id=f"{page.stem}-{number}",
+            marks=[pytest.mark.slow] if any(word in block for word in SLOW) else [],
+        )
+        for page in PAGES
+        for number, block in enumerate(blocks(page, kind))
+        if block not in (FIRST, SECOND) and SERVICE not in block
+    ]
+
+
+FIRST, SECOND = blocks(ROOT / "README.md", "sh")[:2]
+SHELL, PYTHON = to_run("sh"), to_run("python")
 
 
 @pytest.fixture
@@ -52,14 +86,12 @@ def run(
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(SHELL) >= 5
-    assert len(PYTHON) >= 4
+    assert len(SHELL) >= 19
+    assert len(PYTHON) >= 10
 
 
-@pytest.mark.parametrize("block", SHELL[2:])
-def test_commands_of_the_readme(
-    block: str, folder: Path, environment: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("block", SHELL)
+def test_commands(block: str, folder: Path, environment: dict[str, str]) -> None:
     if "examples/" in block:  # the reader stands in a checkout
         (folder / "examples").symlink_to(ROOT / "examples")
     for command in block.splitlines():
@@ -69,23 +101,26 @@ def test_commands_of_the_readme(
 
 
 @pytest.mark.parametrize("block", PYTHON)
-def test_python_of_the_readme(
-    block: str, folder: Path, environment: dict[str, str]
-) -> None:
+def test_python(block: str, folder: Path, environment: dict[str, str]) -> None:
     run([sys.executable, "-W", "error", "-c", block], cwd=folder, env=environment)
 
 
 def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> None:
-    """Its commands, and README's, are sent to a server that is started as it says."""
-    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
-    section = README.partition("\n## Serve\n")[2].partition("\n## ")[0]
-    blocks = re.findall(
-        r"^```(?:sh|bash)\n(.*?)^```$", page + section, re.MULTILINE | re.DOTALL
-    )
-    commands = [line for block in blocks for line in block.splitlines()]
+    """All commands that ask it are sent to a server that is started as it says."""
+    page = ROOT / "docs" / "serve.md"
+    commands = [
+        line for block in blocks(page, "sh", "bash") for line in block.splitlines()
+    ] + [
+        line
+        for other in PAGES
+        if other != page
+        for block in blocks(other, "sh", "bash")
+        for line in block.splitlines()
+        if SERVICE in line
+    ]
     (token,) = [line for line in commands if line.endswith(" > tokens")]
     run(["sh", "-ec", token], cwd=folder, env=environment)
-    asking = [line for line in commands if "127.0.0.1:8501" in line]
+    asking = [line for line in commands if SERVICE in line]
     assert len(asking) >= 8
     other = [line for line in commands if line not in (token, *asking)]
     assert {" ".join(line.split()[:2]) for line in other} == {
@@ -98,11 +133,9 @@ def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> N
             for command in asking:
                 if options and "a-long-random-token" not in command:
                     continue
-                command = command.replace("http://127.0.0.1:8501", server.address)
+                command = command.replace(f"http://{SERVICE}", server.address)
                 done = run(["sh", "-ec", command], cwd=folder, env=environment)
                 assert re.search(expected, done.stdout), command
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    run([sys.executable, "-W", "error", "-c", code], cwd=folder, env=environment)
 
 
 @pytest.mark.install
@@ -143,10 +176,43 @@ def test_the_commands_install_where_no_tool_looks() -> None:
     assert ".venv/" in ignored
 
 
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a page may say, as GitHub makes it."""
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_every_page_is_found() -> None:
+    """From the list of pages, and so by those who begin with README."""
+    pages = {page.name for page in PAGES} - {"README.md", "index.md"}
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+    assert "](docs/index.md)" in README
+
+
 def test_the_table_of_scores_is_true(any_classifier: Classifier) -> None:
-    (titles,) = re.findall(r"^\| picture \| (Caffe \| .+) \|$", README, re.MULTILINE)
+    page = (ROOT / "docs" / "exactness.md").read_text("utf-8")
+    (titles,) = re.findall(r"^\| picture \| (Caffe \| .+) \|$", page, re.MULTILINE)
     rows = re.findall(
-        r"^\| `(.+\.\w+)`" + 5 * r" \| ([\d.]+)" + r" \|$", README, re.MULTILINE
+        r"^\| `(.+\.\w+)`" + 5 * r" \| ([\d.]+)" + r" \|$", page, re.MULTILINE
     )
     assert len(rows) >= 5
     column = 1 + titles.split(" | ").index(any_classifier.engine_name)

@@ -26,7 +26,7 @@ SCRIPTS = Path(sys.executable).parent
 TOOLS = Path(__file__).parent.parent / "tools"
 PHOTOS = [pictures.path(name) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
 
-# The largest change of a score by int8 over the golden samples; README. No range is
+# The largest change of a score by int8 over the golden samples; see docs. No range is
 # chosen by these pictures' scores: that took .02 to .004 on them, and nothing on
 # others.
 INT8 = {"onnx": 0.03, "tflite": 0.012}

@@ -428,7 +428,7 @@ def test_base64_as_the_loader_reads_it() -> None:
 ROCKET = pictures.path("rocket.jpg")
 COFFEE = pictures.path("coffee.png")
 EXAMPLES = Path(__file__).parent.parent / "examples"
-README = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+PAGE = EXAMPLES.parent / "docs" / "tf-serving.md"
 
 
 def caffe(path: Path) -> float:
@@ -696,13 +696,15 @@ def test_example_client(server: Serving, tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_commands_of_the_readme(server: Serving, tmp_path: Path) -> None:
+def test_commands_of_the_page(server: Serving, tmp_path: Path) -> None:
     """Those for TF Serving, as they are, but for the address."""
     shutil.copy(ROCKET, tmp_path / "photo.jpg")
     shutil.copy(COFFEE, tmp_path / "another.png")
     (tmp_path / "examples").symlink_to(EXAMPLES)
     address = f"http://localhost:8501{OURS}"
-    commands = [line for line in README.splitlines() if address in line]
+    commands = [
+        line for line in PAGE.read_text("utf-8").splitlines() if address in line
+    ]
     assert len(commands) >= 4
     for command in commands:
         done = run(

@@ -1,4 +1,4 @@
-"""A server's two interfaces, as our requests, the example and the README ask them."""
+"""A server's two interfaces, as our requests, the example and the docs ask them."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from open_nsfw_tf.export.request import IMAGE_LOADERS, INPUT_TYPES, predict_requ
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "examples" / "serving_client.py"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "tf-serving.md").read_text(encoding="utf-8")
 ROCKET = pictures.path("rocket.jpg")
 GOOD = ROCKET.read_bytes()
 GOOD_TEXT = base64.b64encode(GOOD)
@@ -160,16 +160,16 @@ def test_client_without_the_extra() -> None:
     assert done.stderr.count("\n") == 1
 
 
-# -- README: its blocks marked `bash` need a running server
+# -- docs/tf-serving.md: its blocks marked `bash` need a running server
 
 
 def server_commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     return [line for line in lines if re.search(r"localhost:850[01]", line)]
 
 
-def test_the_readme_has_commands_for_a_server() -> None:
+def test_the_page_has_commands_for_a_server() -> None:
     commands = server_commands()
     assert len(commands) >= 4
     assert any("curl" in line for line in commands)
@@ -177,7 +177,7 @@ def test_the_readme_has_commands_for_a_server() -> None:
 
 
 @pytest.mark.parametrize("command", server_commands())
-def test_commands_of_the_readme(
+def test_commands_of_the_page(
     command: str, url: str, address: str, tmp_path: Path
 ) -> None:
     shutil.copy(ROCKET, tmp_path / "photo.jpg")

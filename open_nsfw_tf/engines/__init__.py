@@ -87,7 +87,7 @@ class EngineSpec:
 
 FLOAT32 = 5e-6  # other libraries add float32 in another order
 FLOAT16 = 1e-3  # measured: 4e-4 on photographs, 9.8e-4 on one turned on its side
-INT8 = 0.1  # measured: .03 on photographs (mean .003), .07 on a made-up one; see README
+INT8 = 0.1  # measured: .03 on photographs (mean .003), .07 on a made-up one; see docs
 # Measured: .0045 on photographs, .0127 on one turned on its side; made-up inputs that
 # score near .5 change by up to .07.
 BFLOAT16 = 0.02

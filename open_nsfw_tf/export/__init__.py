@@ -85,7 +85,7 @@ class Exporter:
         return tuple(name for name in self.tolerances if name != "int8")
 
 
-INT8 = 0.03  # measured on photographs left out: .029 (ONNX), .022 (TFLite); see README
+INT8 = 0.03  # measured on photographs left out: .029 (ONNX), .022 (TFLite); see docs
 
 EXPORTERS = {
     "savedmodel": Exporter(
