@@ -126,6 +126,7 @@ OWNERS = {
         "cli.request",
         "cli.serve",
         "cli.train",
+        "cli.video",
         "cli.weights",
     },
     "filelock": {"files"},

@@ -2,18 +2,39 @@
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
 from open_nsfw_tf.errors import ImageError, one_line
-from open_nsfw_tf.image import decoding, identify, load_rgb
+from open_nsfw_tf.image import (
+    MAX_PIXELS,
+    decoding,
+    identify,
+    load_rgb,
+    naming,
+    read_file,
+)
 from open_nsfw_tf.video.sampling import Limits, Sampling, choose
 
 SHORTEST = Fraction(11, 1000)  # of an animation; browsers show a shorter frame for
 INSTEAD = Fraction(1, 10)  # seconds
 
 Tell = Callable[[Fraction], None]  # called with the seconds that are decoded
+
+
+def is_animation(picture: str | bytes) -> bool:
+    """Whether a picture file has more than one frame; False if it cannot be read.
+
+    Args:
+        picture: its path, or its bytes.
+    """
+    try:
+        with naming(picture), BytesIO(read_file(picture)) as file, decoding():
+            return bool(getattr(identify(file, MAX_PIXELS), "is_animated", False))
+    except ImageError:
+        return False
 
 
 class Animation:
