@@ -17,14 +17,14 @@ from open_nsfw_tf.cli.options import (
     Scoring,
     grouped,
     number_pair,
-    picture_at,
+    standard_input,
 )
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import STDIN, canonical, stamp_of
 from open_nsfw_tf.image import MAX_PIXELS, describe
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import STAMP
-from open_nsfw_tf.tables.append import TableWriter
+from open_nsfw_tf.tables.append import Mode, TableWriter
 from open_nsfw_tf.video import Rule, Sampling, Verdict, VideoScores, score_video
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class _Run:
         """Score all, print a line for each, and write what is asked for."""
         self._columns = columns_of(classifier.classes, hashes=False, videos=True)
         if self._results.output is not None:
-            mode = "overwrite" if self._results.overwrite else "new"
+            mode: Mode = "overwrite" if self._results.overwrite else "new"
             self._table = stack.enter_context(
                 TableWriter(self._results.output, self._columns, mode)
             )
@@ -225,7 +225,10 @@ class _Run:
         stamp = None if path == STDIN else stamp_of(path)
         try:
             frames = score_video(
-                classifier, picture_at(path), sampling=self._sampling, **self._keywords
+                classifier,
+                standard_input() if path == STDIN else path,
+                sampling=self._sampling,
+                **self._keywords,
             )
             with frames:
                 verdict = self._frames(path, frames, classifier, stop)

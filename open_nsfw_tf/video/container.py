@@ -428,7 +428,7 @@ class Video:
         read = self._end
         if times and self._container.format.name != FORMATS[1]:  # it counts from zero
             read -= times[0] * base - self._zero
-        return Fraction(declared) - read > max(TOLERANCE, 2 * longest * base)
+        return bool(Fraction(declared) - read > max(TOLERANCE, 2 * longest * base))
 
 
 def reason_of(error: Exception) -> str:

@@ -29,7 +29,7 @@ class Answer:
         limits: of which `wait` ends this process if nothing is sent for so long.
     """
 
-    def __init__(self, file: IO[bytes], limits: Limits) -> None:
+    def __init__(self, file: "Whole", limits: Limits) -> None:
         self._file, self._wait = file, limits.wait
         self._told = time.monotonic()
         self._alarm(self._wait)
@@ -45,7 +45,6 @@ class Answer:
         self._file.write(json.dumps(message).encode() + b"\n")
         if data:
             self._file.write(data)
-        self._file.flush()
         self._told = time.monotonic()
         self._alarm(self._wait)
 
@@ -116,9 +115,6 @@ class Whole:
         left = memoryview(data)
         while left:
             left = left[self._file.write(left) :]
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 class Source:

@@ -153,7 +153,7 @@ class Decoder:
         if min(width, height) < 1 or width * height > self._limits.pixels:
             raise ValueError(f"a frame of {width} x {height} pixels")
         rgb = np.empty((height, width, 3), np.uint8)
-        if not self._fill(memoryview(rgb).cast("B")):
+        if not self._fill(rgb.data.cast("B")):
             return None
         return RawFrame(int(message["frame"]), float(message["seconds"]), rgb)
 

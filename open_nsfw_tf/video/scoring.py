@@ -1,7 +1,7 @@
 """Scoring a video's frames by the exact loader, with the network of this process."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple, Self
@@ -54,7 +54,7 @@ Watch = Callable[[float, float, np.ndarray], None]
 
 def scored_frames(
     classifier: Classifier, decoder: Decoder, keep: bool = False
-) -> Iterator[tuple[RawFrame, AnyScores]]:
+) -> Generator[tuple[RawFrame, AnyScores], None, None]:
     """The frames of a decoder and their scores, in bounded memory.
 
     Args:
@@ -137,18 +137,19 @@ class VideoScores:
         self._frames.close()
         self._decoder.close()
 
-    def _scored(self, classifier: Classifier):  # type: ignore[no-untyped-def]
+    def _scored(self, classifier: Classifier) -> Generator[AnyFrameScore, None, None]:
         yahoo = classifier.classes == LABELS
         found = scored_frames(classifier, self._decoder, self._watch is not None)
-        with closing(found):  # type: ignore[type-var]
+        with closing(found):
             for frame, scores in found:
                 score = sum(scores[index] for index in self._positive)
                 self._tally.add(frame.seconds, score)
                 if self._watch is not None:
                     self._watch(frame.seconds, score, frame.rgb)
-                kind = FrameScore if yahoo else ClassFrameScore
-                values = scores if yahoo else (scores,)
-                yield kind(frame.frame, frame.seconds, *values)
+                if yahoo:
+                    yield FrameScore(frame.frame, frame.seconds, *scores)
+                else:
+                    yield ClassFrameScore(frame.frame, frame.seconds, scores)
                 if self._stop_at is not None and score >= self._stop_at:
                     self._stopped = (
                         f"stopped at {frame.seconds:.3f} s, as asked, at a score of "
