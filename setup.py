@@ -54,6 +54,7 @@ setup(
             "backbones/graphs/*.json",
             "report/page.html",
             "report/style.css",
+            "report/video.html",
         ]
     },
     install_requires=[

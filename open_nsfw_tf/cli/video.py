@@ -20,15 +20,25 @@ from open_nsfw_tf.cli.options import (
     standard_input,
 )
 from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.files import STDIN, canonical, stamp_of
+from open_nsfw_tf.files import STDIN, refuse_existing, stamp_of
 from open_nsfw_tf.image import MAX_PIXELS, describe
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import STAMP
 from open_nsfw_tf.tables.append import Mode, TableWriter
-from open_nsfw_tf.video import Rule, Sampling, Verdict, VideoScores, score_video
+from open_nsfw_tf.video import (
+    Rule,
+    Sampling,
+    Verdict,
+    VideoScores,
+    clock,
+    score_video,
+)
+from open_nsfw_tf.video.verdict import BAND
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier
+    from open_nsfw_tf.report.video import VideoReport
 
 commands = typer.Typer()
 
@@ -139,6 +149,13 @@ class Results:
             "path, frame, seconds, sfw, nsfw, error, size, mtime_ns.",
         ),
     ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page of HTML: timelines, and pictures of the segments, which "
+            "are blurred until pointed at. Needs the extra evaluate."
+        ),
+    ] = None
     overwrite: OverwriteOption = False
     json_lines: JsonOption = False
 
@@ -188,17 +205,25 @@ class _Run:
         max_pixels: int,
     ) -> None:
         self._sampling, self._keywords = sampling, keywords
+        self._flagged_from = keywords["threshold"]
+        if self._flagged_from is None:
+            self._flagged_from = keywords.get("band", BAND)[0]
         self._results, self._max_pixels = results, max_pixels
         self._waiting: list[dict[str, Any]] = []
         self._table: TableWriter | None = None
         self._columns: list[str] = []
+        self._reports: list[VideoReport] = []
         self.failed = self.stopped = False
 
     def check(self, videos: list[str]) -> None:
         """Refuse, before any work, outputs that would destroy something."""
-        output = self._results.output
-        if output is not None and canonical(str(output)) in map(canonical, videos):
-            raise typer.BadParameter("expected another file than a video itself.")
+        from open_nsfw_tf.report import check_outputs
+
+        report = self._results.report
+        check_outputs({"table": self._results.output, "report": report}, videos)
+        if report is not None:
+            refuse_existing(report, self._results.overwrite)
+            need("evaluate", "jinja2")
 
     def score(
         self, videos: list[str], classifier: "Classifier", stack: ExitStack
@@ -218,27 +243,37 @@ class _Run:
         if self._table is not None:
             self._write()
             self._table.finish()
+        if self._results.report is not None:
+            from open_nsfw_tf.report.video import write
+
+            write(self._results.report, self._reports)
 
     def _one(self, path: str, classifier: "Classifier", stop: Any) -> None:
+        from open_nsfw_tf.report.video import VideoReport
+
         line: dict[str, Any] = {"path": path, "error": None}
         verdict = None
+        report = VideoReport(path, self._flagged_from)
+        self._reports.append(report)
         stamp = None if path == STDIN else stamp_of(path)
         try:
             frames = score_video(
                 classifier,
                 standard_input() if path == STDIN else path,
                 sampling=self._sampling,
+                watch=report.watch if self._results.report else None,
                 **self._keywords,
             )
             with frames:
                 verdict = self._frames(path, frames, classifier, stop)
+            report.end(verdict)
             line |= verdict.to_dict()
             if verdict.state == "partial" and not self._asked(verdict):
                 self.failed = True
                 self._row(path, error=f"partial: {verdict.reason}")
         except ImageError as error:
             self.failed = True
-            line["error"] = str(error)
+            line["error"] = report.error = str(error)
             reason = str(error).removeprefix(f"{describe(path)}: ")
             self._row(path, error=reason)
         self._end(stamp)
@@ -313,11 +348,3 @@ def lines(path: str, verdict: Verdict) -> list[str]:
     if verdict.reason is not None:
         found.append(f"  partial: {sanitize(verdict.reason, 400)}")
     return found
-
-
-def clock(seconds: float) -> str:
-    """A time as h:mm:ss.sss, without hours if there are none."""
-    minutes, rest = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{minutes}:{rest / 1000:06.3f}"
-    return f"{hours}:{minutes:02}:{rest / 1000:06.3f}" if hours else text

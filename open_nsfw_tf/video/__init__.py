@@ -12,7 +12,7 @@ from open_nsfw_tf.video.scoring import (
     VideoScores,
     score_video,
 )
-from open_nsfw_tf.video.verdict import Rule, Segment, Verdict
+from open_nsfw_tf.video.verdict import Rule, Segment, Verdict, clock
 
 __all__ = [
     "ClassFrameScore",
@@ -23,5 +23,6 @@ __all__ = [
     "Segment",
     "Verdict",
     "VideoScores",
+    "clock",
     "score_video",
 ]

@@ -215,6 +215,14 @@ class Verdict:
         return found
 
 
+def clock(seconds: float) -> str:
+    """A time as m:ss.sss, or h:mm:ss.sss."""
+    minutes, rest = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes:02}:{rest / 1000:06.3f}"
+    return f"{hours}:{text}" if hours else text.removeprefix("0")
+
+
 class Tally:
     """The scores of a video's frames: 16 bytes each.
 
