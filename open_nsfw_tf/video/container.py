@@ -186,7 +186,6 @@ class Video:
                 container_options={
                     "format_whitelist": ",".join(FORMATS),
                     "protocol_whitelist": "none",
-                    "max_streams": str(self._limits.streams),
                 },
                 io_open=_refuse,
                 buffer_size=BUFFER,
@@ -196,6 +195,11 @@ class Video:
             raise ImageError(
                 f"not a video this library reads ({reason_of(error)})"
             ) from error
+        count = len(self._container.streams)
+        if count > self._limits.streams:
+            raise ImageError(
+                f"{count} streams are more than the limit of {self._limits.streams}"
+            )
         self._stream = self._best()
         self._stream.codec_context.thread_type = "AUTO"
         self._stream.codec_context.thread_count = min(cores(), MOST_THREADS)
@@ -261,11 +265,11 @@ class Video:
                     if latest is not None and packet.dts <= latest:
                         plan.certain = False  # a clock that begins anew
                     latest = packet.dts
+                self._check_length(packet.pts - (plan.pts or [packet.pts])[0])
                 plan.pts.append(packet.pts)
                 plan.keys.append(packet.is_keyframe)
                 end = packet.pts + (packet.duration or 0)
                 plan.end = end if plan.end is None else max(plan.end, end)
-                self._check_length(packet.pts - plan.pts[0])
         except av.FFmpegError as error:
             plan.problem = f"cannot be read to its end ({reason_of(error)})"
         except Stop as stop:
