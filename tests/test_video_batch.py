@@ -57,8 +57,8 @@ def test_the_rules() -> None:
     assert verdict("run:2", scores).score == 0.6
     assert verdict("run:3", scores).score == 0.6
     assert verdict("run:4", scores).score == 0.1
-    # A video shorter than the run counts if all of it does.
-    assert verdict("run:60", [0.5, 0.4]).score == 0.4
+    # A video shorter than the run counts if all of it does; its last frame is a moment.
+    assert verdict("run:60", [0.5, 0.4, 0.6]).score == 0.4
     assert verdict("run:60", [0.5]).score == 0.5
     # Where the rate varies it is the time that counts.
     assert verdict("run:5", [0.1, 0.8, 0.1], [0, 1, 7]).score == 0.8
@@ -225,16 +225,14 @@ def test_the_command(tmp_path: Path, videos: Path) -> None:
 
 
 def test_wrong_usage(videos: Path) -> None:
-    for options in (
-        ("--every", 1, "--all"),
-        ("--every", 0),
-        ("--rule", "most"),
-        ("--threshold", 0.5, "--band", "0.1:0.2"),
+    for options, message in (
+        (("video", videos, "--every", 1, "--all"), "exclude each other"),
+        (("video", videos, "--rule", "most"), "expected max, share:SHARE"),
+        (("batch", videos, "-o", "x.csv", "--videos", "some"), "every:SECONDS"),
     ):
-        done = run("video", videos / "a.mp4", *options)
-        assert done.returncode == 2, options
-    done = run("batch", videos, "-o", "x.csv", "--videos", "some")
-    assert done.returncode == 2
+        done = run(*options)
+        assert done.returncode == 2
+        assert message in done.stderr
 
 
 def test_ctrl_c_keeps_what_was_scored(tmp_path: Path, videos: Path) -> None:
