@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import HEEDING
 from PIL import Image
-from video_clips import repeat_clip, write_clip
+from video_clips import write_clip
 
+from benchmarks.video import repeat_clip
 from open_nsfw_tf.batch import BatchOptions, score_batch
 from open_nsfw_tf.evaluate import Criterion, evaluate_files
 from open_nsfw_tf.tables import read_table

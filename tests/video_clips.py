@@ -61,21 +61,3 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-def repeat_clip(path: Path, clip: Path, count: int) -> Path:
-    """Join copies of a clip's packets: long clips without encoding."""
-    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
-        stream = source.streams.video[0]
-        copy = container.add_stream_from_template(stream)
-        packets = [p for p in source.demux(stream) if p.size]
-        length = max(p.pts + p.duration for p in packets)
-        raw = [(bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in packets]
-        for turn in range(count):
-            for data, pts, dts, duration, key in raw:
-                packet = av.Packet(data)
-                packet.pts, packet.dts = pts + turn * length, dts + turn * length
-                packet.duration, packet.time_base = duration, stream.time_base
-                packet.is_keyframe, packet.stream = key, copy
-                container.mux(packet)
-    return path

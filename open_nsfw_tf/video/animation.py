@@ -16,7 +16,7 @@ from open_nsfw_tf.image import (
     naming,
     read_file,
 )
-from open_nsfw_tf.video.sampling import Limits, Sampling, choose
+from open_nsfw_tf.video.sampling import Chosen, Limits, Pixels, Sampling, choose
 
 SHORTEST = Fraction(11, 1000)  # of an animation; browsers show a shorter frame for
 INSTEAD = Fraction(1, 10)  # seconds
@@ -79,14 +79,15 @@ class Animation:
         except ImportError:
             return
 
-    def frames(self, tell: Tell) -> Iterator[tuple[int, Fraction, Image.Image]]:
+    def frames(self, tell: Tell) -> Iterator[Chosen[Pixels]]:
         """The chosen frames."""
         step = self._sampling.step(Fraction(0))
         if self._sampling.frames is not None:
             *_, (last, _) = self._timed(tell)
             step = self._sampling.step(last)
             self._image.seek(0)
-        yield from choose(self._timed(tell), step)
+        for number, seconds, rgb in choose(self._timed(tell), step):
+            yield number, seconds, (rgb.size, rgb.tobytes())
 
     def _timed(self, tell: Tell) -> Iterator[tuple[Fraction, Image.Image]]:
         at = Fraction(0)

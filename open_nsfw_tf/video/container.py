@@ -24,7 +24,14 @@ from PIL import Image, ImageFile  # noqa: F401 - Pillow would import it too late
 
 from open_nsfw_tf.errors import ImageError, PixelLimitError, one_line
 from open_nsfw_tf.parallel import cores
-from open_nsfw_tf.video.sampling import Limits, Sampling, choose, steady
+from open_nsfw_tf.video.sampling import (
+    Chosen,
+    Limits,
+    Pixels,
+    Sampling,
+    choose,
+    steady,
+)
 
 # FFmpeg's demuxers that read one file and nothing else. Its others include playlists
 # (hls, dash, concat, imf), which name further files and addresses.
@@ -284,7 +291,7 @@ class Video:
 
     # -- the second reading
 
-    def frames(self, tell: Tell) -> Iterator[tuple[int, Fraction, Image.Image]]:
+    def frames(self, tell: Tell) -> Iterator[Chosen[Pixels]]:
         """The chosen frames."""
         from av.video.reformatter import VideoReformatter
 
@@ -296,9 +303,9 @@ class Video:
         chosen = self._by_plan() if plan.certain else self._by_decoding()
         try:
             for number, seconds, frame in chosen:
-                image = self._rgb(frame, reformatter)
-                if image is not None:
-                    yield number, seconds - self._zero, image
+                rgb = self._rgb(frame, reformatter)
+                if rgb is not None:
+                    yield number, seconds - self._zero, rgb
         except Stop as stop:
             self._stopped = str(stop)
         except MemoryError:
@@ -391,7 +398,7 @@ class Video:
                 self._tell(frame.pts * self._stream.time_base - self._zero)
             yield frame
 
-    def _rgb(self, frame: Any, reformatter: Any) -> Image.Image | None:
+    def _rgb(self, frame: Any, reformatter: Any) -> Pixels | None:
         """A frame as FFmpeg makes a picture of it, turned as it is shown."""
         self._check_size(frame.width, frame.height)
         try:
@@ -399,12 +406,12 @@ class Video:
         except (ValueError, OSError, RuntimeError):
             self._problems["frames have colours that cannot be converted"] += 1
             return None
-        plane = rgb.planes[0]
-        image = Image.frombuffer(
-            "RGB", (rgb.width, rgb.height), plane, "raw", "RGB", plane.line_size, 1
-        )
-        turn = _turn(frame)
-        return image if turn is None else image.transpose(turn)
+        plane, size, turn = rgb.planes[0], (rgb.width, rgb.height), _turn(frame)
+        if turn is None and plane.line_size == 3 * rgb.width:
+            return size, memoryview(plane)
+        image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)
+        image = image if turn is None else image.transpose(turn)
+        return image.size, image.tobytes()
 
     def end(self) -> dict[str, Any]:
         """What came of it."""

@@ -79,10 +79,9 @@ def main(arguments: str) -> None:
         restrict(limits)
         reader = decoder(Source(file), limits, sampling)
         answer.send(info=reader.info)
-        for number, seconds, rgb in reader.frames(answer.at):
-            width, height = rgb.size
+        for number, seconds, ((width, height), rgb) in reader.frames(answer.at):
             answer.send(
-                rgb.tobytes(),
+                rgb,
                 frame=number,
                 seconds=float(seconds),
                 width=width,

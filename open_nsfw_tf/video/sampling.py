@@ -18,6 +18,8 @@ from open_nsfw_tf.image import MAX_PIXELS
 Thing = TypeVar("Thing")
 Chosen = tuple[int, Fraction, Thing]  # number of the frame, its seconds, the frame
 
+Pixels = tuple[tuple[int, int], bytes | memoryview]  # width and height; rows of RGB
+
 FORMS = "every:SECONDS, frames:NUMBER or all"
 MOST_FRAMES = 1_000_000  # that can be asked for
 
