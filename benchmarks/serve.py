@@ -1,4 +1,4 @@
-"""`open-nsfw serve` beside `Classifier.classify` and `classify_many`, in one run.
+"""`open-nsfw serve` beside `Classifier.classify` and `open-nsfw batch`, in one run.
 
 python -m benchmarks.serve [--rounds 5] [--pictures 200] [--requests 50000]
     [--json serve.json] [FOLDER]
@@ -89,7 +89,7 @@ class Client:
             head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: "
             self.writer.write(head + length + b"\r\n\r\n" + picture)
         answer = await self.reader.readuntil(b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 200 "):
+        if not answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 422 ")):
             raise RuntimeError(f"unexpected answer {answer[:40]!r}")
         found = re.search(rb"content-length: (\d+)", answer)
         assert found is not None
@@ -140,49 +140,80 @@ def loaded(port: int, pictures: Sequence[bytes], clients: int) -> Any:
 def one_client(
     server: Server, classifier: Classifier, pictures: Sequence[bytes]
 ) -> Any:
-    """Milliseconds of each picture by HTTP, and by a call in this process, in turn."""
+    """Milliseconds of each picture by HTTP, and by a call in this process.
 
-    async def measure() -> tuple[list[float], list[float]]:
-        served, called = [], []
+    Once with a pause before each, after which all is slower: caches are cold. And once
+    in rows, one request after the other, and one call after the other.
+    """
+
+    async def measure() -> Any:
         async with Client(server.port) as client:
-            for picture in pictures:
-                await asyncio.sleep(PAUSE)
+            return {
+                "with pauses": await in_turn(client, 1),
+                "in rows": await in_turn(client, PHOTOS),
+            }
+
+    async def in_turn(client: Client, row: int) -> Any:
+        served: list[float] = []
+        called: list[float] = []
+        for first in range(0, len(pictures), row):
+            await asyncio.sleep(PAUSE)
+            for picture in pictures[first : first + row]:
                 served.append(1000 * await client.ask(picture))
-                await asyncio.sleep(PAUSE)
+            await asyncio.sleep(PAUSE)
+            for picture in pictures[first : first + row]:
                 start = time.perf_counter()
                 classifier.classify(picture)
                 called.append(1000 * (time.perf_counter() - start))
-        return served, called
+        return more(served, called)
 
-    served, called = asyncio.run(measure())
+    return asyncio.run(measure())
+
+
+def more(served: Sequence[float], called: Sequence[float]) -> Any:
+    """How much longer the requests took than the calls, milliseconds."""
     # The least of each photo's turns: what other work on the machine did not disturb.
     best = [
         min(served[first::PHOTOS]) - min(called[first::PHOTOS])
         for first in range(min(PHOTOS, len(served)))
     ]
+    differences = [a - b for a, b in zip(served, called, strict=True)]
     return {
         "http_ms": statistics.median(served),
         "call_ms": statistics.median(called),
-        "more_ms": statistics.median(
-            a - b for a, b in zip(served, called, strict=True)
-        ),
+        "more_ms": statistics.median(differences),
         "more_ms_of_best": statistics.median(best),
     }
 
 
+def batch_seconds(sources: Sequence[Path], table: Path) -> float:
+    """How long `open-nsfw batch` takes, with its start."""
+    command = [str(SCRIPT), "batch", *map(str, sources), "-o", str(table)]
+    start = time.perf_counter()
+    subprocess.run([*command, "--overwrite"], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
 def many_clients(
-    server: Server, classifier: Classifier, pictures: Sequence[bytes], rounds: int
+    server: Server, folder: Path, pictures: Sequence[bytes], rounds: int
 ) -> Any:
-    """Pictures a second of 32 clients, beside `classify_many` on the same pictures."""
+    """Pictures a second of 32 clients, beside `open-nsfw batch` on the same pictures.
+
+    Its start is left out, as the server's is: a run on one picture, of the smallest
+    file, is subtracted.
+    """
+    files = [folder / f"{number}.jpg" for number in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        file.write_bytes(picture)
+    least = min(files, key=lambda file: file.stat().st_size)
+    table = folder / "scores.csv"
     ratios, shares, latencies, rates = [], [], [], []
     for _ in range(rounds):
-        start = time.perf_counter()
-        for _result in classifier.classify_many(pictures):
-            pass
-        batch = time.perf_counter() - start
+        began = batch_seconds([least], table)
+        batch = (batch_seconds(files, table) - began) / (len(files) - 1)
         time.sleep(PAUSE)
         seconds, taken, used = loaded(server.port, pictures, CLIENTS)
-        ratios.append(batch / taken)
+        ratios.append(batch / (taken / len(pictures)))
         shares.append(used / taken / (os.cpu_count() or 1))
         rates.append(len(pictures) / taken)
         latencies += seconds[CLIENTS:]  # the first ones all came at once
@@ -190,7 +221,7 @@ def many_clients(
     cuts = statistics.quantiles(latencies, n=100)
     return {
         "pictures_a_second": statistics.median(rates),
-        "share_of_classify_many": statistics.median(ratios),
+        "share_of_batch": statistics.median(ratios),
         "shares": ratios,
         "processors_used_by_clients": statistics.median(shares),
         "p50_ms": 1000 * cuts[49],
@@ -200,11 +231,15 @@ def many_clients(
 
 
 def memory(server: Server, picture: bytes, requests: int) -> Any:
-    """MB after 1,000 requests and after all of them."""
-    loaded(server.port, [picture] * 1000, CLIENTS)
+    """MB after 1,000 requests and after all of them.
+
+    One in five is scored, so that it takes minutes; the others' bytes are no picture.
+    """
+    thousand = 200 * [picture, *4 * [b"no picture" * 1000]]
+    loaded(server.port, thousand, CLIENTS)
     first = server.memory
     for _ in range(requests // 1000 - 1):
-        loaded(server.port, [picture] * 1000, CLIENTS)
+        loaded(server.port, thousand, CLIENTS)
     return {
         "requests": requests,
         "mb_after_1000": first,
@@ -276,7 +311,9 @@ def main() -> None:
         classifier = Classifier()
         found = {"machine": machine(), "load": os.getloadavg()[0]}
         found["one client"] = one_client(server, classifier, pictures)
-        found["32 clients"] = many_clients(server, classifier, pictures, options.rounds)
+        copies = Path(folder) / "copies"
+        copies.mkdir()
+        found["32 clients"] = many_clients(server, copies, pictures, options.rounds)
         found["health"] = health(server, 4 * pictures)
         if options.requests:
             found["memory"] = memory(server, min(photos, key=len), options.requests)

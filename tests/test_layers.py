@@ -134,7 +134,7 @@ OWNERS = {
     "jinja2": {"report.page", "report.video"},
     "fastapi": {"serve.app", "serve.moderations", "serve.native", "serve.server"},
     "uvicorn": {"serve.server"},
-    "prometheus_client": {"serve.metrics"},
+    "prometheus_client": {"serve.records"},
     "safetensors": {"formats.safetensors", "formats.sandbox", "train.run_folder"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,8 +5,12 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,16 +31,17 @@ from typer.testing import CliRunner
 from open_nsfw_tf import Classifier, ImageError
 from open_nsfw_tf.architecture import DENSE
 from open_nsfw_tf.cli.app import app as command_line
-from open_nsfw_tf.cli.serve import read_tokens
+from open_nsfw_tf.cli.serve import Limits, read_tokens
 from open_nsfw_tf.errors import DeadlineExpired, QueueFull, RequestError
 from open_nsfw_tf.serve import Settings, create_app, is_loopback
 from open_nsfw_tf.serve.batcher import Batcher
-from open_nsfw_tf.serve.metrics import Metrics
+from open_nsfw_tf.serve.records import Metrics
 from open_nsfw_tf.serve.service import Call
 from open_nsfw_tf.weights import PUBLISHED
 
 COFFEE = pictures.path("coffee.png").read_bytes()
 ROCKET = pictures.path("rocket.jpg").read_bytes()
+ROOT = Path(__file__).parent.parent
 SECRET = "a-name-nobody-may-read"
 
 
@@ -228,6 +233,9 @@ def test_health_and_errors_of_routes(server: Serving) -> None:
     assert server.client.get("/health/live").json() == {"status": "live"}
     assert server.client.get("/health/ready").json() == {"status": "ready"}
     assert server.client.get("/nothing").json()["error"]["code"] == "not_found"
+    for path in ("/health/live", "/health/ready"):
+        head = server.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
     wrong = server.client.get(CLASSIFY)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert wrong.json()["error"]["code"] == "method_not_allowed"
@@ -270,17 +278,76 @@ def test_request_ids(server: Serving) -> None:
     assert re.fullmatch("[0-9a-f]{32}", made)
 
 
+# -- behind another server
+
+
+@pytest.fixture
+def proxy(server: Serving, tmp_path: Path) -> Iterator[str]:
+    """The address of nginx with the lines of docs/serve.md before the server."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    page = (ROOT / "docs" / "serve.md").read_text()
+    (block,) = re.findall(r"```nginx\n(.*?)```", page, re.DOTALL)
+    block = block.replace("http://127.0.0.1:8501", server.address)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "nginx.conf").write_text(f"""
+        daemon off; master_process off; pid nginx.pid; error_log stderr;
+        events {{ }}
+        http {{
+            access_log off; client_body_temp_path bodies; proxy_temp_path answers;
+            fastcgi_temp_path a; uwsgi_temp_path b; scgi_temp_path c;
+            server {{ listen 127.0.0.1:{port}; {block} }}
+        }}""")
+    arguments = [program, "-p", str(tmp_path), "-c", "nginx.conf"]
+    with subprocess.Popen(arguments) as process:
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+def test_behind_nginx(server: Serving, proxy: str) -> None:
+    transport = httpx.HTTPTransport(retries=8)  # until it listens
+    with httpx.Client(base_url=proxy, transport=transport, trust_env=False) as client:
+        answer = client.post(CLASSIFY, content=COFFEE)
+        assert answer.json() == server.classify(COFFEE).json()
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+        large = client.post(CLASSIFY, content=bytes(6 << 20))
+        assert large.json()["error"]["code"] == "too_large"
+        assert client.get("/health/live").status_code == 404  # only /v1/ is passed on
+
+
 # -- the audit file
 
 
-def test_audit_file(server: Serving, audit: Path) -> None:
-    answer = server.client.post(
-        CLASSIFY,
-        json=as_json((SECRET, COFFEE), (None, b"words")),
-        headers={"x-request-id": "for-the-audit"},
-    )
+def audited(audit: Path, request: str) -> list[Any]:
+    """The audit file's lines of a request."""
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
-    good, bad = [line for line in lines if line["request"] == "for-the-audit"]
+    return [line for line in lines if line["request"] == request]
+
+
+def test_audit_of_numbers(server: Serving, audit: Path, batch: np.ndarray) -> None:
+    answer = server.client.post(
+        "/v1/models/open_nsfw:predict",
+        json={"instances": batch[:1].tolist()},
+        headers={"x-request-id": "numbers"},
+    )
+    (line,) = audited(audit, "numbers")
+    assert line["sha256"] == hashlib.sha256(batch[0].tobytes()).hexdigest()
+    assert list(line["scores"].values()) == answer.json()["predictions"][0]
+
+
+def test_audit_file(server: Serving, audit: Path) -> None:
+    document = as_json((SECRET, COFFEE), (None, b"words"))
+    document["pictures"].append({"b64": "?"})
+    no_base64 = 'pictures_total{outcome="invalid_base64"}'
+    before = server.metric(no_base64)
+    answer = server.client.post(
+        CLASSIFY, json=document, headers={"x-request-id": "for-the-audit"}
+    )
+    assert server.metric(no_base64) == before + 1
+    good, bad, none = audited(audit, "for-the-audit")
+    assert (none["sha256"], none["error"]) == (None, "invalid_base64")
     assert good["sha256"] == hashlib.sha256(COFFEE).hexdigest()
     assert good["scores"]["nsfw"] == answer.json()["results"][0]["nsfw"]
     assert good["weights_sha256"] == answer.json()["model"]["weights_sha256"]
@@ -312,6 +379,14 @@ def test_a_port_that_is_taken(server: Serving) -> None:
     done = CliRunner().invoke(command_line, ["serve", "--port", str(server.port)])
     assert isinstance(done.exception, OSError)
     assert f"cannot listen at 127.0.0.1:{server.port}: " in str(done.exception)
+
+
+def test_calibrating_is_announced(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    command = ["serve", "--precision", "int8", "--weights", missing]
+    done = CliRunner().invoke(command_line, command)
+    assert "int8 is calibrated at the first start" in done.stderr
+    assert done.exit_code != 0
 
 
 def test_other_addresses_need_tokens(tmp_path: Path) -> None:
@@ -443,6 +518,12 @@ def test_limits(classifier: Classifier) -> None:
 def test_settings_that_are_no_limits(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"expected {name} .* got {value}"):
         Settings(**{name: value})
+
+
+def test_the_usual_limits() -> None:
+    limits = Limits()
+    assert (limits.header_timeout, limits.body_timeout, limits.timeout) == (10, 30, 30)
+    assert Settings(**limits.settings()) == Settings()
 
 
 def test_inflating_holds_up_nobody(classifier: Classifier) -> None:

@@ -23,13 +23,18 @@ from serve_process import CLASSIFY, Serving, received, serving
 COFFEE = pictures.path("coffee.png").read_bytes()
 ROCKET = pictures.path("rocket.jpg").read_bytes()
 POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
-HEADERS, BODY = 10, 30  # seconds
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = LIVE[:-2] + b"Connection: close\r\n\r\n"
+HEADERS, BODY = 3, 4  # seconds; the usual ones are 10 and 30
+CONNECTIONS = 230
 MEGABYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Serving]:
-    with serving("--max-picture-mb", 2) as server:
+    deadlines = ("--header-timeout", HEADERS, "--body-timeout", BODY)
+    connections = ("--max-connections", CONNECTIONS)
+    with serving("--max-picture-mb", 2, *deadlines, *connections) as server:
         yield server
         assert server.metric('requests_total{code="500",route="/v1/classify"}') == 0
         assert server.metric('requests_total{code="500",route="other"}') == 0
@@ -226,8 +231,7 @@ def slow_chunks(server: Serving) -> float:
 
 
 def slow_second_request(server: Serving) -> float:
-    first = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    return trickle(server, first, POST + b"X-Slow: " + b"x" * 1000)
+    return trickle(server, LIVE, POST + b"X-Slow: " + b"x" * 1000)
 
 
 def slow_unread_body(server: Serving) -> float:
@@ -284,6 +288,28 @@ def test_it_is_alive_under_trickling_connections(server: Serving) -> None:
     assert sorted(seconds)[10] < 0.1
 
 
+def test_one_connection_too_many(server: Serving) -> None:
+    connections = [server.connect() for _ in range(CONNECTIONS + 1)]
+    answer = received(connections[-1])
+    assert status(answer) == 503
+    assert b"\r\nretry-after: 1\r\n" in answer
+    assert body(answer)["error"]["code"] == "busy"
+    early = connections[CONNECTIONS // 2]
+    early.sendall(LIVE)
+    assert status(early.recv(1 << 16)) == 200
+    for connection in connections:
+        connection.close()
+
+
+def test_large_headers_in_one_piece(server: Serving) -> None:
+    for large in (b"X: " + 20_000 * b"x", 300 * (b"X: " + 60 * b"x" + b"\r\n") + b"Y:"):
+        answer = sent(server, LAST[:-2] + large + b"\r\n\r\n")
+        assert status(answer) == 431
+        assert body(answer)["error"]["code"] == "headers_too_large"
+    answer = sent(server, LAST.replace(b" HTTP", b"?" + 20_000 * b"x" + b" HTTP"))
+    assert status(answer) == 431
+
+
 # -- not HTTP, or HTTP that two servers may read differently
 
 
@@ -335,9 +361,7 @@ def test_equal_lengths_twice(server: Serving) -> None:
 def test_pipelining(server: Serving) -> None:
     length = str(len(ROCKET)).encode()
     classify = POST + b"Content-Length: " + length + b"\r\n\r\n" + ROCKET
-    live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = live.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    answer = sent(server, classify + live + classify + live + last)
+    answer = sent(server, classify + LIVE + classify + LIVE + LAST)
     assert answer.count(b"HTTP/1.1 200 ") == 5
     scores = answer.split(b'"nsfw":')[1:]
     assert len(scores) == 2

@@ -1,5 +1,6 @@
 """`open-nsfw serve`: the HTTP service."""
 
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,6 +103,17 @@ class Limits:
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds until a request is given up (504).")
     ] = 30
+    header_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds in which a request's headers must arrive."),
+    ] = 10
+    body_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds in which a request's body must arrive."),
+    ] = 30
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections at once; more are refused (503).")
+    ] = 500
     batch_wait_ms: Annotated[
         float,
         typer.Option(
@@ -155,6 +167,8 @@ def serve_command(
 
     band = number_pair(deciding.band, "--band")
     tokens = listening.tokens()
+    if scoring.precision == "int8":
+        print("int8 is calibrated at the first start: about a minute", file=sys.stderr)
     classifier, checksum = load_classifier(scoring, limits.max_pixels)
     settings = Settings(
         band=band,

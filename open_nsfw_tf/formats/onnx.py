@@ -43,8 +43,9 @@ from open_nsfw_tf.formats.onnx_graph import graph
 from open_nsfw_tf.formats.safetensors import from_tensors, to_tensors
 from open_nsfw_tf.libraries import open_session
 
-# Of onnx.TensorProto.DataType: float32, float16, float64.
+# Of onnx.TensorProto.DataType: float32, float16, float64; pixels.
 FLOATS = FLOAT32, FLOAT16, FLOAT64 = (1, 10, 11)
+UINT8 = 2
 FIRST_OPSET = 7  # earlier ones define broadcasting and batch norms differently
 MAX_BATCH = 64  # of a graph that accepts only one batch size
 LAYOUTS = {
@@ -222,6 +223,11 @@ def _check_plain(model: Any) -> None:
         raise WeightsError(f"expected opset {FIRST_OPSET} or later, got {opsets[:9]}")
     if model.functions:
         raise WeightsError("another network: it defines operators of its own")
+    if any(one.type.tensor_type.elem_type == UINT8 for one in model.graph.input):
+        raise WeightsError(
+            "it takes decoded pictures, as `open-nsfw export onnx --input picture` "
+            "writes it for other programs: name the weights that it was made from"
+        )
     attributes = [a for node in model.graph.node for a in node.attribute]
     if any(a.HasField("g") or a.graphs for a in attributes):
         raise WeightsError("another network: it has graphs inside its graph")

@@ -202,6 +202,14 @@ class _Picture(Writer):
             "Slice", source, self.shape(start), self.shape(last), self.shape(axis)
         )
 
+    def parts(self, source: str, count: int, axis: int = 0) -> list[str]:
+        """Equal parts of one axis."""
+        from onnx import helper
+
+        names = [f"pre.{len(self.nodes)}.{part}" for part in range(count)]
+        self.nodes.append(helper.make_node("Split", [source], names, axis=axis))
+        return names
+
     # -- the whole
 
     def preprocess(self, preprocessing: Preprocessing) -> None:
@@ -247,32 +255,49 @@ class _Picture(Writer):
 
     def _resized(self, rows: str, size: int) -> str:
         """Planes of whole numbers, (N, 3, size, size): first across, then down."""
-        columns = self._across(rows, size)
-        starts, length, weights = self._weights(self.height, size, DOWN)
-        ends = self.op("Add", starts, length)
-        # (blocks, L, 2, DOWN) to (blocks, 2 DOWN, L).
-        weights = self.op("Reshape", weights, self.shape(0, 0, 2 * DOWN))
-        weights = self.op("Transpose", weights, perm=[0, 2, 1])
-        parts = []
-        for block in range(-(-size // DOWN)):
-            source = self._block_slice(columns, starts, ends, block, axis=1)
-            factors = self.op("Gather", weights, self.ints(block), axis=0)
-            sums = self.op("MatMul", factors, source)
-            parts.append(self._rounded(sums, DOWN, axis=1))
-        square = self._cut(self.op("Concat", *parts, axis=1), size, DOWN, axis=1)
-        shape = self.shape(0, size, -1, CHANNELS, ACROSS)
-        planes = self.op("Reshape", square, shape)
-        planes = self.op("Transpose", planes, perm=[0, 3, 1, 2, 4])
-        planes = self.op("Reshape", planes, self.shape(0, 0, 0, -1))
-        return self._cut(planes, size, ACROSS, axis=3)
-
-    def _across(self, rows: str, size: int) -> str:
-        """Rows (N, H, W C) to (N, H, blocks x 3 x ACROSS)."""
-        starts, length, weights = self._weights(self.width, size, ACROSS)
+        starts, length, across = self._weights(self.width, size, ACROSS)
+        rows_of, down = self._down(size)
+        blocks = -(-size // ACROSS)
         starts = self.op("Mul", starts, self.channels)
         ends = self.op("Add", starts, self.op("Mul", length, self.channels))
-        # Each weight for its channel alone: (blocks, L, 2 ACROSS) to (blocks, L C,
-        # 2 x 3 x ACROSS). Alpha has none.
+        parts = []
+        for start, end, factors in zip(
+            self.parts(starts, blocks),
+            self.parts(ends, blocks),
+            self.parts(self._spread(across, blocks), blocks),
+            strict=True,
+        ):
+            block = self.op("Slice", rows, start, end, self.ints([2]))
+            sums = self.op("MatMul", self.op("Cast", block, to=_FLOAT), factors)
+            parts.append(self._rounded(sums, axis=2))
+        columns = self.op("Concat", *parts, axis=2)
+        source = self.op("Gather", columns, rows_of, axis=1)
+        sums = self.op("MatMul", down, self.op("Cast", source, to=_FLOAT))
+        square = self._rounded(sums, axis=2)  # (N, blocks, DOWN, columns)
+        square = self.op("Reshape", square, self.shape(0, -1, blocks, CHANNELS, ACROSS))
+        square = self._cut(square, size, DOWN, axis=1)
+        planes = self.op("Transpose", square, perm=[0, 3, 1, 2, 4])
+        planes = self.op("Reshape", planes, self.shape(0, 0, 0, -1))
+        planes = self._cut(planes, size, ACROSS, axis=3)
+        return self.op("Cast", planes, to=_FLOAT)
+
+    def _down(self, size: int) -> tuple[str, str]:
+        """The rows that each block of rows is computed from, and their weights.
+
+        Returns:
+            int32 (blocks, L) and float32 (blocks, 2 DOWN, L).
+        """
+        starts, length, weights = self._weights(self.height, size, DOWN)
+        taps = self.op("Range", self.ints(0), length, self.ints(1))
+        rows = self.op("Add", self.op("Reshape", starts, self.shape(-1, 1)), taps)
+        weights = self.op("Reshape", weights, self.shape(0, 0, 2 * DOWN))
+        return rows, self.op("Transpose", weights, perm=[0, 2, 1])
+
+    def _spread(self, weights: str, blocks: int) -> str:
+        """Each weight for its channel alone; alpha has none.
+
+        (blocks, L, 2, ACROSS) to (blocks L C, 2 x 3 x ACROSS).
+        """
         both = np.eye(2 * ACROSS, dtype=np.float32).reshape(-1, 1, 2, 1, ACROSS)
         one = np.eye(CHANNELS + 1, CHANNELS).reshape(1, -1, 1, CHANNELS, 1)
         channels = self.op("Cast", self.channels, to=_INT64)
@@ -280,42 +305,25 @@ class _Picture(Writer):
             "Slice", self.floats(both * one), self.shape(0), channels, self.shape(1)
         )
         spread = self.op("Reshape", spread, self.shape(2 * ACROSS, -1))
-        weights = self.op("Reshape", weights, self.shape(0, 0, 2 * ACROSS))
+        weights = self.op("Reshape", weights, self.shape(-1, 2 * ACROSS))
         weights = self.op("MatMul", weights, spread)
-        blocks = -(-size // ACROSS)
-        weights = self.op(
-            "Reshape", weights, self.shape(blocks, -1, 2 * CHANNELS * ACROSS)
-        )
-        parts = []
-        for block in range(blocks):
-            source = self._block_slice(rows, starts, ends, block, axis=2)
-            source = self.op("Cast", source, to=_FLOAT)
-            factors = self.op("Gather", weights, self.ints(block), axis=0)
-            sums = self.op("MatMul", source, factors)
-            parts.append(self._rounded(sums, CHANNELS * ACROSS, axis=2))
-        return self.op("Concat", *parts, axis=2)
+        return self.op("Reshape", weights, self.shape(-1, 2 * CHANNELS * ACROSS))
 
     def _cut(self, at: str, size: int, outputs: int, axis: int) -> str:
         """Without what the last block has too many."""
         return self.slice(at, 0, size, axis) if size % outputs else at
 
-    def _block_slice(
-        self, source: str, starts: str, ends: str, block: int, axis: int
-    ) -> str:
-        """What a block of the result is computed from."""
-        edges = (self.op("Gather", edge, self.ints([block])) for edge in (starts, ends))
-        return self.op("Slice", source, *edges, self.ints([axis]))
+    def _rounded(self, sums: str, axis: int) -> str:
+        """From sums with high and low factors to pixels, uint8, as Pillow rounds.
 
-    def _rounded(self, sums: str, count: int, axis: int) -> str:
-        """From sums with high and low factors to whole numbers, as Pillow rounds.
-
-        (128 high + low + 2**21) >> 22; the factors are divided by 2**15 and 2**7.
+        (128 high + low + 2**21) >> 22; the factors are divided by 2**15 and 2**7. No
+        weight is negative, so the cast, which drops the fraction, rounds down.
         """
-        high = self.slice(sums, 0, count, axis)
-        low = self.op("Floor", self.slice(sums, count, 2 * count, axis))
+        high, low = self.parts(sums, 2, axis)
+        low = self.op("Floor", low)
         low = self.op("Mul", low, self.floats(2.0 ** (LOW_BITS - WEIGHT_BITS)))
         total = self.op("Add", self.op("Add", high, low), self.floats(0.5))
-        return self.op("Floor", total)
+        return self.op("Cast", total, to=_UINT8)
 
     def _weights(self, side: str, size: int, outputs: int) -> tuple[str, str, str]:
         """The weights of a resize from `side` pixels to `size`, by whole numbers.
@@ -450,8 +458,10 @@ class _Picture(Writer):
         at = self._floor_of(self.op("Add", at, self.floats(1 << 10)), 11)
         turn = [0, 1, 2, 4, 5, 3]  # the other direction becomes the last axis
         at = self._product(self.op("Transpose", at, perm=turn), DCT.T, 15)
-        size = self.op("Add", self.op("Abs", at), self.floats(4 * table.T))
-        size = self.op("Floor", self.op("Div", size, self.floats(8 * table.T)))
+        # The half keeps the quotient off whole numbers: some runtimes multiply by the
+        # rounded reciprocal instead of dividing, so here all do.
+        size = self.op("Add", self.op("Abs", at), self.floats(4 * table.T + 0.5))
+        size = self.op("Floor", self.op("Mul", size, self.floats(1 / (8 * table.T))))
         at = self.op("Mul", self.op("Sign", at), size)
         at = self._product(self.op("Mul", at, self.floats(table.T)), DCT, 11)
         back = [0, 1, 2, 5, 3, 4]
@@ -475,4 +485,4 @@ class _Picture(Writer):
         return self.op("Clip", at, self.floats(least), self.floats(most))
 
 
-_FLOAT, _INT32, _INT64 = 1, 6, 7  # onnx.TensorProto's numbers of dtypes
+_FLOAT, _UINT8, _INT32, _INT64 = 1, 2, 6, 7  # onnx.TensorProto's numbers of dtypes

@@ -27,6 +27,7 @@ from open_nsfw_tf.serve.service import Answer, Call, Service, logger
 PROTOCOLS = (native, tfserving, moderations)
 HEALTH = "/health/"
 TENSORFLOW = "/v1/models"  # below it errors have TF Serving's form
+MAX_HEADERS = 1 << 14  # bytes, with the address; h11 refuses more only if it must wait
 
 
 # -- the application
@@ -120,6 +121,12 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
+def header_size(scope: Scope) -> int:
+    """Bytes of a request's address and headers."""
+    address = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    return address + sum(len(name) + len(value) for name, value in scope["headers"])
+
+
 # -- around every request
 
 
@@ -166,6 +173,12 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope)
         try:
+            if header_size(scope) > MAX_HEADERS:
+                raise RequestError(
+                    431,
+                    "headers_too_large",
+                    f"expected an address and headers of at most {MAX_HEADERS:,} bytes",
+                )
             if not path.startswith(HEALTH):
                 self._check_token(Headers(scope=scope))
                 await self.service.wait_until_warm()
@@ -273,11 +286,13 @@ def _operation(service: Service, app: FastAPI) -> APIRouter:
         401: {"model": Refused, "description": "Refused"}
     }
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live")
     async def live() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "live"}
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get(
         "/health/ready",
         responses={503: {"model": Refused, "description": "Not ready"}},

@@ -13,7 +13,7 @@ from open_nsfw_tf.classifier import AnyScores, Classifier, scores_of
 from open_nsfw_tf.errors import DeadlineExpired, ImageError, QueueFull
 from open_nsfw_tf.image import check_batch, tensor
 from open_nsfw_tf.serve.limits import Settings
-from open_nsfw_tf.serve.metrics import Metrics
+from open_nsfw_tf.serve.records import Metrics
 
 DEVICE_BATCH = 16  # pictures that a graphics card computes at once
 

@@ -17,7 +17,7 @@ CHUNK = 1 << 16  # bytes that the multipart parser gets at once
 FIELDS = ("name", "decision", "error")  # of a result, beside the model's classes
 JSON, FORM = "application/json", "multipart/form-data"
 # Statuses of requests that are refused.
-REFUSALS = (400, 401, 408, 413, 415, 422, 500, 503, 504)
+REFUSALS = (400, 401, 408, 413, 415, 422, 431, 500, 503, 504)
 
 
 class Refusal(BaseModel):
@@ -138,11 +138,6 @@ def routes(service: Service) -> APIRouter:
             items = await _from_multipart(request.headers, body, service.settings)
         else:
             items = [(None, body)]
-        most = service.settings.most_pictures
-        if len(items) > most:
-            raise RequestError(
-                413, "too_many_pictures", f"expected at most {most} pictures a request"
-            )
         results = await _results(service, request, items)
         answer = {"model": service.model, "results": results}
         error = results[0]["error"]
@@ -161,18 +156,12 @@ async def _results(
     service: Service, request: Request, items: list[Item]
 ) -> list[dict[str, Any]]:
     """The results of some pictures, in their order."""
-    sent = [(name, picture) for name, picture in items if picture is not None]
-    names, pictures = [name for name, _ in sent], [picture for _, picture in sent]
-    outcomes = iter(await service.score(request, pictures, names))
+    names, pictures = [name for name, _ in items], [picture for _, picture in items]
+    outcomes = await service.score(request, pictures, names)
     return [
-        result(service, name, next(outcomes) if picture is not None else NOT_BASE64)
-        for name, picture in items
+        result(service, name, outcome)
+        for name, outcome in zip(names, outcomes, strict=True)
     ]
-
-
-NOT_BASE64 = Outcome(
-    None, ERROR, "invalid_base64", "expected b64 as base64 of a picture file"
-)
 
 
 def result(service: Service, name: str | None, outcome: Outcome) -> dict[str, Any]:

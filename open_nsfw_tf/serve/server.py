@@ -41,6 +41,10 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse one connection too many; begin to wait for headers."""
         super().connection_made(transport)
+        # Else the end of an answer waits 40 ms for the client to acknowledge its head:
+        # asyncio sets this only for sockets that name their protocol.
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.service.settings.max_connections:
             self._refuse(503, "busy", "too many connections: try again")
         else:

@@ -29,10 +29,9 @@ from open_nsfw_tf.errors import (
     one_line,
 )
 from open_nsfw_tf.image import tensor
-from open_nsfw_tf.serve.audit import Audit
 from open_nsfw_tf.serve.batcher import Batcher
 from open_nsfw_tf.serve.limits import MEGABYTE, Settings, collect, inflate
-from open_nsfw_tf.serve.metrics import Metrics
+from open_nsfw_tf.serve.records import Audit, Metrics
 from open_nsfw_tf.weights import PUBLISHED
 
 logger = logging.getLogger("open_nsfw_tf.serve")
@@ -97,6 +96,11 @@ class Outcome:
     decision: str
     code: str | None = None
     message: str | None = None
+
+
+NOT_BASE64 = Outcome(
+    None, ERROR, "invalid_base64", "expected b64 as base64 of a picture file"
+)
 
 
 class Service:
@@ -257,8 +261,8 @@ class Service:
     async def score(
         self,
         request: Request,
-        pictures: Sequence[bytes],
-        names: Sequence[str | None] | None = None,
+        pictures: Sequence[bytes | None],
+        names: Sequence[str | None] = (),
     ) -> list[Outcome]:
         """Score a request's pictures: through the batcher, counted and audited.
 
@@ -268,7 +272,8 @@ class Service:
 
         Args:
             request: that brought them.
-            pictures: files' bytes; those above `max_picture` get an error of their own.
+            pictures: files' bytes; None: what was no base64. These, and those above
+                `max_picture`, get an error of their own.
             names: of the pictures, for the audit file if it has names.
 
         Raises:
@@ -281,22 +286,19 @@ class Service:
                 413, "too_many_pictures", f"expected at most {most} pictures a request"
             )
         call: Call = request.scope[KEY]
-        limit = self.settings.max_picture
-        fitting = [picture for picture in pictures if len(picture) <= limit]
-        results = iter(await self.batcher.score(fitting, call.deadline))
-        outcomes = [
-            self._outcome(next(results)) if len(picture) <= limit else self._too_large
-            for picture in pictures
+        refused = [self._refusal(picture) for picture in pictures]
+        wanted = [
+            picture
+            for picture, no in zip(pictures, refused, strict=True)
+            if picture is not None and no is None
         ]
-        if self.audit is not None:
-            size = sum(map(len, pictures))
-            await self.work(size, self._audit, call, pictures, outcomes, names or ())
-        for outcome in outcomes:
-            self._count(outcome)
+        results = iter(await self.batcher.score(wanted, call.deadline))
+        outcomes = [outcome or self._outcome(next(results)) for outcome in refused]
+        await self._record(call, pictures, outcomes, names)
         return outcomes
 
     async def predict(self, request: Request, batch: np.ndarray) -> np.ndarray:
-        """Score a preprocessed batch, as `Classifier.predict`; counted, not audited.
+        """Score a preprocessed batch, as `Classifier.predict`; counted and audited.
 
         Raises:
             RequestError: as `score`; 400, the scores are not finite.
@@ -309,8 +311,10 @@ class Service:
             raise RequestError(
                 400, "not_finite", "the values are too large: the scores are not finite"
             ) from None
-        for row in rows.tolist():
-            self._count(Outcome(self.batcher.scores(row), self.decide(row)))
+        outcomes = [
+            Outcome(self.batcher.scores(row), self.decide(row)) for row in rows.tolist()
+        ]
+        await self._record(call, [row.tobytes() for row in batch], outcomes)
         return rows
 
     def decide(self, scores: Sequence[float]) -> str:
@@ -339,6 +343,15 @@ class Service:
         ]
         return min(1.0, sum(positive)) if positive else None
 
+    def _refusal(self, picture: bytes | None) -> Outcome | None:
+        """Why a picture is not even decoded, if that is so."""
+        if picture is None:
+            return NOT_BASE64
+        if len(picture) <= self.settings.max_picture:
+            return None
+        most = f"expected a picture of at most {self.settings.max_picture_mb:g} MiB"
+        return Outcome(None, ERROR, "too_large", most)
+
     def _outcome(self, result: AnyScores | ImageError) -> Outcome:
         if not isinstance(result, ImageError):
             return Outcome(result, self.decide(result))
@@ -349,10 +362,19 @@ class Service:
             code = "not_read"
         return Outcome(None, ERROR, code, reason(result))
 
-    @property
-    def _too_large(self) -> Outcome:
-        most = f"expected a picture of at most {self.settings.max_picture_mb:g} MiB"
-        return Outcome(None, ERROR, "too_large", most)
+    async def _record(
+        self,
+        call: Call,
+        pictures: Sequence[bytes | None],
+        outcomes: Sequence[Outcome],
+        names: Sequence[str | None] = (),
+    ) -> None:
+        """Write a request's pictures to the audit file, and count them."""
+        if self.audit is not None:
+            size = sum(len(picture or b"") for picture in pictures)
+            await self.work(size, self._audit, call, pictures, outcomes, names)
+        for outcome in outcomes:
+            self._count(outcome)
 
     def _count(self, outcome: Outcome) -> None:
         self.metrics.pictures.labels(outcome.code or outcome.decision).inc()
@@ -364,7 +386,7 @@ class Service:
     def _audit(
         self,
         call: Call,
-        pictures: Sequence[bytes],
+        pictures: Sequence[bytes | None],
         outcomes: Sequence[Outcome],
         names: Sequence[str | None],
     ) -> None:
@@ -378,7 +400,8 @@ class Service:
             record: dict[str, Any] = {"time": time_, "request": call.id}
             if self.settings.audit_names and names:
                 record["name"] = names[number]
-            record["sha256"] = hashlib.sha256(picture).hexdigest()
+            digest = None if picture is None else hashlib.sha256(picture).hexdigest()
+            record["sha256"] = digest
             record["scores"] = outcome.scores and dict(
                 zip(classes, outcome.scores, strict=True)
             )

@@ -1,5 +1,10 @@
-"""The service's figures for Prometheus, in a registry of their own."""
+"""What the service writes down: figures for Prometheus, and the audit file."""
 
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from prometheus_client import (
@@ -17,6 +22,7 @@ from prometheus_client import (
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SCORES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class Metrics:
@@ -79,3 +85,50 @@ class Metrics:
     def page(self) -> bytes:
         """All of them in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Audit:
+    """Appends lines to a file, which other programs may rename and have reopened.
+
+    Args:
+        path: of the file; only its owner may read it if it is made here.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._file = os.open(path, _FLAGS, 0o600)
+        self._torn = False  # whether the last line is incomplete
+
+    def reopen(self) -> None:
+        """Open the path again, after the file there was renamed.
+
+        Raises:
+            OSError: it cannot be opened; the old file is written on.
+        """
+        file = os.open(self.path, _FLAGS, 0o600)
+        with self._lock:
+            old, self._file = self._file, file
+            self._torn = False
+        os.close(old)
+
+    def write(self, records: Iterable[dict[str, Any]]) -> None:
+        """Append some lines.
+
+        Raises:
+            OSError: not all of them could be written.
+        """
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        with self._lock:
+            data = memoryview(b"\n" + lines if self._torn else lines)
+            self._torn = True
+            while data:
+                data = data[os.write(self._file, data) :]
+            self._torn = False
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
