@@ -286,3 +286,27 @@ def test_three_planted_frames_in_an_hour(tmp_path: Path, classifier: Any) -> Non
     assert found.longest_run == pytest.approx(1.0)
     times = [(s.start, s.end) for s in found.segments]
     assert np.array(times) == pytest.approx(np.array([(500, 501), (2500, 2500.5)]))
+
+
+@pytest.mark.ray
+def test_the_same_rows_on_ray(tmp_path: Path, videos: Path, classifier: Any) -> None:
+    local, folder = tmp_path / "local.csv", tmp_path / "ray"
+    score_batch(classifier, [str(videos)], local, options=EVERY)
+    command = ("batch", videos, "-o", folder, "--videos", "every:0.5")
+    command = (*command, "--ray", "--actors", 1)
+    assert run(*command).returncode == 0
+    tables = read_table(local), read_table(folder)
+    rows = [
+        [
+            (path, *np.nan_to_num([second, score]).round(5).tolist())
+            for path, second, score in zip(
+                table.paths, table.seconds, table.columns["nsfw"], strict=True
+            )
+        ]
+        for table in tables
+        if table.seconds is not None
+    ]
+    assert sorted(rows[0]) == sorted(rows[1])
+    assert len(rows[0]) == 10
+    done = run(*command, "--resume")
+    assert "0 pictures, 0 without a score, 4 skipped" in done.stdout

@@ -87,10 +87,6 @@ TURNS = {
 }
 
 
-class Stop(Exception):
-    """Decoding ends here; the message says why."""
-
-
 @dataclass
 class Plan:
     """What the packets of a stream tell, in the order of decoding.
@@ -279,7 +275,7 @@ class Video:
                 plan.end = end if plan.end is None else max(plan.end, end)
         except av.FFmpegError as error:
             plan.problem = f"cannot be read to its end ({reason_of(error)})"
-        except Stop as stop:
+        except ImageError as stop:
             self._stopped = str(stop)
         known = self._stream.codec_context.name in ONE_FRAME_A_PACKET
         if not known or len(set(plan.pts)) < len(plan.pts) or plan.keys.find(1) < 0:
@@ -287,7 +283,9 @@ class Video:
 
     def _check_length(self, length: int | Fraction) -> None:
         if length * self._stream.time_base > self._limits.seconds:
-            raise Stop(f"longer than the limit of {self._limits.seconds:g} seconds")
+            raise ImageError(
+                f"longer than the limit of {self._limits.seconds:g} seconds"
+            )
 
     # -- the second reading
 
@@ -306,7 +304,7 @@ class Video:
                 rgb = self._rgb(frame, reformatter)
                 if rgb is not None:
                     yield number, seconds - self._zero, rgb
-        except Stop as stop:
+        except ImageError as stop:
             self._stopped = str(stop)
         except MemoryError:
             self._stopped = "decoding needs more memory than the limit"
@@ -392,7 +390,7 @@ class Video:
         for frame in frames:
             self._pixels += frame.width * frame.height
             if self._pixels > self._limits.all_pixels:
-                raise Stop("more pixels in all than the limit")
+                raise ImageError("more pixels in all than the limit")
             self._problems["frames are damaged"] += frame.is_corrupt
             if frame.pts is not None:
                 self._tell(frame.pts * self._stream.time_base - self._zero)
