@@ -145,8 +145,11 @@ def is_video(name: str, head: bytes, select: str = "either") -> bool:
     if type_by_content(head) is not None:
         return False
     suffix = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-    if select == "suffix" or (suffix and select != "content"):
+    if select == "suffix":
         return suffix and not is_system_file(name)
+    unclear = name.lower().endswith(".ts")  # also the suffix of TypeScript
+    if suffix and not unclear and select == "either" and not is_system_file(name):
+        return True
     if head[4:8] == b"ftyp":
         return head[8:12] not in _SOUNDS
     return _VIDEO_START.match(head) is not None

@@ -1,6 +1,7 @@
 """The chosen frames of an animation, by Pillow, in the child process."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from typing import Any
@@ -12,6 +13,7 @@ from open_nsfw_tf.image import (
     MAX_PIXELS,
     decoding,
     identify,
+    is_heif,
     load_rgb,
     naming,
     read_file,
@@ -70,14 +72,13 @@ class Animation:
         }
 
     @staticmethod
-    def prepare() -> None:
+    def prepare(head: bytes) -> None:
         """Import what opens files, while that is possible."""
         with decoding():
             Image.init()
-        try:
-            import pillow_heif  # noqa: F401
-        except ImportError:
-            return
+        if is_heif(head):
+            with suppress(ImportError):
+                import pillow_heif  # noqa: F401
 
     def frames(self, tell: Tell) -> Iterator[Chosen[Pixels]]:
         """The chosen frames."""

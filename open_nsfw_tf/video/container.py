@@ -170,7 +170,7 @@ class Video:
         self._end = Fraction(0)
 
     @staticmethod
-    def prepare() -> None:
+    def prepare(head: bytes) -> None:
         """Import all of PyAV, while that is possible, and let it say nothing."""
         import av
 

@@ -75,7 +75,7 @@ def main(arguments: str) -> None:
         head = file.read(HEAD)
         picture = type_by_content(head) is not None
         decoder = Animation if picture else Video
-        decoder.prepare()
+        decoder.prepare(head)
         restrict(limits)
         reader = decoder(Source(file), limits, sampling)
         answer.send(info=reader.info)
