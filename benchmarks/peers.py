@@ -1,6 +1,10 @@
 """Our engines and the peers side by side: speed, memory, first score, differences.
 
-python -m benchmarks.peers [--rounds 5] [--json peers.json] [--readme] [FOLDER]
+python -m benchmarks.peers [--rounds 5] [--json peers.json] [--readme]
+    [--set small] [FOLDER]
+
+Without a folder there are three sets of generated photos, one after the other: mixed
+ones, small ones, and a phone's of 12 megapixels.
 
 Each contender has a process of its own. They take turns, so that drift of the machine
 hits all alike; compare within a run, and read the ratios.
@@ -18,12 +22,20 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.bench import BATCH_SIZE, Bench
-from benchmarks.contenders import ALONE, NET, PICTURES, ContenderSpec, contenders, parts
+from benchmarks.contenders import (
+    ALONE,
+    NET,
+    PICTURES,
+    STAGES,
+    ContenderSpec,
+    contenders,
+    parts,
+)
 from benchmarks.machine import Others, cores, machine
 from benchmarks.matmul import MEASURE as MULTIPLY
 from benchmarks.matmul import multipliers
 from benchmarks.peers_table import markdown
-from benchmarks.photos import readable, repeated, soft_fields, write_photos
+from benchmarks.photos import SETS, readable, repeated, soft_fields, write_photos
 from benchmarks.turns import Plan, Workers
 from open_nsfw_tf import Classifier, load_weights, save_weights
 from open_nsfw_tf.engines.onnxruntime import graph
@@ -103,6 +115,7 @@ def measure(
     expected: dict[str, np.ndarray],
     rounds: int,
     starts: int,
+    photos: str = "mixed",
 ) -> Run:
     """Measure, and put all numbers in one dict, which JSON can hold.
 
@@ -112,7 +125,10 @@ def measure(
         expected: exact scores by measure.
         rounds: that are counted.
         starts: of each contender's process.
+        photos: the set of pictures. The network alone, which is the same whatever is
+            scored, is measured with the mixed ones only.
     """
+    nets = (*NET, MULTIPLY) if photos == "mixed" else ()
     matmuls = multipliers({kind.precision for kind in chosen.values()})
     explaining = parts(chosen)
     everybody = {**chosen, **explaining, **matmuls}
@@ -120,11 +136,11 @@ def measure(
     with Workers(bench) as workers:
         first = workers.start(chosen, starts)
         workers.start({**explaining, **matmuls})
-        pictures = plan({**chosen, **explaining}, (*PICTURES, ALONE))
+        pictures = plan({**chosen, **explaining}, (*PICTURES, STAGES, ALONE))
         answers = workers.measure(pictures, rounds)
         # Before the batches, which some networks hold more memory for.
         memory = workers.measure({"memory": list(chosen)}, rounds=1, warm_ups=0)
-        network = plan({**chosen, **matmuls}, (*NET, MULTIPLY))
+        network = plan({**chosen, **matmuls}, nets)
         answers |= workers.measure(network, rounds)
         failed = workers.failed
     kept = {name: kind for name, kind in chosen.items() if name not in failed}
@@ -140,7 +156,7 @@ def measure(
         "contenders": table,
         "matmul": rates,
         "overhead": results.overheads(table, answers, cores()),
-        "targets": results.targets(table),
+        "targets": results.targets(table, photos),
         "failed": failed,
     }
 
@@ -151,6 +167,30 @@ def plan(kinds: dict[str, ContenderSpec], measures: tuple[str, ...]) -> Plan:
         measure: [name for name, kind in kinds.items() if measure in kind.measures]
         for measure in measures
     }
+
+
+def measure_set(
+    name: str, chosen: dict[str, ContenderSpec], asked: argparse.Namespace
+) -> Run:
+    """Measure with one set of pictures, and say which."""
+    kind = SETS.get(name)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        if kind is None:
+            count, listed = asked.pictures, asked.listed
+            pictures = readable(asked.folder, count)
+        else:
+            count, listed = (
+                max(1, round(kind.share * number))
+                for number in (asked.pictures, asked.listed)
+            )
+            pictures = write_photos(bench.folder, count, kind.sizes, kind.qualities)
+        expected = prepare(bench, pictures, listed)
+        photos = name if kind else "mixed"
+        run = measure(bench, chosen, expected, asked.rounds, asked.starts, photos)
+        title = f"{name} photos, generated" if kind else "pictures"
+        run["pictures"] = describe(pictures, title, listed)
+    return run
 
 
 def describe(pictures: list[Path], kind: str, listed: int) -> Run:
@@ -189,6 +229,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--listed", type=int, default=100, help="in one list, repeated")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--starts", type=int, default=4, help="the first is not counted")
+    made.add_argument(
+        "--set", action="append", choices=SETS, help="of generated photos; all"
+    )
     made.add_argument("--only", action="append", metavar="NAME", help="a contender")
     made.add_argument("--json", type=Path, help="file to write")
     made.add_argument("--readme", action="store_true", help="keep the tables there")
@@ -205,24 +248,14 @@ def main() -> None:
         parser().error(f"{asked.json}: no such folder")
     try:
         chosen = choose(asked.only)
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(Path(folder))
-            made = asked.folder is None
-            pictures = (
-                write_photos(bench.folder, asked.pictures)
-                if made
-                else readable(asked.folder, asked.pictures)
-            )
-            expected = prepare(bench, pictures, asked.listed)
-            run = measure(bench, chosen, expected, asked.rounds, asked.starts)
-            kind = "generated photos" if made else "pictures"
-            run["pictures"] = describe(pictures, kind, asked.listed)
+        sets = ["of the folder"] if asked.folder else asked.set or list(SETS)
+        runs = [measure_set(name, chosen, asked) for name in sets]
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    text = markdown(run)
+    text = markdown(runs)
     print(text, end="")
     if asked.json:
-        asked.json.write_text(json.dumps(run, indent=1) + "\n")
+        asked.json.write_text(json.dumps(runs, indent=1) + "\n")
     if asked.readme:
         keep(text)
 

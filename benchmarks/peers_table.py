@@ -7,12 +7,18 @@ from benchmarks.results import OVERHEAD, times_as_fast
 
 Run = dict[str, Any]
 MEASURES = (*NET, *PICTURES)
+WORK = ("decode", "resize", "round trip", "net")
 TITLES = ("net only, batch 1", "net only, batch 16", "one by one", "list")
 
 
-def markdown(run: Run) -> str:
-    """All tables of a run, as `peers.measure` returns it."""
+def markdown(runs: list[Run]) -> str:
+    """All tables of some runs, as `peers.measure` returns them."""
+    return "\n".join(map(_markdown, runs))
+
+
+def _markdown(run: Run) -> str:
     parts = [
+        f"### {run['pictures']['kind'].capitalize()}",
         _machine(run),
         _speeds(run["contenders"]),
         _ratios(run["contenders"]),
@@ -76,7 +82,7 @@ def _speeds(contenders: Run) -> str:
                 f"{peak:.0f}" if peak else "",
                 _spread(row["first_score_seconds"], 2),
                 f"{max(files):.1g}" if files else "",
-                f"{differences['net 16']:.1g}",
+                f"{differences['net 16']:.1g}" if "net 16" in differences else "",
             ]
         )
     return _table(titles, rows)
@@ -87,8 +93,9 @@ def _ratios(contenders: Run) -> str:
     rows = [
         [f"{name} / {other}", *_times(row, peer)]
         for name, row in contenders.items()
+        if row["ours"]
         for other, peer in contenders.items()
-        if row["ours"] and not peer["ours"]
+        if not peer["ours"]
     ]
     return _table(["times as fast", *TITLES], rows) if rows else ""
 
@@ -117,15 +124,14 @@ def _roofline(run: Run) -> str:
 
 def _overhead(run: Run) -> str:
     titles = [
-        *("list, milliseconds a picture", "wall", "decoding, processor"),
-        *(
-            "inference, processor",
-            f"wall / (work / cores), at most {OVERHEAD}",
-            "bound by",
-        ),
+        "list, milliseconds a picture",
+        "wall",
+        *(f"{part}, processor" for part in WORK),
+        f"wall / (work / cores), at most {OVERHEAD}",
+        "bound by",
     ]
     rows = [
-        [name, *(f"{row[key]:.1f}" for key in ("wall", "decoding", "inference"))]
+        [name, *(f"{row[key]:.1f}" for key in ("wall", *WORK))]
         + [f"{row['ratio']:.2f}", row["bound_by"]]
         for name, row in run["overhead"].items()
     ]

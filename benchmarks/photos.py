@@ -1,5 +1,6 @@
 """Pictures to measure with: the user's, or made up with the statistics of photos."""
 
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -16,8 +17,36 @@ SIZES = ((600, 400), (720, 960), (1024, 768), (1280, 960), (1600, 1200))
 QUALITIES = (85, 88, 90, 92)  # of JPEG
 
 
+@dataclass(frozen=True)
+class PhotoSet:
+    """Made-up photos of one kind.
+
+    Attributes:
+        sizes: width and height, pixels; taken in turn.
+        qualities: of JPEG, taken in turn.
+        share: of the number of pictures that a benchmark asks for.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    qualities: tuple[int, ...] = QUALITIES
+    share: float = 1.0
+
+
+SETS = {
+    "mixed": PhotoSet(),
+    # Web pages' pictures, 0.1 to 0.5 million pixels.
+    "small": PhotoSet(((400, 300), (480, 640), (640, 480), (800, 600))),
+    # 12 million pixels, files of 3 to 5 MB. What is enlarged to that size has no
+    # detail, so the grain of each pixel stands for it.
+    "phone": PhotoSet(((4000, 3000), (3000, 4000)), (92, 93, 94, 95), 0.25),
+}
+
+
 def write_photos(
-    folder: Path, count: int, sizes: tuple[tuple[int, int], ...] = SIZES
+    folder: Path,
+    count: int,
+    sizes: tuple[tuple[int, int], ...] = SIZES,
+    qualities: tuple[int, ...] = QUALITIES,
 ) -> list[Path]:
     """Write made-up photos: noise with the spectrum of natural scenes, and grain.
 
@@ -25,6 +54,7 @@ def write_photos(
         folder: that exists.
         count: how many.
         sizes: width and height, pixels; taken in turn.
+        qualities: of JPEG, taken in turn.
 
     Returns:
         Their paths, ``photo_0000.jpg`` and on; the same pictures at every call.
@@ -38,7 +68,7 @@ def write_photos(
         pixels = pixels + grain[:height, :width, np.newaxis]
         path = folder / f"photo_{index:04}.jpg"
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
-            path, quality=QUALITIES[index % len(QUALITIES)]
+            path, quality=qualities[index % len(qualities)]
         )
         paths.append(path)
     return paths

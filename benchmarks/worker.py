@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.bench import Bench
-from benchmarks.contenders import ALONE, BY, PEERS, Decoding, Model, Ours
+from benchmarks.contenders import ALONE, BY, PEERS, STAGES, Decoding, Model, Ours
 from benchmarks.machine import peak_megabytes
 
 Answer = dict[str, Any]
@@ -54,6 +54,7 @@ class Turn:
             "list": self.whole_list,
             "net 1": lambda: self.net(1),
             "net 16": lambda: self.net(16),
+            STAGES: self.stages,
             ALONE: lambda: self.net(16),
             "multiply": self.multiply,
             "memory": lambda: {"megabytes": peak_megabytes()},
@@ -77,6 +78,12 @@ class Turn:
         """All pictures of the list by one call."""
         paths = self.bench.listed
         return timed(lambda: self.contender.many(paths), len(paths))
+
+    def stages(self) -> Answer:
+        """Processor seconds a picture of each step of decoding the list."""
+        paths = self.bench.listed
+        seconds = self.contender.stages(paths)
+        return {name: taken / len(paths) for name, taken in seconds.items()}
 
     def net(self, size: int) -> Answer:
         """The network alone, called for a while; the first call is not counted."""

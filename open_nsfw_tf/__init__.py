@@ -1,8 +1,9 @@
 """Yahoo's Open-NSFW classifier: the same scores as Caffe, from every loader and engine.
 
->>> from open_nsfw_tf import classify
->>> classify("photo.jpg").nsfw  # doctest: +SKIP
-0.0021
+Examples:
+    >>> from open_nsfw_tf import classify
+    >>> classify("photo.jpg").nsfw  # doctest: +SKIP
+    0.0021
 """
 
 from importlib import import_module

@@ -26,6 +26,12 @@ INPUT_SIZE = 224  # pixels, height and width
 CHANNELS = 3  # BGR
 CLASSES = 2  # of Yahoo's weights; a fine-tuned network may have more
 LICENCE = "BSD 2-Clause, (c) 2016 Yahoo Inc."  # of the weights
+# What every file with these weights says of them; docs/model-card.md says more.
+LIMITS = (
+    "scores photographs for pornography, and not drawings, cartoons, text, violence or "
+    "gore; a score is no verdict: choose thresholds on labelled pictures of your own, "
+    "and let people decide the cases in between"
+)
 LABELS = ("sfw", "nsfw")  # the columns of the scores; Caffe's `prob` has this order
 BATCH_NORM_EPSILON = 1e-5  # Caffe's default, which the prototxt does not change
 POOL_SIZE = 3  # `pool1`: max, stride 2, no padding, output size rounded up

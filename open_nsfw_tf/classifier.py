@@ -21,11 +21,13 @@ from open_nsfw_tf.backbones.trained import TrainedModel, read_trained
 from open_nsfw_tf.errors import ImageError, WeightsError, sanitize
 from open_nsfw_tf.forks import PerProcess
 from open_nsfw_tf.image import (
+    EXACT,
     MAX_PIXELS,
     YAHOO,
     Picture,
     Preprocessing,
     check_batch,
+    check_decode,
     check_max_pixels,
     load_rgb,
     read_file,
@@ -196,19 +198,21 @@ class Classifier:
         workers: threads of `classify_many`; None: one for each core.
         model: instead of weights, the folder of a trained model, or the result of
             `open_nsfw_tf.backbones.trained.read_trained`.
+        decode: "exact"; or "scaled", which is approximate: files of large JPEGs are
+            decoded to a smaller size, 2 to 3 times as fast. See docs/speed.md.
 
     Attributes:
         classes: the names of the scores, in order: sfw and nsfw, or the model's.
         preprocessing: the steps from a picture to the network's input.
         engine: the engine in use, which can be called with batches.
-        engine_name, precision, threads, device: how it computes; the name is never
-            "auto".
+        engine_name, precision, threads, device, decode: how it computes; the name is
+            never "auto".
 
     Raises:
         WeightsError: the weights are not found, not readable or do not fit.
         OSError: the model's folder cannot be read.
-        ValueError: an unknown engine, precision or device, or one that does not compute
-            this network; or both weights and a model are given.
+        ValueError: an unknown engine, precision, device or decode, or one that is not
+            for this network; or both weights and a model are given.
         RuntimeError: the device did not start.
         ImportError: the engine's package is missing; the message says how to install.
     """
@@ -223,6 +227,7 @@ class Classifier:
         device: str | None = None,
         workers: int | None = None,
         model: str | os.PathLike[str] | TrainedModel | None = None,
+        decode: str = EXACT,
     ) -> None:
         source = network_source(weights, model)
         trained = source if isinstance(source, TrainedModel) else None
@@ -235,6 +240,8 @@ class Classifier:
         self.device = device
         check_max_pixels(max_pixels)
         self.max_pixels = max_pixels
+        check_decode(decode, self.preprocessing)
+        self.decode = decode
         check_count(workers, "worker")
         self.workers = cores() if workers is None else workers
         self.engine = engines.create(
@@ -296,8 +303,27 @@ class Classifier:
         Raises:
             ImageError: the picture cannot be read; the message names it.
         """
-        loaded = tensor(picture, self.preprocessing, self.max_pixels)
+        loaded = self.prepare(picture, threads=self.workers)
         return self._scores(self.predict(loaded[np.newaxis])[0].tolist())
+
+    def prepare(
+        self, picture: Picture, max_pixels: int | None = None, threads: int = 1
+    ) -> np.ndarray:
+        """The network's input for one picture, for `predict`.
+
+        Args:
+            picture: as for `classify`.
+            max_pixels: instead of the classifier's own.
+            threads: that share the work on a large picture, where cores are idle.
+
+        Returns:
+            As `open_nsfw_tf.image.tensor`: float32 (224, 224, 3) of Yahoo's network.
+
+        Raises:
+            ImageError: the picture cannot be read; the message names it.
+        """
+        limit = self.max_pixels if max_pixels is None else max_pixels
+        return tensor(picture, self.preprocessing, limit, self.decode, threads)
 
     def explain(self, picture: Picture, of: str | None = None) -> Explanation:
         """What each part of a picture adds to its score. The score is `classify`'s.
@@ -316,7 +342,7 @@ class Classifier:
             raise ValueError(
                 f"no class {sanitize(of, 80)}: this model has {', '.join(self.classes)}"
             )
-        batch = tensor(picture, self.preprocessing, self.max_pixels)[np.newaxis]
+        batch = self.prepare(picture, threads=self.workers)[np.newaxis]
         found = self.engine.contributions(batch)
         _check_finite(found.scores)
         row = found.scores[0].tolist()
@@ -434,7 +460,8 @@ class Classifier:
         engine: engines.Engine,
         stopped: Event | None = None,
     ) -> list[AnyScores | ImageError]:
-        """Decode and score some pictures, in one thread."""
+        """Decode and score some pictures: in one thread, if it can be `stopped`."""
+        threads = self.workers if stopped is None else 1
         size = self.preprocessing.crop
         batch = np.empty((len(pictures), size, size, CHANNELS), np.float32)
         results: list[AnyScores | ImageError] = []
@@ -443,7 +470,7 @@ class Classifier:
             if stopped and stopped.is_set():
                 return []
             try:
-                batch[filled] = self._decoded(picture)
+                batch[filled] = self._decoded(picture, threads)
             except ImageError as error:
                 results.append(error)
             else:
@@ -455,14 +482,14 @@ class Classifier:
             for result in results
         ]
 
-    def _decoded(self, picture: Picture | ImageError) -> np.ndarray:
+    def _decoded(self, picture: Picture | ImageError, threads: int) -> np.ndarray:
         if isinstance(picture, ImageError):
             raise picture
         if hasattr(picture, "getbands"):  # a PIL image
             # The same lazy image may be yielded twice, and must not be decoded twice.
             with self._decoding.get():
                 picture = load_rgb(picture, self.max_pixels)
-        return tensor(picture, self.preprocessing, self.max_pixels)
+        return self.prepare(picture, threads=threads)
 
     def _shared_engine(self) -> engines.Engine:
         """The engine of the workers, each of which computes on one core.
@@ -507,6 +534,40 @@ def network_source(
     if weights is not None:
         raise ValueError("expected weights or a trained model, got both: name one")
     return model if isinstance(model, TrainedModel) else read_trained(model)
+
+
+# A gray picture, 320 x 240, and the NSFW score that Caffe gives it.
+GRAY = b"P6 320 240 255\n" + bytes([128]) * (320 * 240 * 3)
+GRAY_NSFW = 0.197583914
+
+
+def self_check(classifier: Classifier, published: bool) -> float:
+    """Score a gray picture, and check that the engine computes well on this machine.
+
+    Args:
+        classifier: of any network.
+        published: whether its weights are a published copy of Yahoo's. Caffe's score
+            is expected then, else that of the same batch given to `predict`.
+
+    Returns:
+        The score of the last class.
+
+    Raises:
+        RuntimeError: the score is wrong.
+    """
+    scores = np.array(classifier.classify(GRAY))
+    expected = np.array([1 - GRAY_NSFW, GRAY_NSFW])
+    if not published:
+        batch = tensor(GRAY, classifier.preprocessing)[np.newaxis]
+        expected = classifier.predict(batch, shared=True)[0]
+    precisions = engines.ENGINES[classifier.engine_name].precisions
+    if not np.abs(scores - expected).max() <= precisions[classifier.precision]:
+        raise RuntimeError(
+            f"a gray picture scores {scores.tolist()}, expected "
+            f"{expected.tolist()}: this machine's engine computes wrongly; try "
+            "another --engine"
+        )
+    return float(scores[-1])
 
 
 _default_lock = PerProcess(Lock)

@@ -54,7 +54,7 @@ from open_nsfw_tf.formats import (
 from open_nsfw_tf.formats.caffemodel import prototxt
 from open_nsfw_tf.image import Picture, tensor
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
-from open_nsfw_tf.weights import PUBLISHED, TIMEOUT, find_weights, format_of
+from open_nsfw_tf.weights import TIMEOUT, find_weights, format_of, published_name
 
 ARRAYS = 0.0  # the largest difference of an array: all formats here keep float32
 SCORES = 5e-6  # the largest difference of a score
@@ -387,9 +387,6 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     found = find_weights(path)
     format = detect(found)
     digests = sha256(found), git_blob(found)
-    copies = (
-        name for name, c in PUBLISHED.items() if {c.sha256, c.git_blob} & {*digests}
-    )
     with collect_notes() as notes, reading(found, "file", OSError):
         weights = module(format).read(found)
     mismatch, folded, difference = "", False, ""
@@ -404,7 +401,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         found,
         format,
         *digests,
-        next(copies, None),
+        published_name(*digests),
         weights,
         mismatch,
         sum(array.size for array in arrays),

@@ -26,11 +26,12 @@ _TELEMETRY = "openvino_telemetry"
 CPU_PROVIDER = "CPUExecutionProvider"  # of ONNX Runtime
 
 
-def need(extra: str, *packages: str) -> None:
+def need(extra: str | None, *packages: str) -> None:
     """Ask for packages before the work that needs them.
 
     Args:
-        extra: of open_nsfw_tf, which installs them.
+        extra: of open_nsfw_tf, which installs them; None: open_nsfw_tf itself does,
+            unless it was installed without what it requires.
         packages: as they are imported.
 
     Raises:
@@ -38,9 +39,8 @@ def need(extra: str, *packages: str) -> None:
     """
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise ImportError(
-            f"this needs {', '.join(missing)}: pip install 'open_nsfw_tf[{extra}]'"
-        )
+        what = f"'open_nsfw_tf[{extra}]'" if extra else " ".join(missing)
+        raise ImportError(f"this needs {', '.join(missing)}: pip install {what}")
 
 
 def _tensorflow_context() -> object:
@@ -62,6 +62,7 @@ def import_tensorflow() -> Any:
         RuntimeError: this process was forked from one that has used TensorFlow.
     """
     _tensorflow.use()
+    need(None, "tensorflow")
     with loading:
         # Otherwise TensorFlow takes the whole card. It reads this when the first GPU is
         # used, so it is in time even if the caller has imported TensorFlow already. A

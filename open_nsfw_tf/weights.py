@@ -238,6 +238,16 @@ def verify(path: Path, copy: Published) -> None:
             )
 
 
+def published_name(*digests: str) -> str | None:
+    """The key in `PUBLISHED` of the copy that has one of these checksums.
+
+    Args:
+        digests: SHA-256, git's name of the content, or both, of a file.
+    """
+    known = ((n, {copy.sha256, copy.git_blob}) for n, copy in PUBLISHED.items())
+    return next((name for name, sums in known if sums & {*digests}), None)
+
+
 # -- loading and saving
 
 

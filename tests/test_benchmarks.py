@@ -41,11 +41,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
     """The JSON and the text of a small run."""
     path = tmp_path_factory.mktemp("peers") / "peers.json"
     small = ["--pictures", "3", "--listed", "5", "--rounds", "1", "--starts", "1"]
+    small += ["--set", "mixed"]
     only = [word for name in (OURS, BARE, PEER) for word in ("--only", name)]
     done = run("benchmarks.peers", *small, *only, "--json", path)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    return json.loads(path.read_text()), done.stdout
+    (found,) = json.loads(path.read_text())
+    return found, done.stdout
 
 
 @pytest.mark.slow
@@ -84,11 +86,31 @@ def test_scores_differ_as_they_should(measured: tuple[Any, str]) -> None:
 def test_overhead_is_wall_time_over_the_shared_work(measured: tuple[Any, str]) -> None:
     found = measured[0]
     overhead = found["overhead"][OURS]
-    work = overhead["decoding"] + overhead["inference"]
+    parts = ("decode", "resize", "round trip", "net")
+    assert all(overhead[part] > 0 for part in parts)
+    work = sum(overhead[part] for part in parts)
     assert overhead["ratio"] == pytest.approx(
         overhead["wall"] * found["machine"]["cores"] / work
     )
-    assert overhead["bound_by"] in ("decoding", "inference", "waiting")
+    assert overhead["bound_by"] in (*parts, "waiting")
+
+
+@pytest.mark.slow
+def test_phone_photos_are_a_set_with_scaled_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    small = ["--pictures", "4", "--listed", "8", "--rounds", "1", "--starts", "1"]
+    only = ["--only", OURS, "--only", f"{OURS} scaled", "--set", "phone"]
+    done = run("benchmarks.peers", *small, *only, "--json", path)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(path.read_text())
+    assert found["pictures"]["megapixels"] == [12, 12]
+    exact, scaled = (found["overhead"][name] for name in (OURS, f"{OURS} scaled"))
+    assert exact["decode"] > scaled["decode"]
+    assert exact["resize"] > scaled["resize"]
+    rows = found["contenders"]
+    assert rows[OURS]["score_difference"]["list"] <= SCORE_TOLERANCE
+    assert rows[f"{OURS} scaled"]["score_difference"]["list"] > SCORE_TOLERANCE
+    assert "### Phone photos, generated" in done.stdout
 
 
 def test_every_engine_and_precision_is_a_contender() -> None:

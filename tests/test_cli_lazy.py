@@ -42,8 +42,8 @@ COUNT = """
 import sys
 {before}
 sys.argv = {arguments!r}
-from open_nsfw_tf.cli import main
-try: main()
+from open_nsfw_tf.cli import {script}
+try: {script}()
 except SystemExit as end: code = end.code
 else: code = 0
 names = [name for name in sys.modules if name.startswith("open_nsfw_tf")]
@@ -52,8 +52,12 @@ sys.exit(code)
 """
 
 
-def run(*arguments: str, before: str = "", cwd: Path | None = None) -> str:
-    code = COUNT.format(arguments=["open-nsfw", *arguments], before=before)
+def run(
+    *arguments: str, before: str = "", cwd: Path | None = None, script: str = "main"
+) -> str:
+    code = COUNT.format(
+        arguments=["open-nsfw", *arguments], before=before, script=script
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -90,6 +94,15 @@ def test_classify_loads_no_other_room() -> None:
         f"open_nsfw_tf.cli.{name}"
         for name in ("app", "classify", "interrupt", "options")
     }
+
+
+def test_the_originals_script_loads_no_other_room() -> None:
+    *_, loaded = run(COFFEE, script="classify_nsfw").splitlines()
+    found = loaded.split()[2:]
+    assert "open_nsfw_tf.cli.legacy_classify" in found
+    assert "open_nsfw_tf.cli.legacy" not in found
+    rooms = {name.split(".")[1] for name in found if "." in name}
+    assert not rooms & {"export", "tables", "model", "tf_image", "quantize", "batch"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -23,14 +23,14 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
 SCRIPTS = Path(sys.executable).parent
 SERVICE = "127.0.0.1:8501"  # commands that ask it are sent to a server
-# These take TensorFlow, or train: together more than all others.
+# These take TensorFlow, train, or compare an export: more than all others together.
 SLOW = (
     "open-nsfw train",
-    "export graph",
-    "export savedmodel",
+    "open-nsfw export",
     "base64_jpeg",
     "OpenNsfwModel",
     "create_tensorflow_image_loader",
+    "open-nsfw doctor",
 )
 
 
@@ -43,17 +43,28 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 
 def to_run(kind: str) -> list[Any]:
-    """Every page's blocks of a language, but those that have a test of their own."""
-    return [
-        pytest.param(
-            block,
-            id=f"{page.stem}-{number}",
-            marks=[pytest.mark.slow] if any(word in block for word in SLOW) else [],
-        )
+    """Every page's blocks of a language, but those that have a test of their own.
+
+    What stands on two pages is run once.
+    """
+    names = {
+        block: f"{page.stem}-{number}"
         for page in PAGES
         for number, block in enumerate(blocks(page, kind))
-        if block not in (FIRST, SECOND) and SERVICE not in block
+        if block not in (FIRST, SECOND)
+        and not all(SERVICE in line for line in block.splitlines())
+    }
+    return [
+        pytest.param(block, id=name, marks=marks(block))
+        for block, name in names.items()
     ]
+
+
+def marks(block: str) -> list[pytest.MarkDecorator]:
+    """Those of a test that runs the block."""
+    if "--ray" in block:
+        return [pytest.mark.ray]
+    return [pytest.mark.slow] if any(word in block for word in SLOW) else []
 
 
 FIRST, SECOND = blocks(ROOT / "README.md", "sh")[:2]
@@ -222,6 +233,8 @@ def test_every_page_is_found() -> None:
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
     assert "](docs/index.md)" in README
+    site = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))
+    assert pages <= set(re.findall(r"[\w-]+\.md", str(site["project"]["nav"])))
 
 
 def test_the_table_of_scores_is_true(any_classifier: Classifier) -> None:
@@ -253,8 +266,10 @@ HELP = [
     ["open-nsfw", "train", "--help"],
     ["open-nsfw", "dataset", "--help"],
     ["open-nsfw", "export", "--help"],
+    ["open-nsfw", "page", "--help"],
     ["open-nsfw", "request", "--help"],
     ["open-nsfw", "serve", "--help"],
+    ["open-nsfw", "doctor", "--help"],
     ["classify_nsfw.py", "--help"],
 ]
 

@@ -16,6 +16,7 @@ from conftest import GOLDEN
 
 from open_nsfw_tf import export as export_room
 from open_nsfw_tf import libraries
+from open_nsfw_tf.architecture import LIMITS
 from open_nsfw_tf.errors import ExportError, ImageError
 from open_nsfw_tf.export import EXPORTERS, export
 from open_nsfw_tf.export import job as job_room
@@ -66,6 +67,7 @@ def test_onnx(weights: Any, tmp_path: Path, layout: str, precision: str) -> None
         "preprocessing": "RGB; bilinear resize to 256x256; JPEG, quality 75, and back; "
         "centre crop 224x224; BGR; minus mean",
         "licence": "weights: BSD 2-Clause, (c) 2016 Yahoo Inc.",
+        "limits": LIMITS,
         "source": "yahoo/open_nsfw, nsfw_model",
     }
     assert list(tmp_path.iterdir()) == [path]

@@ -28,6 +28,8 @@ from open_nsfw_tf.image import (
     create_yahoo_image_loader,
     load_rgb,
     pixels,
+    preprocessing,
+    tensor,
 )
 
 load = create_yahoo_image_loader(expand_dims=False)
@@ -78,6 +80,30 @@ def test_resize_is_horizontal_first_whatever_pillow_does(size: tuple[int, int]) 
     wide = fixed_point_resize(array.transpose(1, 0, 2), 256).transpose(1, 0, 2)
     expected = pixels(Image.fromarray(fixed_point_resize(wide, 256)), YAHOO)
     assert np.array_equal(pixels(Image.fromarray(array), YAHOO), expected)
+
+
+def test_strips_of_threads_give_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preprocessing, "STRIP", 1)
+    random = np.random.default_rng(7)
+    sizes = [(1, 1), (2, 3), (3, 2), (20, 2000), (2000, 20), (1, 3000), (3000, 1)]
+    sizes += random.integers(1, 700, (60, 2)).tolist()
+    for width, height in sizes:
+        array = random.integers(0, 256, (height, width, 3), np.uint8)
+        image = Image.fromarray(array)
+        expected = pixels(image, YAHOO)
+        for threads in (2, 3, 7):
+            assert np.array_equal(pixels(image, YAHOO, threads), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_strips_of_large_pictures_of_every_mode(mode: str) -> None:
+    gray = np.random.default_rng(7).integers(0, 256, (1501, 1703), np.uint8)
+    image = Image.fromarray(gray).convert("I" if mode == "I;16" else mode)
+    image = image.convert(mode)
+    assert image.width * image.height > 2 * preprocessing.STRIP
+    assert np.array_equal(tensor(image, threads=2), tensor(image))
 
 
 def test_pillow_13_alone_would_differ() -> None:

@@ -168,6 +168,7 @@ def test_the_file_says_how_to_feed_it(
         "labels",
         "preprocessing",
         "licence",
+        "limits",
         "source",
         "input",
         "exactness",

@@ -13,6 +13,7 @@ from conftest import GOLDEN, SCORE_TOLERANCE
 from PIL import Image
 from serving_servers import NAME, SCRIPTS, Served, run
 
+from open_nsfw_tf.architecture import LIMITS
 from open_nsfw_tf.export.savedmodel import DEFAULTS, WARM_UP_FILE
 from open_nsfw_tf.image import tensor
 from open_nsfw_tf.libraries import import_tensorflow
@@ -61,6 +62,9 @@ def test_weights_are_stored_once_and_labels_lie_beside(saved_model: Path) -> Non
     files = [path for path in saved_model.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
     assert (saved_model / "assets" / "labels.txt").read_text() == "sfw\nnsfw\n"
+    card = (saved_model / "assets" / "model-card.md").read_text()
+    assert "Yahoo Inc." in card
+    assert LIMITS in card
 
 
 def test_no_op_needs_python(saved_model: Path) -> None:

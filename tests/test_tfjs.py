@@ -521,7 +521,7 @@ def test_nsfwjs_answers_the_same_today(installed: Path, runs: dict[str, Path]) -
 
 
 @pytest.mark.nsfwjs
-@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize("format", sorted(EXPORTERS.keys() - {"page"}))  # Yahoo's
 def test_exports_give_nsfwjs_s_scores(
     format: str, runs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ from open_nsfw_tf.batch.sources import check_sources
 from open_nsfw_tf.classifier import Classifier, network_source
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import STDIN
+from open_nsfw_tf.image import EXACT, YAHOO, check_decode
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import DigestMap, digest
 from open_nsfw_tf.tables.append import Mode
@@ -80,6 +81,7 @@ class Network:
     precision: str = "float32"
     device: str | None = None
     model: str | os.PathLike[str] | TrainedModel | None = None
+    decode: str = EXACT
 
 
 def score_on_ray(
@@ -164,6 +166,10 @@ def _loaded(network: Network) -> Weights | TrainedModel:
     source = network_source(network.weights, network.model)
     loaded = load_weights(source) if isinstance(source, Path) else source
     engines.choose(network.engine, network.precision, loaded)
+    check_decode(
+        network.decode,
+        loaded.preprocessing if isinstance(loaded, TrainedModel) else YAHOO,
+    )
     return loaded
 
 
@@ -177,6 +183,7 @@ def _make_classifier(reference: Any, network: Network) -> Classifier:
         threads=1,
         device=network.device,
         workers=1,
+        decode=network.decode,
         **{name: loaded},
     )
 

@@ -22,17 +22,17 @@ def main() -> None:
         app(prog_name=app.info.name)
 
 
-def _run(name: str) -> None:
-    """Run a script of `open_nsfw_tf.cli.legacy`."""
+def _run(name: str, module: str = "legacy") -> None:
+    """Run a script of `open_nsfw_tf.cli.legacy`, or of another module."""
     with _interrupt.ending_silently():
-        script = getattr(import_module("open_nsfw_tf.cli.legacy"), name)
+        script = getattr(import_module(f"open_nsfw_tf.cli.{module}"), name)
     with errors_in_one_line():
         open_standard_output()
         script(prog_name=script.info.name)
 
 
 # The scripts of `tools/`.
-classify_nsfw = partial(_run, "classify")
+classify_nsfw = partial(_run, "classify", "legacy_classify")
 export_savedmodel = partial(_run, "savedmodel")
 export_graph = partial(_run, "graph")
 export_tflite = partial(_run, "tflite")

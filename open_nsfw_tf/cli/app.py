@@ -84,12 +84,23 @@ COMMANDS = {
         "export",
         "Write the network in another format, and prove that it answers the same.",
     ),
+    "page": (
+        "page",
+        (
+            "Write a page that scores pictures in the browser: a folder for any web "
+            "server."
+        ),
+    ),
     "request": (
         "request",
         "Print the body of a request for the scores of a picture: one line of JSON.",
     ),
     "convert": ("weights", "Convert weights, and prove that they are the same."),
     "weights": ("weights", "The trained weights: where they are, and fetching them."),
+    "doctor": (
+        "doctor",
+        "Check this installation: versions, engines, weights, caches, extras.",
+    ),
 }
 
 

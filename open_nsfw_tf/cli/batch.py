@@ -178,7 +178,12 @@ class Cluster:
         """The function that scores on the cluster."""
         cluster = RayCluster(self.ray or LOCAL, self.actors, self.gpus)
         network = Network(
-            scoring.engine, scoring.weights, scoring.precision, scoring.device, trained
+            scoring.engine,
+            scoring.weights,
+            scoring.precision,
+            scoring.device,
+            trained,
+            scoring.decode,
         )
         return partial(score_on_ray, cluster=cluster, network=network)
 

@@ -18,7 +18,9 @@ from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.image import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from open_nsfw_tf.backbones.trained import TrainedModel
     from open_nsfw_tf.classifier import Classifier
+    from open_nsfw_tf.page import Site
 
 commands = typer.Typer()
 
@@ -160,8 +162,8 @@ def serve_command(
 ) -> None:
     """Answer over HTTP: own JSON, TF Serving's REST interface, OpenAI's moderations.
 
-    Ends at SIGTERM or Ctrl-C when all accepted requests are answered. See
-    docs/serve.md.
+    At / is the page that scores pictures in the browser. Ends at SIGTERM or Ctrl-C
+    when all accepted requests are answered. See docs/serve.md and docs/page.md.
     """
     from open_nsfw_tf.serve import Settings, create_app, serve
 
@@ -169,7 +171,7 @@ def serve_command(
     tokens = listening.tokens()
     if scoring.precision == "int8":
         print("int8 is calibrated at the first start: about a minute", file=sys.stderr)
-    classifier, checksum = load_classifier(scoring, limits.max_pixels)
+    classifier, checksum, source = load_classifier(scoring, limits.max_pixels)
     settings = Settings(
         band=band,
         positive=tuple(deciding.positive or ("nsfw",)),
@@ -178,12 +180,17 @@ def serve_command(
         **asdict(auditing),
         **limits.settings(),
     )
-    app = create_app(classifier, settings)
+    own = scoring.weights is not None or scoring.model is not None
+    # The page hands its network out: strangers without a token get Yahoo's only.
+    site = None if own and tokens else page_of(source)
+    app = create_app(classifier, settings, site)
     serve(app, listening.host, listening.port, _say_where)
 
 
-def load_classifier(scoring: Scoring, max_pixels: int) -> "tuple[Classifier, str]":
-    """The classifier, and the checksum of its weights."""
+def load_classifier(
+    scoring: Scoring, max_pixels: int
+) -> "tuple[Classifier, str, Path | TrainedModel]":
+    """The classifier, and the checksum and the source of its weights."""
     from open_nsfw_tf.classifier import network_source
     from open_nsfw_tf.engines.cache import weights_sha256
 
@@ -191,8 +198,27 @@ def load_classifier(scoring: Scoring, max_pixels: int) -> "tuple[Classifier, str
     assert not isinstance(source, dict)  # options name files
     checksum = weights_sha256(source)
     if isinstance(source, Path):
-        return replace(scoring, weights=source).classifier(max_pixels), checksum
-    return scoring.classifier(max_pixels, model=source), checksum
+        classifier = replace(scoring, weights=source).classifier(max_pixels)
+    else:
+        classifier = scoring.classifier(max_pixels, model=source)
+    return classifier, checksum, source
+
+
+PAGE_MODEL = "page-1.onnx"  # raise the number when `page.model` makes another file
+
+
+def page_of(source: "Path | TrainedModel") -> "Site | None":
+    """The page for these weights; None for a trained model, which it is not for."""
+    from open_nsfw_tf.engines.cache import cached, loaded
+    from open_nsfw_tf.page import Site, model
+
+    if not isinstance(source, Path):
+        return None
+
+    def make() -> bytes:
+        return cached(source, PAGE_MODEL, lambda weights: model(loaded(weights)))
+
+    return Site(make, server=True)
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:

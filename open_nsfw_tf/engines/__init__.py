@@ -60,6 +60,10 @@ class Engine(Protocol):
                 layer and a softmax.
         """
 
+    @staticmethod
+    def devices() -> list[str]:
+        """The names that `device` may have on this machine."""
+
     def divided(self, threads: int, workers: int) -> "Engine":
         """An engine of the same network for `workers` callers, each with `threads`."""
 

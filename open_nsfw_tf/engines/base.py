@@ -12,6 +12,7 @@ import numpy as np
 
 from open_nsfw_tf.engines import Contributions, Source
 from open_nsfw_tf.engines.cache import SerializedNetwork
+from open_nsfw_tf.engines.device import DEFAULT
 from open_nsfw_tf.forks import PerProcess
 
 Thing = TypeVar("Thing")
@@ -63,6 +64,11 @@ class SerializedEngine(ABC):
         return type(self)(
             self._network, settings.precision, threads, settings.device, workers
         )
+
+    @staticmethod
+    def devices() -> list[str]:
+        """The names that `device` may have on this machine."""
+        return [DEFAULT]
 
     @staticmethod
     def check_device(settings: Settings) -> None:

@@ -104,6 +104,11 @@ class Engine(SerializedEngine):
     """
 
     @staticmethod
+    def devices() -> list[str]:
+        """The kinds of devices that this onnxruntime was built for."""
+        return _kinds(import_onnxruntime())
+
+    @staticmethod
     def check_device(settings: Settings) -> None:
         """Refuse a device that this onnxruntime cannot use."""
         _provider(import_onnxruntime(), settings.device)
@@ -173,12 +178,16 @@ class Session:
     lock: AbstractContextManager[Any]
 
 
+def _kinds(onnxruntime: Any) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    return [kind for kind, known in DEVICES.items() if known.name in available]
+
+
 def _provider(
     onnxruntime: Any, name: str | None
 ) -> tuple[Provider, tuple[str, dict[str, str]]]:
     """A device's provider, and its name and options as a session takes them."""
-    available = onnxruntime.get_available_providers()
-    here = [kind for kind, known in DEVICES.items() if known.name in available]
+    here = _kinds(onnxruntime)
     asked = (name or "").lower().partition(":")[0]
     if asked in DEVICES and asked not in here:
         raise ValueError(

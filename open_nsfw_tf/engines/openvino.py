@@ -42,6 +42,12 @@ class Engine(SerializedEngine):
     """
 
     @staticmethod
+    def devices() -> list[str]:
+        """The devices that OpenVINO finds here."""
+        openvino_use.use()
+        return list(_devices(import_openvino().Core()))
+
+    @staticmethod
     def serialize(weights: Source, precision: str) -> bytes:
         """The ONNX graph in float32, whatever the precision."""
         return graph(weights)
@@ -51,7 +57,7 @@ class Engine(SerializedEngine):
         """Compile the network: a pool of requests, each for one thread at a time."""
         openvino_use.use()
         core = import_openvino().Core()
-        devices = {_ours(name): name for name in core.available_devices}
+        devices = _devices(core)
         device = choose(settings.device, devices, "openvino")
         hint = HINTS[settings.precision]
         options: dict[str, Any] = {
@@ -99,6 +105,11 @@ def _infer(requests: Pool[Any], batch: np.ndarray) -> list[np.ndarray]:
         # The outputs are copied; the batch is not.
         answers = request.infer({0: batch}, share_inputs=True)
     return [np.asarray(answers[index], np.float32) for index in range(len(answers))]
+
+
+def _devices(core: Any) -> dict[str, str]:
+    """OpenVINO's names of the devices here, by ours."""
+    return {_ours(name): name for name in core.available_devices}
 
 
 def _ours(name: str) -> str:

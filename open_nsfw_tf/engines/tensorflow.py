@@ -69,6 +69,11 @@ class Engine:
         self._state = state
         self._opened = PerProcess(partial(_opened, *state))
 
+    @staticmethod
+    def devices() -> list[str]:
+        """The devices that TensorFlow finds here."""
+        return _devices(import_tensorflow())
+
     def divided(self, threads: int, workers: int) -> Self:
         """This engine: TensorFlow has one pool of threads a process."""
         return self
@@ -137,12 +142,15 @@ def keras_network(weights: Source) -> Any:
 
 def _device(tf: Any, name: str) -> str:
     """TensorFlow's own name of a device."""
-    devices = [
+    chosen = choose(name, _devices(tf), "tensorflow")
+    return f"/{chosen.kind.upper()}:{chosen.number}"
+
+
+def _devices(tf: Any) -> list[str]:
+    return [
         device.name.removeprefix("/physical_device:").lower()
         for device in tf.config.list_physical_devices()
     ]
-    chosen = choose(name, devices, "tensorflow")
-    return f"/{chosen.kind.upper()}:{chosen.number}"
 
 
 def _set_threads(threads: int) -> None:

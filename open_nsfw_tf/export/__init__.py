@@ -122,6 +122,11 @@ EXPORTERS = {
         suffix=".mlpackage",
         marker="Manifest.json",
     ),
+    "page": Exporter(
+        "page and ES module for browsers",
+        {"float32": FLOAT32, "int8": INT8},
+        marker="precache.js",
+    ),
 }
 
 

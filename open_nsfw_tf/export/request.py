@@ -13,6 +13,7 @@ from typing import Any
 
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
+    IMAGE_LOADERS,
     MAX_PIXELS,
     Picture,
     create_yahoo_image_loader,
@@ -28,7 +29,6 @@ from open_nsfw_tf.tf_image.loader import MAX_SIDE
 
 TARGETS = ("tf-serving", "ml-engine")
 INPUT_TYPES = tuple(kind.value for kind in InputType)
-IMAGE_LOADERS = ("yahoo", "tensorflow")
 # The formats that exported networks decode, and Pillow's modes that are always decoded.
 SERVED = {
     "JPEG": {"L", "RGB"},  # except for progressive ones, which may lack scans

@@ -39,18 +39,27 @@ WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
 def write(path: Path, job: Job) -> None:
-    """Write ``saved_model.pb``, variables, labels and warm-up requests."""
+    """Write ``saved_model.pb``, variables, labels, card and warm-up requests."""
     tf = import_tensorflow()
     module = tf.Module()
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         labels.write_text("\n".join(job.labels) + "\n", encoding="utf-8")
         module.labels = tf.saved_model.Asset(str(labels))
+        card = Path(folder) / "model-card.md"
+        card.write_text(model_card(job), encoding="utf-8")
+        module.card = tf.saved_model.Asset(str(card))
         signatures = _signatures(module, job)
         with disk_errors():
             tf.saved_model.save(module, str(path), signatures)
     with disk_errors():
         write_warm_ups(path / WARM_UP_FILE, job)
+
+
+def model_card(job: Job) -> str:
+    """What a user must know of the model, in Markdown."""
+    lines = [f"- {name}: {text}" for name, text in job.metadata.items()]
+    return "# Model card\n\n" + "\n".join(lines) + "\n"
 
 
 def _signatures(module: Any, job: Job) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def description(job: Job) -> dict[str, Any]:
         },
         "preprocessing": metadata["preprocessing"],
         "precision": job.precision,
-        **{name: metadata[name] for name in ("licence",) if name in metadata},
+        **{name: metadata[name] for name in ("licence", "limits") if name in metadata},
     }
 
 

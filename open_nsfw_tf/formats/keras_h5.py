@@ -25,6 +25,7 @@ from open_nsfw_tf.architecture import (
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import PARSE_ERRORS, check_file, from_file, reading, sandbox
+from open_nsfw_tf.libraries import need
 
 if TYPE_CHECKING:
     import h5py
@@ -61,6 +62,7 @@ def read(path: Path) -> Weights:
         WeightsError: it is cut or broken, refers to other files, or is another
             network's: the first layer that does not fit is named.
     """
+    need(None, "h5py")
     with reading(path, "HDF5 file", *PARSE_ERRORS):
         check_file(path)
         return layers_of(sandbox.run(arrays_in_file, path))
@@ -217,6 +219,7 @@ def write(path: Path, weights: Weights) -> None:
 
 def file_of(weights: Weights) -> bytes:
     """The bytes of a `.weights.h5`; see `write`."""
+    need(None, "h5py")
     import h5py
 
     content = io.BytesIO()

@@ -16,6 +16,7 @@ from open_nsfw_tf.architecture import (
     INPUT_SIZE,
     LABELS,
     LICENCE,
+    LIMITS,
     POOL_SIZE,
     POOL_STRIDE,
     STEM,
@@ -63,6 +64,7 @@ def metadata(
         "preprocessing": preprocessing.words,
         "backbone": backbone,
         "licence": None if backbone else f"weights: {LICENCE}",
+        "limits": LIMITS if tuple(labels or ()) == LABELS and not backbone else None,
         "source": None if backbone else "yahoo/open_nsfw, nsfw_model",
     }
     return {name: text for name, text in fields.items() if text}

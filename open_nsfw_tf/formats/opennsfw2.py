@@ -14,6 +14,7 @@ import numpy as np
 from open_nsfw_tf.architecture import Weights
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats.keras_h5 import KERNEL, NORM, layer_names, read
+from open_nsfw_tf.libraries import need
 
 __all__ = ["read", "write"]
 
@@ -25,6 +26,7 @@ def write(path: Path, weights: Weights) -> None:
         path: of the file; Keras requires that it ends in `.h5`, and not `.weights.h5`.
         weights: the canonical dict.
     """
+    need(None, "h5py")
     import h5py
 
     names = layer_names(shortcut_first=False)

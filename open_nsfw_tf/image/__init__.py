@@ -25,11 +25,15 @@ from open_nsfw_tf.image.decode import (
 )
 from open_nsfw_tf.image.preprocessing import (
     CROP,
+    DECODES,
+    EXACT,
+    IMAGE_LOADERS,
     LARGEST,
     MEAN_BGR,
     YAHOO,
     Preprocessing,
     check_batch,
+    check_decode,
     create_yahoo_image_loader,
     pixels,
     tensor,
@@ -37,6 +41,9 @@ from open_nsfw_tf.image.preprocessing import (
 
 __all__ = [
     "CROP",
+    "DECODES",
+    "EXACT",
+    "IMAGE_LOADERS",
     "LARGEST",
     "MAX_PIXELS",
     "MEAN_BGR",
@@ -46,6 +53,7 @@ __all__ = [
     "Picture",
     "Preprocessing",
     "check_batch",
+    "check_decode",
     "check_max_pixels",
     "create_yahoo_image_loader",
     "decoding",

@@ -68,7 +68,9 @@ def describe(picture: object) -> str:
     return sanitize(name) if isinstance(name, str) else f"<{type(picture).__name__}>"
 
 
-def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_rgb(
+    picture: Picture, max_pixels: int = MAX_PIXELS, least: int | None = None
+) -> Image.Image:
     """Decode any kind of picture to RGB, as Pillow's ``convert("RGB")`` does.
 
     Args:
@@ -76,9 +78,13 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             its current position), a PIL image (its current frame; it is not changed),
             or a uint8 RGB array (height, width, 3), 0..255.
         max_pixels: larger pictures are refused before they are decoded.
+        least: pixels; a JPEG file may be decoded to a half, a quarter or an eighth of
+            its size, the smallest whose both sides have at least so many. That takes
+            less time, and gives other pixels than resizing. None: in its own size.
 
     Returns:
-        A PIL image of mode RGB, in the original size.
+        A PIL image of mode RGB, in the original size; with `least` perhaps a smaller
+        one.
 
     Raises:
         ImageError: the picture is missing, empty, truncated, corrupt, too large, not
@@ -95,7 +101,7 @@ def load_rgb(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             with decoding():
                 return _to_rgb(picture)
         with _open_binary(picture) as file, decoding():
-            return _decode(file, max_pixels)
+            return _decode(file, max_pixels, least)
 
 
 def read_file(picture: Picture) -> bytes:
@@ -278,23 +284,25 @@ def _without_pillows_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
+def _decode(file: IO[bytes], max_pixels: int, least: int | None) -> Image.Image:
     try:
-        return _decode_once(file, max_pixels)
+        return _decode_once(file, max_pixels, least)
     except Warning:
         # The application turns warnings into errors, but a warning of odd metadata must
         # not make a picture unreadable: decode again without the application's filters.
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode_once(file, max_pixels)
+            return _decode_once(file, max_pixels, least)
 
 
 _FILTERS = threading.Lock()
 
 
-def _decode_once(file: IO[bytes], max_pixels: int) -> Image.Image:
+def _decode_once(file: IO[bytes], max_pixels: int, least: int | None) -> Image.Image:
     with identify(file, max_pixels) as image:
         _check_size(image.size, max_pixels)
+        if least is not None:
+            image.draft("RGB", (least, least))  # changes nothing but JPEGs
         if image.format != "TIFF":
             return _to_rgb(image)
         _check_tiles(image, max_pixels)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.image.decode import MAX_PIXELS, Picture, check_max_pixels, load_rgb
+from open_nsfw_tf.parallel import in_order
 
 # -- preprocessing, as data that is stored with a model
 
@@ -127,15 +129,49 @@ CROP = YAHOO.crop  # pixels, both sides; the network's input
 MEAN_BGR = YAHOO.mean  # of 0..255
 
 
+# -- how files are decoded
+
+EXACT = "exact"
+DECODES = (EXACT, "scaled")
+# "scaled" decodes a JPEG to a half, a quarter or an eighth, of which both sides are
+# still so many times the size that it is resized to. With 1 instead of 2 the scores of
+# photographs change twice as much, and it is hardly faster: see benchmarks/decode.py.
+SCALED = 2
+
+
+def check_decode(decode: str, preprocessing: Preprocessing) -> None:
+    """Refuse a way to decode that is unknown, or that does not suit a network.
+
+    Raises:
+        ValueError: it is not of `DECODES`, or it is "scaled" and pictures are resized
+            with aligned corners: of four pixels that the scaled picture lacks.
+    """
+    if decode not in DECODES:
+        raise ValueError(
+            f"expected decode {' or '.join(DECODES)}, got {sanitize(decode, 40)!r}"
+        )
+    if decode != EXACT and preprocessing.aligned:
+        raise ValueError(
+            "decode scaled is not for this model, which takes single pixels of the "
+            "whole picture: use exact"
+        )
+
+
 # -- from RGB to a network's input
 
 
-def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+STRIP = 1 << 20  # pixels, at least, for a thread of its own
+
+
+def pixels(
+    image: Image.Image, preprocessing: Preprocessing, threads: int = 1
+) -> np.ndarray:
     """The pixels for a network: resized, sent through JPEG if it says so, and cropped.
 
     Args:
         image: of mode RGB, any size.
         preprocessing: of the network.
+        threads: that share the work on a large picture; the pixels are the same.
 
     Returns:
         (crop, crop, 3), RGB, 0..255: uint8; resized with aligned corners: float32.
@@ -146,10 +182,32 @@ def pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         return _aligned(np.asarray(image), side)[edge : edge + crop, edge : edge + crop]
     # Two calls, one for each axis, horizontal first: Pillow did that in one call until
     # version 13, which begins with the vertical axis for some tall pictures.
-    resized = image.resize((side, image.height), Image.Resampling.BILINEAR)
+    resized = _narrowed(image, side, threads)
     resized = resized.resize((side, side), Image.Resampling.BILINEAR)
     rgb = _through_jpeg(resized) if preprocessing.jpeg else np.asarray(resized)
     return rgb[edge : edge + crop, edge : edge + crop]
+
+
+def _narrowed(image: Image.Image, width: int, threads: int) -> Image.Image:
+    """Resize horizontally, of large pictures some rows in each thread.
+
+    A box of whole rows that keeps its height leaves them as they are.
+    """
+    height = image.height
+    count = min(threads, height, image.width * height // STRIP)
+    if count < 2:
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    edges = [height * strip // count for strip in range(count + 1)]
+
+    def strip(rows: tuple[int, int]) -> Image.Image:
+        top, bottom = rows
+        box = (0, top, image.width, bottom)
+        return image.resize((width, bottom - top), Image.Resampling.BILINEAR, box)
+
+    narrow = Image.new("RGB", (width, height))
+    for top, part in zip(edges, in_order(strip, pairwise(edges), count), strict=False):
+        narrow.paste(part, (0, top))
+    return narrow
 
 
 def _aligned(picture: np.ndarray, side: int) -> np.ndarray:
@@ -196,6 +254,8 @@ def tensor(
     picture: Picture,
     preprocessing: Preprocessing = YAHOO,
     max_pixels: int = MAX_PIXELS,
+    decode: str = EXACT,
+    threads: int = 1,
 ) -> np.ndarray:
     """A network's input for one picture; of Yahoo's, Caffe's bit for bit.
 
@@ -203,6 +263,8 @@ def tensor(
         picture: as for `load_rgb`.
         preprocessing: of the network.
         max_pixels: as for `load_rgb`.
+        decode: of `DECODES`. "scaled", for files of large JPEGs, is approximate.
+        threads: as for `pixels`.
 
     Returns:
         float32 (crop, crop, 3), its channels in the preprocessing's order, 0..255 minus
@@ -210,8 +272,11 @@ def tensor(
 
     Raises:
         ImageError: as `load_rgb`.
+        ValueError: as `check_decode`.
     """
-    channels = pixels(load_rgb(picture, max_pixels), preprocessing)
+    check_decode(decode, preprocessing)
+    least = None if decode == EXACT else SCALED * preprocessing.resize
+    channels = pixels(load_rgb(picture, max_pixels, least), preprocessing, threads)
     if preprocessing.order == "BGR":
         channels = channels[..., ::-1]
     crop = preprocessing.crop
@@ -227,6 +292,9 @@ def tensor(
 def _mean_row(preprocessing: Preprocessing) -> np.ndarray:
     """The mean, repeated for a row of pixels."""
     return np.tile(np.array(preprocessing.mean, np.float32), preprocessing.crop)
+
+
+IMAGE_LOADERS = ("yahoo", "tensorflow")  # the first port's names of its loaders
 
 
 def create_yahoo_image_loader(

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from open_nsfw_tf import __version__
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.errors import RequestError
-from open_nsfw_tf.serve import moderations, native, tfserving
+from open_nsfw_tf.page import Site
+from open_nsfw_tf.serve import moderations, native, page, tfserving
 from open_nsfw_tf.serve.limits import Settings
 from open_nsfw_tf.serve.native import FIELDS, Refused
 from open_nsfw_tf.serve.service import Answer, Call, Service, logger
@@ -33,7 +34,9 @@ MAX_HEADERS = 1 << 14  # bytes, with the address; h11 refuses more only if it mu
 # -- the application
 
 
-def create_app(classifier: Classifier, settings: Settings | None = None) -> FastAPI:
+def create_app(
+    classifier: Classifier, settings: Settings | None = None, site: Site | None = None
+) -> FastAPI:
     """The service as an ASGI application, to be run or mounted.
 
     `open-nsfw serve` runs it by uvicorn with deadlines for slow connections, which
@@ -42,6 +45,7 @@ def create_app(classifier: Classifier, settings: Settings | None = None) -> Fast
     Args:
         classifier: that scores the pictures.
         settings: how it decides, and its limits; None: the defaults.
+        site: the page at the root, which needs no token; None: no page.
 
     Returns:
         The application; its `state.service` is the `Service`.
@@ -77,6 +81,9 @@ def create_app(classifier: Classifier, settings: Settings | None = None) -> Fast
             app.include_router(routes)
         else:
             app.router.routes.extend(routes)
+    pages = page.routes(site) if site else []
+    app.router.routes.extend(pages)
+    service.open_paths = frozenset(route.path for route in pages)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, service=service)
@@ -155,7 +162,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *self._headers(call)]
+                known = dict(message["headers"])
+                ours = [each for each in self._headers(call) if each[0] not in known]
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
         try:
@@ -179,7 +188,7 @@ class Gate:
                     "headers_too_large",
                     f"expected an address and headers of at most {MAX_HEADERS:,} bytes",
                 )
-            if not path.startswith(HEALTH):
+            if not path.startswith(HEALTH) and path not in self.service.open_paths:
                 self._check_token(Headers(scope=scope))
                 await self.service.wait_until_warm()
             await self.app(scope, receive, send)

@@ -11,7 +11,7 @@ import numpy as np
 
 from open_nsfw_tf.classifier import AnyScores, Classifier, scores_of
 from open_nsfw_tf.errors import DeadlineExpired, ImageError, QueueFull
-from open_nsfw_tf.image import check_batch, tensor
+from open_nsfw_tf.image import check_batch
 from open_nsfw_tf.serve.limits import Settings
 from open_nsfw_tf.serve.records import Metrics
 
@@ -171,7 +171,8 @@ class Batcher:
         self._compute()
 
     def _decode(self, picture: bytes) -> np.ndarray:
-        return tensor(picture, self.classifier.preprocessing, self._max_pixels)
+        threads = self.threads if self.pending == 1 else 1
+        return self.classifier.prepare(picture, self._max_pixels, threads)
 
     def _compute(self) -> None:
         """Compute what is decoded, until nothing is left."""

@@ -41,6 +41,7 @@ class Model(BaseModel):
     classes: list[str]
     engine: str
     precision: str
+    decode: str
     weights_sha256: str | None
 
 

@@ -18,8 +18,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from open_nsfw_tf import __version__
-from open_nsfw_tf.classifier import AnyScores, Classifier
-from open_nsfw_tf.engines import ENGINES
+from open_nsfw_tf.classifier import AnyScores, Classifier, self_check
 from open_nsfw_tf.errors import (
     ImageError,
     NotReadError,
@@ -28,7 +27,6 @@ from open_nsfw_tf.errors import (
     WeightsError,
     one_line,
 )
-from open_nsfw_tf.image import tensor
 from open_nsfw_tf.serve.batcher import Batcher
 from open_nsfw_tf.serve.limits import MEGABYTE, Settings, collect, inflate
 from open_nsfw_tf.serve.records import Audit, Metrics
@@ -38,9 +36,6 @@ logger = logging.getLogger("open_nsfw_tf.serve")
 Result = TypeVar("Result")
 
 ACCEPT, REVIEW, BLOCK, ERROR = "accept", "review", "block", "error"
-# A gray picture, 320 x 240, and the NSFW score that Caffe gives it.
-GRAY = b"P6 320 240 255\n" + bytes([128]) * (320 * 240 * 3)
-GRAY_NSFW = 0.197583914
 SLOW = 1 << 18  # bytes, from which on work on a body is done in a thread
 KEY = "open_nsfw_tf"  # of a request's scope: its `Call`
 ENCODINGS = ("", "identity", "gzip", "x-gzip")
@@ -130,6 +125,7 @@ class Service:
             "classes": list(classifier.classes),
             "engine": classifier.engine_name,
             "precision": classifier.precision,
+            "decode": classifier.decode,
             "weights_sha256": settings.weights_sha256,
         }
         info = {**self.model, "classes": ", ".join(classifier.classes)}
@@ -137,6 +133,7 @@ class Service:
         self.batcher = Batcher(classifier, settings, self.metrics)
         self.audit = Audit(settings.audit) if settings.audit else None
         self.draining = False
+        self.open_paths: frozenset[str] = frozenset()  # that need no token
         self._warmed: asyncio.Future[None] | None = None
         self._held = 0  # bytes of all bodies in memory
         self.metrics.queue_pictures.set_function(lambda: self.batcher.waiting)
@@ -175,21 +172,8 @@ class Service:
             raise RequestError(503, "not_ready", "the warm-up failed") from error
 
     def _check(self) -> None:
-        classifier = self.classifier
-        scores = np.array(classifier.classify(GRAY))
-        batch = tensor(GRAY, classifier.preprocessing)[np.newaxis]
-        expected = classifier.predict(batch, shared=True)[0]
-        precisions = ENGINES[classifier.engine_name].precisions
-        if self.settings.weights_sha256 in {c.sha256 for c in PUBLISHED.values()} - {
-            None
-        }:
-            expected = np.array([1 - GRAY_NSFW, GRAY_NSFW])
-        if not np.abs(scores - expected).max() <= precisions[classifier.precision]:
-            raise RuntimeError(
-                f"a gray picture scores {scores.tolist()}, expected "
-                f"{expected.tolist()}: this machine's engine computes wrongly; try "
-                "another --engine"
-            )
+        copies = {copy.sha256 for copy in PUBLISHED.values()} - {None}
+        self_check(self.classifier, self.settings.weights_sha256 in copies)
 
     # -- bodies
 

@@ -1,0 +1,73 @@
+"""The page that scores in the browser, at the service's root."""
+
+import asyncio
+import mimetypes
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
+
+from open_nsfw_tf.errors import RequestError
+from open_nsfw_tf.page import ISOLATION, PAGE, POLICY, Site, check_installed
+
+# Which browsers refuse if a script or WebAssembly has another.
+TYPES = {
+    ".js": "text/javascript",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+}
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cache-control": "no-cache",  # kept by browsers, and asked for by its ETag
+    "referrer-policy": "no-referrer",
+    **{name.lower(): value for name, value in ISOLATION.items()},
+}
+
+
+def routes(site: Site) -> list[Route]:
+    """A route for each file of the page; the model is made when one is first asked for.
+
+    Where the page's files are not installed there is one route, which says how to get
+    them.
+    """
+    try:
+        check_installed()
+    except (OSError, ValueError) as error:
+        return [_route("/", _missing(str(error)))]
+    lock = asyncio.Lock()
+    found = {f"/{name}": name for name in site.names} | {"/": PAGE}
+    return [_route(path, _file(site, name, lock)) for path, name in found.items()]
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _route(path: str, endpoint: Endpoint) -> Route:
+    return Route(path, endpoint, methods=["GET"], include_in_schema=False)
+
+
+def _missing(reason: str) -> Endpoint:
+    async def missing(_: Request) -> Response:
+        raise RequestError(404, "no_page", reason)
+
+    return missing
+
+
+def _file(site: Site, name: str, lock: asyncio.Lock) -> Endpoint:
+    suffix = name[name.rfind(".") :]
+    kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "text/plain"
+
+    async def file(request: Request) -> Response:
+        async with lock:  # or the model would be made several times
+            sums = await run_in_threadpool(lambda: site.sums)
+        headers = {**HEADERS, "etag": f'"{sums[name]}"'}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        content = site.files[name]
+        if isinstance(content, bytes):
+            return Response(content, headers=headers, media_type=kind)
+        return FileResponse(content, headers=headers, media_type=kind)
+
+    return file
