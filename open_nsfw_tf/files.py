@@ -77,6 +77,18 @@ PICTURE_TYPES = {
         brands=frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()),
     ),
 }
+# Containers of videos. A file of sounds may have the same beginning and suffix.
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg")
+    + (".mpeg", ".m2v", ".vob", ".ts", ".m2ts", ".mts", ".flv", ".f4v", ".wmv", ".asf")
+    + (".ogv", ".ivf")
+)
+_VIDEO_START = _starts(
+    rb"\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV\x01|\x00\x00\x01[\xba\xb3]|DKIF\x00\x00|"
+    rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11|OggS.{20,60}\x80theora|"
+    rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47|.{4}(moov|mdat|wide)"
+)
+_SOUNDS = (b"M4A ", b"M4B ", b"M4P ")  # brands of files that begin with a box ``ftyp``
 HEIF_NEEDED = "pip install 'open_nsfw_tf[heif]'"
 _BRANDS = (8, 64, 4)  # offsets of the major brand and of the compatible ones
 
@@ -119,6 +131,28 @@ def by_suffix(name: str) -> bool:
 def by_content(head: bytes) -> bool:
     """Whether a file with these first bytes is a picture that can be decoded here."""
     return _is_readable(type_by_content(head))
+
+
+def is_video(name: str, head: bytes, select: str = "either") -> bool:
+    """Whether a file is one of the videos that the extra `video` reads.
+
+    Args:
+        name: of the file.
+        head: the first `HEAD` bytes; a picture, also an animation, is none.
+        select: "suffix" goes by the name alone, "content" by the bytes, "either" takes
+            what is one by one of them.
+    """
+    if type_by_content(head) is not None:
+        return False
+    suffix = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+    if select == "suffix":
+        return suffix and not is_system_file(name)
+    unclear = name.lower().endswith(".ts")  # also the suffix of TypeScript
+    if suffix and not unclear and select == "either" and not is_system_file(name):
+        return True
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _SOUNDS
+    return _VIDEO_START.match(head) is not None
 
 
 def _is_readable(kind: str | None) -> bool:

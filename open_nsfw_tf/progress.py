@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 
@@ -12,6 +13,7 @@ def progress_bar(
     count: Callable[[], int | None] = lambda: None,
     title: str = "",
     in_bytes: bool = False,
+    in_seconds: bool = False,
 ) -> Iterator[Callable[..., None]]:
     """Show a bar with rate and remaining time while the block runs.
 
@@ -20,6 +22,7 @@ def progress_bar(
             counting many files takes long.
         title: stands before the bar.
         in_bytes: whether a step is a byte; megabytes are shown.
+        in_seconds: whether a step is a second of a video; minutes are shown.
 
     Yields:
         A function to call with the number of steps that were finished since the last
@@ -28,7 +31,7 @@ def progress_bar(
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda *steps, **changes: None
         return
-    bar = _bar(title, in_bytes)
+    bar = _bar(title, in_bytes, in_seconds)
     task = bar.add_task(title, total=None)
 
     def total() -> None:
@@ -45,7 +48,7 @@ def progress_bar(
         yield update
 
 
-def _bar(title: str, in_bytes: bool) -> Any:
+def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
     """A progress bar of rich, which is imported only when a bar is shown."""
     from rich.console import Console
     from rich.progress import (
@@ -66,7 +69,12 @@ def _bar(title: str, in_bytes: bool) -> Any:
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
-    steps = (MofNCompleteColumn(), Rate())
+    class Clock(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            total = "?" if task.total is None else timedelta(seconds=int(task.total))
+            return Text(f"{timedelta(seconds=int(task.completed))} of {total}")
+
+    steps = (Clock(),) if in_seconds else (MofNCompleteColumn(), Rate())
     return Progress(
         *("{task.description}",) * bool(title),
         BarColumn(),

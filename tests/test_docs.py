@@ -13,6 +13,7 @@ import pictures
 import pytest
 from conftest import GOLDEN, SCORE_TOLERANCE
 from serve_process import serving
+from video_clips import write_clip
 
 from open_nsfw_tf import Classifier
 
@@ -79,6 +80,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def holiday(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video, for the blocks that name it."""
+    folder = tmp_path_factory.mktemp("video")
+    return write_clip(folder / "holiday.mp4", [i / 10 for i in range(30)])
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
     path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
@@ -102,7 +110,11 @@ def test_there_is_something_to_run() -> None:
 
 
 @pytest.mark.parametrize("block", SHELL)
-def test_commands(block: str, folder: Path, environment: dict[str, str]) -> None:
+def test_commands(
+    block: str, folder: Path, holiday: Path, environment: dict[str, str]
+) -> None:
+    if holiday.name in block or "--videos" in block:
+        shutil.copy(holiday, folder)
     if "examples/" in block:  # the reader stands in a checkout
         (folder / "examples").symlink_to(ROOT / "examples")
     for command in block.splitlines():
@@ -112,7 +124,11 @@ def test_commands(block: str, folder: Path, environment: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("block", PYTHON)
-def test_python(block: str, folder: Path, environment: dict[str, str]) -> None:
+def test_python(
+    block: str, folder: Path, holiday: Path, environment: dict[str, str]
+) -> None:
+    if holiday.name in block:
+        shutil.copy(holiday, folder)
     run([sys.executable, "-W", "error", "-c", block], cwd=folder, env=environment)
 
 
@@ -242,6 +258,7 @@ HELP = [
     ["open-nsfw", "classify", "--help"],
     ["open-nsfw", "batch", "--help"],
     ["open-nsfw", "rank", "--help"],
+    ["open-nsfw", "video", "--help"],
     ["open-nsfw", "weights", "--help"],
     ["open-nsfw", "weights", "fetch", "--help"],
     ["open-nsfw", "evaluate", "--help"],

@@ -17,6 +17,7 @@ from open_nsfw_tf.files import (
     by_suffix,
     is_picture,
     is_system_file,
+    is_video,
     refuse_existing,
     replacing,
     type_by_content,
@@ -208,3 +209,27 @@ def test_what_exists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"link exists: name another file, or"):
         refuse_existing(tmp_path / "link")
     refuse_existing(tmp_path / "link", overwrite=True)
+
+
+def test_what_is_a_video() -> None:
+    box = b"\0\0\0\x18ftyp"
+    packets = b"".join(b"\x47" + bytes(187) for _ in range(3))[:512]
+    videos = {
+        "a": box + b"isom",
+        "b.mkv": b"\x1a\x45\xdf\xa3",
+        "c.ts": packets,
+        "d.avi": b"RIFF\0\0\0\0AVI ",
+        "broken.mp4": b"nothing",
+    }
+    others = {
+        "a.m4a": box + b"M4A ",
+        "code.ts": b"import {x} from 'y'",
+        "photo.mp4": b"\xff\xd8\xff",
+        "photo.avif": box + b"avif",
+        "._a.mp4": b"\0\5\x16\7",
+        "list.m3u8": b"#EXTM3U",
+    }
+    assert all(is_video(name, head) for name, head in videos.items())
+    assert not any(is_video(name, head) for name, head in others.items())
+    assert is_video("a.ts", b"", "suffix")
+    assert not is_video("broken.mp4", b"nothing", "content")

@@ -16,10 +16,11 @@ from open_nsfw_tf.files import (
     by_suffix,
     canonical,
     file_sha256,
+    is_video,
     stamp_of,
 )
 from open_nsfw_tf.image import describe
-from open_nsfw_tf.tables import STAMP, digest
+from open_nsfw_tf.tables import FRAME, STAMP, digest
 
 Row = dict[str, Any]  # a value for each of `columns_of`
 
@@ -45,6 +46,8 @@ class Item:
             where there is no file, or the system did not let it be read.
         sha256: of the file, in hexadecimal, where it was asked for.
         unread: whether the error is the system's: the stamp stays None.
+        frame: of a video's frame its number and its seconds; then `picture` is the
+            video.
     """
 
     path: str
@@ -53,6 +56,7 @@ class Item:
     stamp: Stamp | None = None
     sha256: str | None = None
     unread: bool = False
+    frame: tuple[int, float] | None = None
 
 
 def failed(path: str, reason: str | BaseException, stamp: Stamp | None = None) -> Item:
@@ -95,13 +99,17 @@ def with_hash(item: Item) -> Item:
     return replace(item, sha256=found)
 
 
-def columns_of(classes: Iterable[str], hashes: bool) -> list[str]:
+def columns_of(classes: Iterable[str], hashes: bool, videos: bool = False) -> list[str]:
     """The columns of a table of scores."""
-    return ["path", *classes, "error", *(["sha256"] if hashes else []), *STAMP]
+    frame, sha256 = FRAME if videos else (), ["sha256"] if hashes else []
+    return ["path", *frame, *classes, "error", *sha256, *STAMP]
 
 
 def row_of(
-    item: Item, result: AnyScores | ImageError, classes: Sequence[str], hashes: bool
+    item: Item,
+    result: AnyScores | ImageError,
+    classes: Sequence[str],
+    columns: Iterable[str],
 ) -> Row:
     """The row of a picture, with the columns of `columns_of`.
 
@@ -112,17 +120,19 @@ def row_of(
         item: the picture.
         result: what the classifier made of it.
         classes: of the scores, in their order.
-        hashes: whether there is a column for the SHA-256.
+        columns: of the row.
     """
-    row: Row = dict.fromkeys(columns_of(classes, hashes))
+    row: Row = dict.fromkeys(columns)
     row["path"] = item.path
+    if item.frame is not None:
+        row.update(zip(FRAME, item.frame, strict=True))
     if isinstance(result, ImageError):
         # The row has the name; the error need not repeat it.
         reason = str(result).removeprefix(f"{describe(item.picture)}: ")
         row["error"] = item.error or reason
     else:
         row.update(zip(classes, result, strict=True))
-    if hashes:
+    if "sha256" in row:
         row["sha256"] = item.sha256
     stamp = None if isinstance(result, NotReadError) else item.stamp
     row.update(zip(STAMP, stamp or (None, None), strict=True))
@@ -202,8 +212,14 @@ SELECT: dict[str, Select] = {
 }
 
 
-def counting(select: str, passed_over: PassedOver) -> Select:
-    """One of `SELECT` that counts what it does not take."""
+def counting(select: str, passed_over: PassedOver, videos: bool = False) -> Select:
+    """One of `SELECT` that counts what it does not take.
+
+    Args:
+        select: a key of `SELECT`.
+        passed_over: counts.
+        videos: whether to take videos, too.
+    """
 
     def select_and_count(name: str, head: Callable[[], bytes]) -> bool:
         read: list[bytes] = []  # at most once, and only if the name has not decided
@@ -213,6 +229,8 @@ def counting(select: str, passed_over: PassedOver) -> Select:
             return read[-1]
 
         if SELECT[select](name, head_once):
+            return True
+        if videos and is_video(name, read[-1] if read else head_once(), select):
             return True
         passed_over.note(name, b"".join(read))
         return False

@@ -125,7 +125,9 @@ def score_on_ray(
     import_ray()
     loaded = _loaded(network) if isinstance(network, Network) else None
     classes = loaded.classes if isinstance(loaded, TrainedModel) else LABELS
-    columns = columns_of(classes, options.hashes)
+    columns = columns_of(classes, options.hashes, options.videos is not None)
+    if options.videos is not None:
+        need("video", "av")
     if mode == "new":
         with PartsWriter(output, columns, mode):
             pass  # what cannot be written is refused at once, before Ray starts
@@ -222,7 +224,7 @@ class _Run:
         self._ray, self._table, self._workers = ray, table, workers
         self._progress = progress
         self._tasks = import_module("open_nsfw_tf.batch.ray_tasks")
-        self._written = DigestMap()  # the digests of the paths that have a row
+        self._written = DigestMap()  # digests of the paths and frames that have a row
         self.tracker = (
             ray.remote(self._tasks.Tracker)
             .options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -249,7 +251,7 @@ class _Run:
         here = {"ray.io/node-id": self._ray.get_runtime_context().get_node_id()}
         with _data_context(self._ray):
             dataset = self._ray.data.read_datasource(
-                self._tasks.Listing(sources, options.select, done, self.tracker),
+                self._tasks.Listing(sources, options, done, self.tracker),
                 override_num_blocks=1,
                 num_cpus=0,
                 label_selector=here,
@@ -289,7 +291,8 @@ class _Run:
     def _new(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows, but for those that Ray made a second time."""
         for row in rows:
-            key = digest(row["path"])
+            frame = row.get("frame")
+            key = digest(row["path"] if frame is None else f"{row['path']}\0{frame}")
             if key not in self._written:
                 self._written[key] = b""
                 yield row

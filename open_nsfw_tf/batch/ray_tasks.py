@@ -62,6 +62,7 @@ _TYPES = {
     "path": pyarrow.binary(),
     "error": pyarrow.string(),
     "sha256": pyarrow.string(),
+    "frame": pyarrow.int64(),
     **dict.fromkeys(STAMP, pyarrow.int64()),
 }
 
@@ -146,16 +147,16 @@ class Listing(Datasource):  # type: ignore[misc]
     Args:
         sources: as `open_nsfw_tf.batch.sources.items` takes them, but for "-"; and
             URIs.
-        select: a key of `SELECT`.
+        options: what is a picture, and whether videos are taken.
         done: a reference to the attribute of that name of the table's writer.
         tracker: the actor that gets the numbers of what was skipped and passed over.
     """
 
     def __init__(
-        self, sources: Iterable[str], select: str, done: Any, tracker: Any
+        self, sources: Iterable[str], options: BatchOptions, done: Any, tracker: Any
     ) -> None:
         super().__init__()
-        self._arguments = (list(sources), select, done, tracker, os.getcwd())
+        self._arguments = (list(sources), options, done, tracker, os.getcwd())
 
     def get_name(self) -> str:
         """What Ray calls it in its logs."""
@@ -180,12 +181,12 @@ class Listing(Datasource):  # type: ignore[misc]
 
 
 def _listed(
-    sources: list[str], select: str, done: Any, tracker: Any, folder: str
+    sources: list[str], options: BatchOptions, done: Any, tracker: Any, folder: str
 ) -> Iterator[pyarrow.Table]:
     if os.path.isdir(folder):  # relative paths mean what they mean to the user
         os.chdir(folder)
     unscored = Unscored(ray.get(done), find_stamp=_find_stamp)
-    found = _items(sources, select, unscored)
+    found = _items(sources, options, unscored)
     while some := list(islice(found, TABLE_ROWS)):
         yield from_items(some)
     ray.get(
@@ -205,16 +206,25 @@ def _find_stamp(path: str) -> Stamp | None:
     return remote.find_stamp(path) if is_remote(path) else stamp_of(path)
 
 
-def _items(sources: list[str], select: str, unscored: Unscored) -> Iterator[Item]:
+def _items(
+    sources: list[str], options: BatchOptions, unscored: Unscored
+) -> Iterator[Item]:
     passed_over = unscored.passed_over
+    select, videos = options.select, options.videos is not None
     for source in sources:
         try:
             if is_remote(source):
-                chosen = counting(select, passed_over)
+                chosen = counting(select, passed_over, videos)
                 yield from remote_items(source, unscored, chosen)
             else:
                 found = items(
-                    [source], unscored, select, None, passed_over, unscored.containers
+                    [source],
+                    unscored,
+                    select,
+                    None,
+                    passed_over,
+                    unscored.containers,
+                    videos,
                 )
                 yield from map(_remote_if_uri, found)
         except (OSError, ValueError) as error:  # it was removed since it was checked
@@ -244,7 +254,7 @@ class Tracker:
         self._starts = 0
         self._open: set[bytes] = set()
         self._alone: dict[bytes, int] = {}
-        self._rows: dict[bytes, Row] = {}
+        self._rows: dict[bytes, list[Row]] = {}
         self._listed = Listed()
 
     def start(self) -> bool:
@@ -266,18 +276,18 @@ class Tracker:
         self._open.update(keys)
         return suspect
 
-    def begin_alone(self, key: bytes) -> tuple[int, Row | None]:
-        """Note that a picture is worked on alone; how many died so, and its row."""
+    def begin_alone(self, key: bytes) -> tuple[int, list[Row] | None]:
+        """Note that a picture is worked on alone; how many died so, and its rows."""
         died = self._alone.get(key, 0)
-        row = self._rows.get(key)
-        if row is None:
+        rows = self._rows.get(key)
+        if rows is None:
             self._alone[key] = died + 1
-        return died, row
+        return died, rows
 
-    def end_alone(self, key: bytes, row: Row) -> None:
-        """Keep a picture's row, should another picture of its block be deadly."""
+    def end_alone(self, key: bytes, rows: list[Row]) -> None:
+        """Keep a picture's rows, should another picture of its block be deadly."""
         self._alone.pop(key, None)
-        self._rows[key] = row
+        self._rows[key] = rows
 
     def end(self, keys: list[bytes]) -> None:
         """Note that a block is done."""
@@ -329,31 +339,37 @@ class Scorer:
             block: of `PICTURES`.
 
         Returns:
-            A row for each picture, with the columns of `columns_of`.
+            A row for each picture, and for each chosen frame of a video, with the
+            columns of `columns_of`.
         """
         found = to_items(block)
         keys = [digest(item.path) for item in found]
         if self._call("begin", keys):
-            rows = [self._alone(*pair) for pair in zip(found, keys, strict=True)]
+            pairs = zip(found, keys, strict=True)
+            rows = [row for pair in pairs for row in self._alone(*pair)]
         else:
             rows = list(self._score(found))
         self._call("end", keys)
-        columns = columns_of(self._classifier.classes, self._options.hashes)
+        columns = columns_of(
+            self._classifier.classes,
+            self._options.hashes,
+            self._options.videos is not None,
+        )
         return from_rows(rows, columns)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._tracker, method).remote(*arguments))
 
-    def _alone(self, item: Item, key: bytes) -> Row:
-        died, row = self._call("begin_alone", key)
-        if row is None:
+    def _alone(self, item: Item, key: bytes) -> list[Row]:
+        died, rows = self._call("begin_alone", key)
+        if rows is None:
             if died >= DEATHS:
                 local = not isinstance(item, RemoteItem)
                 stamp = with_stamp(item).stamp if local else item.stamp
                 item = failed(item.path, KILLED_WORKERS, stamp)
-            (row,) = self._score([item])
-            self._call("end_alone", key, row)
-        return dict(row)
+            rows = list(self._score([item]))
+            self._call("end_alone", key, rows)
+        return [dict(row) for row in rows]
 
     def _score(self, found: list[Item]) -> Iterator[Row]:
         return score_items(self._classifier, _read_ahead(found), self._options)

@@ -24,12 +24,16 @@ from open_nsfw_tf.batch.item import (
     with_hash,
     with_stamp,
 )
+from open_nsfw_tf.batch.moving import frames_of, is_moving
 from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
 from open_nsfw_tf.files import STDIN, PassedOver, Stamp, stamp_of
+from open_nsfw_tf.image import Picture
+from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import DigestMap, digest, pack_stamp
 from open_nsfw_tf.tables.append import Mode, TableWriter
 from open_nsfw_tf.tables.parquet_folder import PartsWriter
+from open_nsfw_tf.video import Sampling
 
 MAX_WAIT = 1.0  # seconds that a row waits for others to be written with
 
@@ -42,11 +46,14 @@ class BatchOptions:
         hashes: whether rows have the SHA-256 of the picture's file, in hexadecimal.
         select: what is a picture in folders and archives: a key of `item.SELECT`.
         batch_size: pictures that the engine gets at once.
+        videos: which frames of videos and animations have rows; None: an animation is
+            its first picture, and a video is none.
     """
 
     hashes: bool = False
     select: str = "either"
     batch_size: int = BATCH_SIZE
+    videos: Sampling | None = None
 
 
 DEFAULTS = BatchOptions()
@@ -118,7 +125,10 @@ def score_batch(
         ImportError: a .parquet needs the extra `parquet`.
     """
     sources = check_sources(sources, options.select)
-    columns = columns_of(classifier.classes, options.hashes)
+    videos = options.videos is not None
+    columns = columns_of(classifier.classes, options.hashes, videos)
+    if videos:
+        need("video", "av")
     with TableWriter(output, columns, mode) as table:
         unscored = Unscored(table.done, progress=progress)
         found = items(
@@ -128,10 +138,11 @@ def score_batch(
             stdin,
             unscored.passed_over,
             unscored.containers,
+            videos,
         )
         until = _Until(stop, found)
         with RowWriter(table, options.batch_size, MAX_WAIT, progress) as writer:
-            for row in score_items(classifier, until, options):
+            for row in score_items(classifier, until, options, until.asked):
                 writer.add([row])
         if not until.stopped:
             table.forget(unscored.readable())
@@ -147,29 +158,41 @@ def score_batch(
 
 
 def score_items(
-    classifier: Classifier, found: Iterable[Item], options: BatchOptions
+    classifier: Classifier,
+    found: Iterable[Item],
+    options: BatchOptions,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Row]:
     """The rows of some pictures, in their order, as they are ready.
 
     Args:
         classifier: gives the scores.
         found: the pictures; read lazily, some ahead of the rows.
-        options: whether rows have a hash, and the size of the batches.
+        options: whether rows have a hash, the size of the batches, and which frames of
+            videos are scored; these go through the batches one by one, as many of them
+            would be in memory.
+        stop: asked before each frame of a video; True leaves the rest out.
     """
     in_flight: deque[Item] = deque()
+    columns = columns_of(classifier.classes, options.hashes, options.videos is not None)
 
-    def pictures() -> Iterator[str | bytes]:
+    def pictures() -> Iterator[Picture]:
         for item in found:
             stamped = with_stamp(item)
-            in_flight.append(with_hash(stamped) if options.hashes else stamped)
-            # What has failed already goes in as no bytes, and comes out as an error.
-            yield item.picture
+            stamped = with_hash(stamped) if options.hashes else stamped
+            if options.videos is not None and is_moving(item):
+                limit = classifier.max_pixels
+                frames = frames_of(stamped, options.videos, limit, stop)
+            else:
+                # What has failed goes in as no bytes, and comes out as an error.
+                frames = iter([(stamped, stamped.picture)])
+            for each, picture in frames:
+                in_flight.append(each)
+                yield picture
 
-    for result in classifier.classify_many(
-        pictures(), batch_size=options.batch_size, errors="yield"
-    ):
-        item = in_flight.popleft()
-        yield row_of(item, result, classifier.classes, options.hashes)
+    size = options.batch_size if options.videos is None else 1
+    for result in classifier.classify_many(pictures(), batch_size=size, errors="yield"):
+        yield row_of(in_flight.popleft(), result, classifier.classes, columns)
 
 
 class _Until:
@@ -179,10 +202,14 @@ class _Until:
         self._stop, self._found = stop, found
         self.stopped = False
 
+    def asked(self) -> bool:
+        """Whether no more are wanted."""
+        self.stopped = self.stopped or self._stop()
+        return self.stopped
+
     def __iter__(self) -> Iterator[Item]:
         for item in self._found:
-            if self._stop():
-                self.stopped = True
+            if self.asked():
                 return
             yield item
 
@@ -307,8 +334,9 @@ class RowWriter:
         self._written = time.monotonic()
         if not rows:
             return
-        again = sum(digest(row["path"]) in self._table.done for row in rows)
+        replaced = self._table.replaced
         self._table.write(rows)
+        again = self._table.replaced - replaced
         self._count = replace(
             self._count,
             rows=self._count.rows + len(rows),

@@ -80,6 +80,7 @@ def items(
     stdin: IO[bytes] | None = None,
     passed_over: PassedOver | None = None,
     containers: Containers | None = None,
+    videos: bool = False,
 ) -> Iterator[Item]:
     """The pictures to score, lazily.
 
@@ -96,11 +97,13 @@ def items(
             the files of macOS and Windows in lists.
         containers: the folders, archives and lists that were read before; of these,
             lists are read again.
+        videos: whether videos are taken from folders and archives, too.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
     """
-    chosen = counting(select, PassedOver() if passed_over is None else passed_over)
+    passed_over = PassedOver() if passed_over is None else passed_over
+    chosen = counting(select, passed_over, videos)
     containers = Containers() if containers is None else containers
     for source in sources:
         if source == STDIN:

@@ -33,6 +33,10 @@ COMMANDS = {
             "mtime_ns."
         ),
     ),
+    "video": (
+        "video",
+        "Score the frames of videos by time, and give a verdict for each video.",
+    ),
     "explain": (
         "explain",
         "Show which part of a picture its score comes from.",

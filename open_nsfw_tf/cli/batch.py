@@ -45,6 +45,7 @@ from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.tables.append import Mode
+from open_nsfw_tf.video import Sampling
 
 commands = typer.Typer()
 
@@ -212,10 +213,26 @@ class Selection:
         ),
     ] = BATCH_SIZE
 
+    videos: Annotated[
+        str | None,
+        typer.Option(
+            metavar="every:SECONDS|frames:NUMBER|all",
+            help="Score these frames of videos and animations, too: a row each, with "
+            "frame and seconds. Without it an animation is its first picture. Needs "
+            "the extra video.",
+        ),
+    ] = None
+
     @property
     def options(self) -> BatchOptions:
         """The options for the library."""
-        return BatchOptions(self.hashes, self.select, self.batch_size)
+        sampling = None
+        if self.videos is not None:
+            try:
+                sampling = Sampling.parse(self.videos)
+            except ValueError as error:
+                raise typer.BadParameter(f"{error}.", param_hint="--videos") from error
+        return BatchOptions(self.hashes, self.select, self.batch_size, sampling)
 
 
 @commands.command(cls=_Command)
@@ -252,6 +269,9 @@ def batch(
     with --resume: no row is lost, none is there twice.
     """
     trained = None if scoring.model is None else read_trained(scoring.model)
+    options = selection.options
+    if options.videos is not None and sorting.move_to is not None:
+        raise typer.BadParameter("--move-to goes without --videos.")
     sorting.check(sources, trained)
     cluster.check(scoring)
     if cluster.ray is None:
@@ -261,7 +281,7 @@ def batch(
     else:
         score = cluster.scorer(scoring, trained)
     with _silence() if cluster.ray else nullcontext():
-        summary = run(score, sources, output, writing.mode, selection.options)
+        summary = run(score, sources, output, writing.mode, options)
     try:
         print_summary(summary, output)
     finally:  # also where nobody reads the summary any more
@@ -284,7 +304,7 @@ def run(
 ) -> Summary:
     """Score, with a progress bar."""
     with (
-        progress_bar(lambda: _count(sources, options.select)) as progress,
+        progress_bar(lambda: _count(sources, options)) as progress,
         interruptible("the pictures in flight") as stop,
     ):
         return score(
@@ -324,5 +344,8 @@ def _summary_line(summary: Summary) -> str:
     return line
 
 
-def _count(sources: list[str], select: str) -> int | None:
-    return None if any(map(is_remote, sources)) else count(sources, select)
+def _count(sources: list[str], options: BatchOptions) -> int | None:
+    """How many rows there will be; None where that is not known."""
+    if options.videos is not None or any(map(is_remote, sources)):
+        return None
+    return count(sources, options.select)

@@ -14,6 +14,7 @@ from open_nsfw_tf.cli.options import (
     MapOption,
     Scoring,
     StrictOption,
+    choice,
     grouped,
     number_pair,
     pairs,
@@ -126,6 +127,28 @@ class Joining:
     positive: PositiveOption = None
     map: MapOption = None
     strict: StrictOption = False
+    group_by: Annotated[
+        str | None,
+        choice(
+            ("path",),
+            "--group-by",
+            help="Rows of one path are the frames of a video, which counts once, by "
+            "--rule.",
+        ),
+    ] = None
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="max|share:SHARE|run:SECONDS",
+            help="With --group-by path, as for `open-nsfw video`; without it: max.",
+        ),
+    ] = None
+
+    def rule_of_groups(self) -> str | None:
+        """The rule for the library; None where nothing is grouped."""
+        if self.rule is not None and self.group_by is None:
+            raise typer.BadParameter("--rule goes with --group-by path.")
+        return None if self.group_by is None else self.rule or "max"
 
 
 @dataclass(frozen=True)
@@ -178,6 +201,7 @@ def evaluate_command(
         strict=joining.strict,
         bootstrap=bootstrap,
         classifier=scoring.classifier,
+        rule=joining.rule_of_groups(),
     )
     if results.json_file is not None:
         write_json(results.json_file, found)

@@ -23,6 +23,7 @@ from open_nsfw_tf.evaluate.bootstrap import (
     rate_interval,
 )
 from open_nsfw_tf.evaluate.comparison import Comparison, compare
+from open_nsfw_tf.evaluate.grouping import by_path
 from open_nsfw_tf.evaluate.join import PROBLEMS, JoinedScores, Problem, join
 from open_nsfw_tf.evaluate.labels import read_labels
 from open_nsfw_tf.evaluate.metrics import (
@@ -48,6 +49,8 @@ from open_nsfw_tf.evaluate.thresholds import (
 )
 from open_nsfw_tf.files import class_links, name_key
 from open_nsfw_tf.tables import SUFFIXES, Table, read_table
+from open_nsfw_tf.video import Rule
+from open_nsfw_tf.video.sampling import EVERY_SECOND
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier
@@ -508,6 +511,7 @@ def evaluate_files(
     strict: bool = False,
     bootstrap: int = REPLICATES,
     classifier: "Callable[[], Classifier] | None" = None,
+    rule: Rule | str | None = None,
 ) -> EvaluationReport:
     """Evaluate scores against labels.
 
@@ -525,15 +529,22 @@ def evaluate_files(
         bootstrap: replicates for the confidence intervals; 0 leaves them out.
         classifier: makes the classifier, if there are pictures to be scored; None: the
             usual one.
+        rule: rows of one path are the frames of a video, which count once, with the
+            score that this `open_nsfw_tf.video.Rule` gives them; then videos are scored
+            now, too, each second. None: each path has one row.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: tables, labels or options are wrong, see `join`.
         ImportError: a package is missing; the message says how to install it.
     """
-    known = read_labels(labels)
+    rule = Rule.parse(rule) if isinstance(rule, str) else rule
+    known = read_labels(labels, videos=rule is not None)
     sources = [*_linked_classes(scores, labels), *scores]
-    joined = join(read_scores(sources, classifier), known, names, strict)
+    tables = read_scores(sources, classifier, videos=rule is not None)
+    if rule is not None:
+        tables = {n: by_path(table, rule, positive) for n, table in tables.items()}
+    joined = join(tables, known, names, strict)
     return evaluate_joined(joined, criterion, positive=positive, bootstrap=bootstrap)
 
 
@@ -554,6 +565,7 @@ def _linked_classes(
 def read_scores(
     sources: Iterable[str | os.PathLike[str]],
     classifier: "Callable[[], Classifier] | None" = None,
+    videos: bool = False,
 ) -> dict[str, Table]:
     """Read tables of scores, and score all other sources, as `score_batch` would.
 
@@ -561,6 +573,7 @@ def read_scores(
         sources: tables, and pictures, folders and archives of them.
         classifier: makes the classifier, if there are pictures to be scored; None: the
             usual one.
+        videos: whether to score a frame a second of videos and animations, too.
 
     Returns:
         By name: a table's file name without its suffix, or its whole path if two files
@@ -581,7 +594,7 @@ def read_scores(
         tables[name if alike else stem] = read_table(name, any_number=True)
     pictures = [name for name in names if name not in files]
     if pictures:
-        tables[ON_THE_FLY] = _score(classifier, pictures)
+        tables[ON_THE_FLY] = _score(classifier, pictures, videos)
     return tables
 
 
@@ -601,16 +614,19 @@ def _is_table(name: str) -> bool:
 
 
 def _score(
-    make_classifier: "Callable[[], Classifier] | None", sources: list[str]
+    make_classifier: "Callable[[], Classifier] | None",
+    sources: list[str],
+    videos: bool,
 ) -> Table:
     # Imported late: tables are evaluated without what scores pictures.
-    from open_nsfw_tf.batch import score_batch
+    from open_nsfw_tf.batch import BatchOptions, score_batch
     from open_nsfw_tf.classifier import Classifier
 
     classifier = (make_classifier or Classifier)()
     with TemporaryDirectory(prefix="open_nsfw_tf-") as folder:
         output = Path(folder) / "scores.csv"
-        done = score_batch(classifier, sources, output)
+        options = BatchOptions(videos=EVERY_SECOND if videos else None)
+        done = score_batch(classifier, sources, output, options=options)
         if not done.rows:
             listed = ", ".join(map(sanitize, sources[:3]))
             others = f" ({done.passed_over} passed over)" * bool(done.passed_over)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from open_nsfw_tf.files import (
     PassedOver,
     class_files,
     is_picture,
+    is_video,
+    read_head,
     walk,
 )
 from open_nsfw_tf.tables import csv_jsonl, parquet
@@ -43,7 +46,7 @@ class Labels:
     stamps: np.ndarray | None = None
 
 
-def read_labels(source: str | os.PathLike[str]) -> Labels:
+def read_labels(source: str | os.PathLike[str], videos: bool = False) -> Labels:
     """Read labels.
 
     Args:
@@ -54,6 +57,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
               without a label are left out;
             - a .txt list with a path, a space or tab, and a label on each line; the
               label of a path alone is the name of its folder.
+        videos: whether videos in a folder have labels, too.
 
     Raises:
         OSError: it cannot be read.
@@ -63,7 +67,7 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     path = Path(os.fsdecode(source))
     read, root = READERS.get(path.suffix.lower()), path.parent
     if path.is_dir():
-        read, root = _in_folder, path
+        read, root = partial(_in_folder, videos=videos), path
     if read is None:
         raise ValueError(
             f"{sanitize(path)}: expected labels as a folder of class folders or "
@@ -81,12 +85,13 @@ def read_labels(source: str | os.PathLike[str]) -> Labels:
     return found
 
 
-def _in_folder(root: Path) -> Iterator[Chunk]:
+def _in_folder(root: Path, videos: bool) -> Iterator[Chunk]:
     # Files beside the class folders, such as tables, have no label; files in them that
     # are not pictures, such as notes, must not count as pictures without a score.
     paths, others = [], PassedOver()
     for path in class_files(root):
-        if os.sep in path and is_picture(os.path.join(root, path)):
+        whole = os.path.join(root, path)
+        if os.sep in path and (is_picture(whole) or (videos and _is_video(whole))):
             paths.append(path)
         else:
             others.note(path)
@@ -100,6 +105,13 @@ def _in_folder(root: Path) -> Iterator[Chunk]:
             + f"; passed over: {others}" * bool(others)
         )
     yield paths, [path.split(os.sep)[0] for path in paths]
+
+
+def _is_video(path: str) -> bool:
+    try:
+        return is_video(path, read_head(path))
+    except OSError:
+        return False
 
 
 def _from_text(path: Path) -> Iterator[Chunk]:

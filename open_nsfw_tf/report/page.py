@@ -167,12 +167,16 @@ def thumbnail(path: str, root: str, explained: Drawing | None = None) -> dict[st
     if explained:
         picture = explained(picture)
     picture.thumbnail((SIDE, SIDE))
+    width, height = picture.size
+    return {"error": None, "url": data_url(picture), "width": width, "height": height}
+
+
+def data_url(picture: Image.Image) -> str:
+    """A small RGB picture as a data URL, to be embedded in a page."""
     file = BytesIO()
     picture.save(file, format="JPEG", quality=QUALITY)
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    width, height = picture.size
-    url = f"data:image/jpeg;base64,{data}"
-    return {"error": None, "url": url, "width": width, "height": height}
+    return f"data:image/jpeg;base64,{data}"
 
 
 def _curves(report: EvaluationReport) -> Iterator[tuple[str, str]]:

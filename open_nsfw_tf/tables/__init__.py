@@ -13,6 +13,7 @@ from open_nsfw_tf.tables.read import (
     suffix_of,
 )
 from open_nsfw_tf.tables.rows import (
+    FRAME,
     LONGEST_FIELD,
     LONGEST_ROW,
     NOT_SCORES,
@@ -24,6 +25,7 @@ from open_nsfw_tf.tables.rows import (
 )
 
 __all__ = [
+    "FRAME",
     "LONGEST_FIELD",
     "LONGEST_ROW",
     "NOT_SCORES",

@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Literal, Self
@@ -37,6 +38,7 @@ from open_nsfw_tf.tables.rows import (
     digest,
     is_stale,
     pack_stamp,
+    read_frame,
     read_stamp,
     without_stamp,
 )
@@ -65,7 +67,9 @@ class Writer:
         self.path = Path(path)
         self.columns = list(columns)
         self.done = DigestMap(16)
+        self.replaced = 0  # paths of which all rows were replaced
         self._stale: Counter[bytes] = Counter()  # rows that have a later one, by path
+        self._videos: dict[bytes, _Video] = {}  # paths that have rows of frames
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +93,7 @@ class Writer:
         """
         for key in paths:
             if self.done.pop(key, None) is not None:
-                self._stale[key] += 1
+                self._replace(key)
 
     def _refuse(self, exists: bool) -> None:
         if exists:
@@ -99,13 +103,49 @@ class Writer:
             )
 
     def _note_row(self, row: Row) -> None:
-        self._note(row["path"], *(row.get(name) for name in STAMP))
+        self._note(row["path"], *(row.get(name) for name in (*STAMP, "frame")))
 
-    def _note(self, path: str, *stamp: Any) -> None:
-        key = digest(path)
-        if key in self.done:
-            self._stale[key] += 1
-        self.done[key] = pack_stamp(read_stamp(*stamp))
+    def _note(self, path: str, size: Any, mtime_ns: Any, frame: Any = None) -> None:
+        key, stamp = digest(path), read_stamp(size, mtime_ns)
+        number = read_frame(frame)
+        video = self._videos.get(key)
+        if key in self.done and not (video and video.goes_on(number)):
+            self._replace(key)
+            video = None
+        self.done[key] = pack_stamp(stamp)
+        if number is not None and video is None:
+            video = self._videos[key] = _Video()
+        if video is not None:
+            video.add(number, stamp is not None)
+
+    def _replace(self, key: bytes) -> None:
+        """Note that all rows of a path have later ones, or are to go."""
+        video = self._videos.pop(key, None)
+        self._stale[key] += video.rows if video else 1
+        self.replaced += 1
+
+
+@dataclass
+class _Video:
+    """The rows of a video: one a frame, and one without where its end was not read.
+
+    The last of them has the file's size and time, so that a run that was killed before
+    it is not taken for a whole one.
+    """
+
+    rows: int = 0
+    last: int = -1
+    whole: bool = False
+
+    def goes_on(self, frame: int | None) -> bool:
+        """Whether a further row belongs to these, and does not replace them."""
+        return not self.whole and (frame is None or frame > self.last)
+
+    def add(self, frame: int | None, stamped: bool) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.last = self.last if frame is None else frame
+        self.whole = frame is None or stamped
 
 
 class TableWriter(Writer):
@@ -324,8 +364,8 @@ class TableWriter(Writer):
             end += len(line)
         return end
 
-    def _note(self, path: str, *stamp: Any) -> None:
-        super()._note(path, *stamp)
+    def _note(self, path: str, size: Any, mtime_ns: Any, frame: Any = None) -> None:
+        super()._note(path, size, mtime_ns, frame)
         self._raw = self._raw or not parquet.is_text(path)
 
     def _rewritten(self) -> int:

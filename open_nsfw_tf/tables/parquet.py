@@ -18,6 +18,7 @@ from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables.csv_jsonl import lines, objects
 from open_nsfw_tf.tables.rows import (
     CHUNK,
+    FRAME,
     STAMP,
     Chunk,
     Row,
@@ -29,7 +30,7 @@ from open_nsfw_tf.tables.rows import (
 
 ROW_GROUP = 1 << 11  # rows that are written, and so held, at a time
 TEXTS = ("path", "error", "label", "sha256")
-READ = ("path", "error", "label", *STAMP)  # beside the scores
+READ = ("path", "error", "label", *FRAME, *STAMP)  # beside the scores
 
 
 def check_installed() -> None:
@@ -80,9 +81,9 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
 
 def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The path, size and mtime_ns of each row of a table that has these very columns.
+    """Path, size, mtime_ns and frame of each row of a table of these very columns.
 
-    A table may lack size and mtime_ns; they are None then.
+    A table may lack all but the path; they are None then.
 
     Raises:
         OSError: the file cannot be read.
@@ -95,11 +96,17 @@ def known_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
                 f"expected the columns {', '.join(columns)}, got "
                 f"{sanitize(', '.join(names), 80)}"
             )
-        asked = [name for name in ("path", *STAMP) if name in names]
-        for batch in table.iter_batches(CHUNK, columns=asked):
-            values = [_values(batch.column(name)) for name in asked]
-            missing = [[None] * len(batch)] * (3 - len(asked))
-            yield from zip(*values, *missing, strict=True)
+        asked = ("path", *STAMP, FRAME[0])
+        has = [name for name in asked if name in names]
+        for batch in table.iter_batches(CHUNK, columns=has):
+            unknown = [None] * len(batch)
+            yield from zip(
+                *(
+                    _values(batch.column(name)) if name in has else unknown
+                    for name in asked
+                ),
+                strict=True,
+            )
 
 
 def write(
@@ -195,7 +202,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 def _schema(columns: Sequence[str], raw: bool) -> Any:
     pyarrow, _ = import_pyarrow()
     kinds = {name: pyarrow.string() for name in TEXTS}
-    kinds |= {name: pyarrow.int64() for name in STAMP}
+    kinds |= {name: pyarrow.int64() for name in (*STAMP, FRAME[0])}
     if raw:
         kinds["path"] = pyarrow.binary()
     return pyarrow.schema(

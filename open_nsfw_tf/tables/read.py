@@ -13,6 +13,7 @@ import numpy as np
 from open_nsfw_tf.errors import one_line, sanitize
 from open_nsfw_tf.files import Stamp
 from open_nsfw_tf.tables.rows import (
+    FRAME,
     LONGEST_FIELD,
     STAMP,
     Chunk,
@@ -30,6 +31,7 @@ SUFFIXES = {
     ".parquet": "parquet",
 }
 WRITTEN = (".csv", ".jsonl", ".parquet")
+SECONDS = FRAME[1]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Table:
         columns: by class, float64 (rows,), 0..1; NaN where a picture has no score.
         errors: why there is no score, or None.
         labels: what people say a picture is, or None; None for a table without labels.
+        seconds: of frames of videos their presentation time, float64 (rows,), NaN for
+            rows that are none; None for a table without them.
         stamps: int64 (rows, 2): size and modification time (ns) of the file that was
             scored, -1 and 0 where they are unknown; None for a table without them.
     """
@@ -50,6 +54,7 @@ class Table:
     errors: list[str | None]
     labels: list[str | None] | None
     stamps: np.ndarray | None = None
+    seconds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,6 +119,7 @@ def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
     parts: dict[str, list[np.ndarray]] = {name: [] for name in scored}
     table = Table([], {}, [], [] if "label" in first else None)
     stamps: list[np.ndarray] = []
+    seconds: list[np.ndarray] = []
     for chunk in chain([first], chunks):
         start = len(table.paths)
         for name in scored:
@@ -127,8 +133,25 @@ def _collect(chunks: Iterator[Chunk], any_number: bool) -> Table:
             table.labels.extend(_texts("label", chunk["label"], start))
         if set(STAMP) <= first.keys():
             stamps.append(_stamps(chunk))
+        if SECONDS in first:
+            seconds.append(_seconds(chunk[SECONDS], start))
     table.columns.update({name: np.concatenate(parts[name]) for name in scored})
-    return replace(table, stamps=np.concatenate(stamps)) if stamps else table
+    return replace(
+        table,
+        stamps=np.concatenate(stamps) if stamps else None,
+        seconds=np.concatenate(seconds) if seconds else None,
+    )
+
+
+def _seconds(values: list[Any], start: int) -> np.ndarray:
+    for index, value in enumerate(values):
+        if not _number(value, True):
+            raise ValueError(
+                f"row {start + index + 1}: expected seconds, got "
+                f"{sanitize(value, 40)!r}"
+            )
+    numbers = np.array([_NAN if v is None or v == "" else float(v) for v in values])
+    return numbers.astype(np.float64, copy=False)
 
 
 def _stamps(chunk: Chunk) -> np.ndarray:

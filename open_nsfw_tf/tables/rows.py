@@ -16,8 +16,9 @@ from typing import Any
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import Stamp
 
+FRAME = ("frame", "seconds")  # of videos: the number from 0, the presentation time
 STAMP = ("size", "mtime_ns")  # bytes; nanoseconds since 1970
-NOT_SCORES = ("path", "error", "label", "sha256", "frame", "seconds", *STAMP)
+NOT_SCORES = ("path", "error", "label", "sha256", *FRAME, *STAMP)
 # How many characters one value may have, and how many bytes one row.
 LONGEST_FIELD = 1 << 17  # what Python's csv module allows
 LONGEST_ROW = 1 << 20
@@ -70,6 +71,14 @@ def read_stamp(size: Any, mtime_ns: Any) -> Stamp | None:
         return None
     fits = 0 <= pair[0] < 1 << 63 and -(1 << 63) <= pair[1] < 1 << 63
     return (pair[0], pair[1]) if fits else None
+
+
+def read_frame(value: Any) -> int | None:
+    """The number of a frame as a table has it; None for what is no frame's row."""
+    try:
+        return None if value is None or value == "" else int(float(value))
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def pack_stamp(stamp: Stamp | None) -> bytes:

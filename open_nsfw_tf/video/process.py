@@ -1,0 +1,261 @@
+"""Decoding a video in a child process, from which frames come one by one as RGB.
+
+A crash of the decoder ends the child and not this process; what came before it stays.
+The child gets the open file and a pipe, and can open nothing else; see `decode`. Its
+pipe holds less than a frame, so it waits where frames are not taken, and memory does
+not grow with the length of the video.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from open_nsfw_tf.errors import (
+    LONGEST_REASON,
+    ImageError,
+    NotReadError,
+    PixelLimitError,
+    sanitize,
+)
+from open_nsfw_tf.files import open_regular
+from open_nsfw_tf.image import describe, naming
+from open_nsfw_tf.libraries import need
+from open_nsfw_tf.video.sampling import Limits, Sampling
+
+LONGEST = 1 << 16  # bytes of a message
+PIPE = 1 << 20  # bytes that the pipe holds, where that can be set
+CHUNK = 1 << 20  # bytes of a file that are copied at once
+# More threads are not faster here, and each reserves memory.
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+Source = str | os.PathLike[str] | bytes | bytearray | IO[bytes]
+_ERRORS = {kind.__name__: kind for kind in (ImageError, NotReadError, PixelLimitError)}
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A decoded frame.
+
+    Attributes:
+        frame: its number in the video, from 0.
+        seconds: its presentation time.
+        rgb: uint8 (height, width, 3), 0..255.
+    """
+
+    frame: int
+    seconds: float
+    rgb: np.ndarray
+
+
+class Decoder:
+    """The chosen frames of a video, decoded by a child process.
+
+    Args:
+        source: a path, the bytes of a video, or a binary file, read from its current
+            position.
+        sampling: which frames are wanted.
+        limits: of pixels, memory and time.
+
+    Attributes:
+        name: of the video, for messages.
+        info: what the file says: `format`, `codec`, `width`, `height`, and `frames` and
+            `seconds` or None.
+        at: how many seconds of the video are decoded.
+        seconds: that were decoded in the end; None before.
+        reason: why frames are missing; None if none is, or before the end.
+
+    Raises:
+        ImageError: it is no video that can be read here. It is a `NotReadError` where
+            the system, memory or a missing library is at fault.
+        ImportError: the extra `video` is not installed; the message says how to.
+    """
+
+    def __init__(self, source: Source, sampling: Sampling, limits: Limits) -> None:
+        need("video", "av")
+        self.name = describe(source)
+        self.at = 0.0
+        self.seconds: float | None = None
+        self.reason: str | None = None
+        self._limits = limits
+        with naming(source), _opened(source) as file:
+            self._process = _started(file, sampling, limits)
+        self._output: Any = self._process.stdout
+        self._buffer = bytearray()
+        self._close = weakref.finalize(self, _end, self._process)
+        try:
+            with naming(source):
+                self.info: dict[str, Any] = self._first()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the child. Also done when this object is lost."""
+        self._close()
+
+    def _first(self) -> dict[str, Any]:
+        message = self._message()
+        while message is not None and "at" in message:
+            message = self._message()
+        if message is None:
+            raise ImageError(self._died())
+        if "error" in message:
+            kind = _ERRORS.get(message.get("kind", ""), ImageError)
+            raise kind(_words(message["error"]))
+        found: dict[str, Any] = message["info"]
+        return found
+
+    def __iter__(self) -> Iterator[RawFrame]:
+        """The frames; where they end, `reason` says whether some are missing."""
+        try:
+            yield from self._frames()
+        except (KeyError, TypeError, ValueError):
+            self.reason = "the decoder wrote nonsense"
+        finally:
+            self.close()
+
+    def _frames(self) -> Iterator[RawFrame]:
+        while (message := self._message()) is not None:
+            if "at" in message:
+                self.at = float(message["at"])
+            elif "frame" in message:
+                frame = self._frame(message)
+                if frame is None:
+                    break
+                self.at = frame.seconds
+                yield frame
+            elif "end" in message:
+                self.seconds = float(message["end"]["seconds"])
+                reason = message["end"]["reason"]
+                self.reason = None if reason is None else _words(reason)
+                return
+            else:
+                self.reason = _words(message["error"])
+                return
+        self.reason = self._died()
+
+    def _frame(self, message: dict[str, Any]) -> RawFrame | None:
+        """A frame, whose pixels follow its message; None if the child ended in them."""
+        width, height = int(message["width"]), int(message["height"])
+        if min(width, height) < 1 or width * height > self._limits.pixels:
+            raise ValueError(f"a frame of {width} x {height} pixels")
+        rgb = np.empty((height, width, 3), np.uint8)
+        if not self._fill(rgb.data.cast("B")):
+            return None
+        return RawFrame(int(message["frame"]), float(message["seconds"]), rgb)
+
+    def _message(self) -> dict[str, Any] | None:
+        """The next message; None if the child has ended, or writes nonsense."""
+        while b"\n" not in self._buffer:
+            data = self._output.read(LONGEST)
+            if not data or len(self._buffer) > LONGEST:
+                return None
+            self._buffer += data
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer = bytearray(rest)
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _fill(self, wanted: memoryview) -> bool:
+        """Read so many bytes; whether there were so many."""
+        have = min(len(self._buffer), len(wanted))
+        wanted[:have] = self._buffer[:have]
+        del self._buffer[:have]
+        while have < len(wanted):
+            read = self._output.readinto(wanted[have:])
+            if not read:
+                return False
+            have += read
+        return True
+
+    def _died(self) -> str:
+        """Why the child has ended before its time."""
+        code = self._process.wait()
+        if code == -getattr(signal, "SIGALRM", 0):
+            return f"the decoder did nothing for {self._limits.wait} seconds"
+        if code in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
+            return f"the decoder was killed, or worked for {self._limits.work} seconds"
+        return "the decoder crashed"
+
+
+def _words(text: object) -> str:
+    """What the child says, in one printable line."""
+    return sanitize(text, LONGEST_REASON)
+
+
+def _opened(source: Source) -> IO[bytes]:
+    """The source as a file with a number of its own, which the child can read."""
+    if isinstance(source, str | os.PathLike):
+        file = open_regular(os.fsdecode(source))
+        if not os.fstat(file.fileno()).st_size:
+            file.close()
+            raise ImageError("empty: expected a video, got 0 bytes")
+        return file
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    if isinstance(source, bytes | bytearray):
+        copy.write(source)
+    else:
+        while data := source.read(CHUNK):
+            copy.write(data)
+    if not copy.tell():
+        copy.close()
+        raise ImageError("empty: expected a video, got 0 bytes")
+    copy.seek(0)
+    return copy
+
+
+def _started(
+    file: IO[bytes], sampling: Sampling, limits: Limits
+) -> "subprocess.Popen[bytes]":
+    arguments = json.dumps({"sampling": asdict(sampling), "limits": asdict(limits)})
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"from open_nsfw_tf.video.decode import main; main({arguments!r})"
+    )
+    options: dict[str, Any] = {}
+    if os.name == "posix":
+        options["process_group"] = 0  # or Ctrl-C would end it, too
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=file,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env={**os.environ, **ENVIRONMENT},
+        **options,
+    )
+    _enlarge(process.stdout)
+    return process
+
+
+def _enlarge(pipe: Any) -> None:
+    """Let the pipe hold more than 64 kB, where the system can: fewer turns."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
+    except (ImportError, AttributeError, OSError):
+        return
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()

@@ -1,0 +1,63 @@
+"""Short clips whose frames carry their number, made by PyAV."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT, BITS = 128, 96, 12
+BASE = Fraction(1, 12800)  # of times: fine, and exact in all containers used but MKV
+
+
+def numbered(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A picture of 4 x 3 large squares, white where a bit of the number is 1."""
+    bits = np.array([number >> bit & 1 for bit in range(BITS)], np.uint8).reshape(3, 4)
+    big = np.kron(bits, np.ones((height // 3, width // 4), np.uint8))
+    return np.repeat(32 + 192 * big[..., np.newaxis], 3, axis=2)
+
+
+def number_of(rgb: np.ndarray) -> int:
+    """The number that a picture carries, whatever it was compressed by."""
+    height, width, _ = rgb.shape
+    centres = rgb[height // 6 :: height // 3, width // 8 :: width // 4, 1]
+    return int(sum(1 << i for i, bit in enumerate(centres.ravel() > 128) if bit))
+
+
+def write_clip(
+    path: Path,
+    times: Sequence[float],
+    codec: str = "libx264",
+    picture: Callable[[int], np.ndarray] = numbered,
+    pix_fmt: str = "yuv420p",
+    base: Fraction = BASE,
+    set_up: Callable[[Any], None] = lambda stream: None,
+    **options: str,
+) -> Path:
+    """Write a clip.
+
+    Args:
+        path: whose suffix is the container's.
+        times: presentation times of the frames, in seconds.
+        codec: an encoder of FFmpeg.
+        picture: the RGB picture of a frame.
+        pix_fmt: of the stream.
+        base: unit of the times.
+        set_up: called with the stream before the first frame.
+        options: of the encoder.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        first = picture(0)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.time_base = stream.codec_context.time_base = base
+        set_up(stream)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = round(time / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
