@@ -253,12 +253,14 @@ def test_pictures_are_scored_and_explained_there(slim: Slim) -> None:
 
 
 @pytest.mark.install
-def test_the_files_of_the_page_are_there(slim: Slim) -> None:
+def test_the_page_is_written_there(slim: Slim) -> None:
     if not shutil.which("npm"):
         pytest.skip("npm is not installed, which brings the page's ONNX Runtime")
     page = json.loads(slim.run("open-nsfw", "doctor", "--json"))["page"]
     assert page["error"] is None
     assert page["bytes"] > 10_000_000
+    assert "(allowed: 5e-06)" in slim.run("open-nsfw", "page", "site")
+    assert (slim.home / "work" / "site" / "index.html").is_file()
 
 
 @pytest.mark.install
@@ -300,6 +302,8 @@ def test_the_service_runs_there(slim: Slim) -> None:
             timeout=60,
         )
         score(asked.json()["results"][0], "rocket.jpg")
+        page = httpx.get(address, trust_env=False, timeout=60)
+        assert page.status_code == (200 if shutil.which("npm") else 404)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,6 @@ from open_nsfw_tf.architecture import CHANNELS, LABELS, Weights
 from open_nsfw_tf.backbones.trained import OPEN_NSFW, TrainedModel
 from open_nsfw_tf.formats.onnx_graph import metadata
 from open_nsfw_tf.image import YAHOO, Picture, Preprocessing, load_rgb, tensor
-from open_nsfw_tf.model import InputType, OpenNsfwModel
 from open_nsfw_tf.quantize import sample_batch
 from open_nsfw_tf.quantize.samples import readable_pictures, sample_pictures
 
@@ -115,9 +115,7 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
 
 
 def expected_scores(job: Job) -> np.ndarray:
-    """The model's own scores."""
-    if job.model.is_open_nsfw:
-        model = OpenNsfwModel()
-        model.build_from(job.weights, InputType.TENSOR)
-        return model.predict(job.batch)
-    return engines.create("tensorflow", job.model)(job.batch)
+    """The model's own scores, by TensorFlow; by another engine where that is missing."""
+    installed = find_spec("tensorflow") is not None
+    engine = "tensorflow" if installed else "auto"
+    return engines.create(engine, job.model)(job.batch)

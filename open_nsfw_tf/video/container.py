@@ -70,7 +70,7 @@ LEAVES_OUT = ("h264", "hevc", "mpeg4", "mpeg2video")  # what no frame refers to
 UNUSED = ("av.__main__", "av.datasets")  # modules of PyAV
 BUFFER = 1 << 18  # bytes that are read at once
 TOLERANCE = Fraction(1, 2)  # seconds by which a stream may end early
-MOST_THREADS = 8  # each holds frames
+MOST_THREADS = 8  # each holds frames; the network needs the other half of the cores
 
 Tell = Callable[[Fraction], None]  # called with the seconds that are decoded
 Turn = Image.Transpose
@@ -205,7 +205,7 @@ class Video:
             )
         self._stream = self._best()
         self._stream.codec_context.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = min(cores(), MOST_THREADS)
+        self._stream.codec_context.thread_count = min(max(1, cores() // 2), MOST_THREADS)
 
     def _best(self) -> Any:
         """The stream that a player shows; cover pictures are none."""

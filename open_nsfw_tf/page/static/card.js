@@ -18,6 +18,7 @@ export class Card {
   sfw = null;
   error = null;
   cells = null;
+  decided = null;
 
   /**
    * @param {string} name of the picture.
@@ -70,6 +71,8 @@ export class Card {
 
   succeed({ sfw, nsfw, cells, format, width, height, milliseconds, preview, server }) {
     Object.assign(this, { state: "scored", sfw, nsfw, cells: cells ?? null, error: null });
+    this.score.textContent = nsfw.toFixed(4);
+    this.level.style.width = `${100 * nsfw}%`;
     this.mark.hidden = false;
     this.sender.hidden = true;
     const time = milliseconds && Math.round(milliseconds.decode + milliseconds.score);
@@ -82,7 +85,7 @@ export class Card {
 
   show(preview, width, height) {
     this.url = URL.createObjectURL(preview);
-    const image = element("img", { src: this.url, alt: "", decoding: "async" });
+    const image = element("img", { loading: "lazy", src: this.url, alt: "", decoding: "async" });
     this.box = element("span", { className: `picture ${width * 3 >= height * 4 ? "wide" : "tall"}` }, image);
     this.box.style.aspectRatio = `${width} / ${height}`;
     this.frame.replaceChildren(this.box);
@@ -101,11 +104,10 @@ export class Card {
   decide(low, high) {
     let decision = { pending: "pending", failed: "error" }[this.state];
     decision ??= this.nsfw < low ? "accept" : this.nsfw < high ? "review" : "block";
-    this.node.className = `card ${decision}`;
-    this.decision.textContent = DECISIONS[decision];
-    if (this.state === "scored") {
-      this.score.textContent = this.nsfw.toFixed(4);
-      this.level.style.width = `${100 * this.nsfw}%`;
+    if (decision !== this.decided) {
+      this.decided = decision;
+      this.node.className = `card ${decision}`;
+      this.decision.textContent = DECISIONS[decision];
     }
     return decision;
   }
