@@ -60,12 +60,13 @@ class Job:
 class Batcher:
     """Scores pictures of many requests with one classifier.
 
-    As many threads as the classifier has workers decode pictures. On a CPU each thread
-    then computes its own picture: batches are no faster there. On another device one
-    thread at a time computes all that is decoded by then, while the others decode on.
+    One thread more than the classifier has workers decodes pictures, so that no core
+    waits for the requests' own work. On a CPU as many as there are workers compute, a
+    picture each: batches are no faster there. On another device one thread at a time
+    computes all that is decoded by then, while the others decode on.
 
     Args:
-        classifier: whose `workers` are the number of threads.
+        classifier: that decides how many threads there are.
         settings: the length of the queue, and the batches.
         metrics: that get the seconds of each step.
     """
@@ -77,13 +78,13 @@ class Batcher:
         self.pending = 0  # pictures that wait or are computed
         on_cpu = classifier.device in (None, "cpu")
         self.batch_size = settings.batch_size or (1 if on_cpu else DEVICE_BATCH)
-        self.threads = classifier.workers + (not on_cpu)
+        self.threads = classifier.workers + 1
         self.scores = scores_of(classifier.classes)
         self._max_pixels = min(classifier.max_pixels, settings.max_pixels)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="serve")
         self._decoded: deque[Job] = deque()
         self._lock = Lock()  # of the two beside it
-        self._free = self.threads if on_cpu else 1  # how many more may compute
+        self._free = classifier.workers if on_cpu else 1  # how many more may compute
 
     @property
     def waiting(self) -> int:
@@ -171,7 +172,7 @@ class Batcher:
         self._compute()
 
     def _decode(self, picture: bytes) -> np.ndarray:
-        threads = self.threads if self.pending == 1 else 1
+        threads = self.classifier.workers if self.pending == 1 else 1
         return self.classifier.prepare(picture, self._max_pixels, threads)
 
     def _compute(self) -> None:

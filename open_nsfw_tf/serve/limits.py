@@ -218,9 +218,10 @@ async def collect(
     """
     if declared and declared.isdecimal() and int(declared[:20]) > limit:
         raise too_large(limit)
-    body = bytearray()
+    body, size = [], 0
     async for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
+        body.append(chunk)
+        size += len(chunk)
+        if size > limit:
             raise too_large(limit)
-    return bytes(body)
+    return b"".join(body)
