@@ -118,7 +118,7 @@ def test_tflite(weights: Any, tmp_path: Path, precision: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nsfw.json", "nsfw.tflite"]
 
 
-@pytest.mark.parametrize("input_type", ["tensor", "base64_jpeg", "bytes"])
+@pytest.mark.parametrize("input_type", ["tensor", "base64_jpeg"])
 def test_graphs(weights: Any, tmp_path: Path, input_type: str) -> None:
     from open_nsfw_tf.export.graph import read_graph
     from open_nsfw_tf.libraries import import_tensorflow

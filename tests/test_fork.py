@@ -29,7 +29,6 @@ TABLE = {
     "base64 loader": (RIGHT, RAISES, RAISES, RIGHT, RAISES, EITHER, None,   RIGHT),
     "pillow loader": (RIGHT, RIGHT,  RIGHT,  RIGHT, RIGHT,  RIGHT,  None,   RIGHT),
 }  # fmt: skip
-# Each process traces the loader anew.
 SLOW = ("graph loader", "base64 loader", "OpenNsfwModel")
 PARENTS = {  # the situations that a process of fork_cases.py tries, in their order
     "used": ("before", "after", "twice", "unused", "busy"),
@@ -54,12 +53,15 @@ def test_the_table_has_every_engine() -> None:
     assert set(ENGINES) < set(TABLE)
 
 
-@pytest.mark.parametrize("parent", PARENTS)
+# Each process traces a slow one anew, and all are TensorFlow's: one parent is enough.
+CASES = [(what, parent) for what in TABLE for parent in PARENTS if what not in SLOW]
+
+
 @pytest.mark.parametrize(
-    "what",
+    ("what", "parent"),
     [
-        pytest.param(what, marks=pytest.mark.slow if what in SLOW else ())
-        for what in TABLE
+        *CASES,
+        *(pytest.param(what, "used", marks=pytest.mark.slow) for what in SLOW),
     ],
 )
 def test_a_child_scores_right_or_raises_at_once(

@@ -29,7 +29,7 @@ from open_nsfw_tf.formats import (
 from open_nsfw_tf.formats.caffemodel import _blob, _message
 
 NAMES = {name: f"a{known.suffixes[0]}" for name, known in FORMATS.items()}
-TINY_ROUNDS = 1500  # damaged copies of a file of few kB, a format
+TINY_ROUNDS = 800  # damaged copies of a file of few kB, a format
 REAL_ROUNDS = 15  # damaged copies of the real file, a format
 TIMEOUT = 4  # seconds of the processor, a file
 MORE_MEMORY = 400 << 20  # bytes; the real files have 24 MB

@@ -492,6 +492,22 @@ def test_what_is_wrong_with_a_download_is_said(chromium: Any, site: Path) -> Non
         assert "is not the file" in page.inner_text(".card.error")
 
 
+def test_the_smaller_model_says_that_it_is_approximate(
+    chromium: Any, weights: Any, tmp_path: Path
+) -> None:
+    path, photo = tmp_path / "site", pictures.path("rocket.jpg")
+    export("page", path, weights, precision="int8", pictures=[photo])
+    assert (path / "model.onnx").stat().st_size < 7e6
+    policy = {"Content-Security-Policy": POLICY}
+    with serving_folder(path, policy) as server, tab(chromium) as page:
+        page.goto(server.address)
+        page.get_by_text("its scores are approximate, off by up to 0.03").wait_for()
+        choose(page, ("rocket.jpg", photo.read_bytes()))
+        (shown,) = wait_for(page, 1)
+    expected = GOLDEN["samples"]["rocket.jpg"]["nsfw"]
+    assert abs(float(shown) - expected) <= EXPORTERS["page"].tolerances["int8"]
+
+
 # -- at the service's root
 
 

@@ -137,14 +137,15 @@ def saved_model_cli(saved_model: Path, folder: Path, signature: str) -> Any:
     return np.load(out / "outputs.npy")
 
 
-def test_saved_model_cli_runs_every_signature(
-    saved_model: Path, tmp_path: Path
-) -> None:
+def test_saved_model_cli_runs_signatures(saved_model: Path, tmp_path: Path) -> None:
+    """The other two have the same functions; each start takes many seconds."""
+    signatures = ("serving_default", "predict_base64")
+
     def ask(signature: str) -> Any:
         return saved_model_cli(saved_model, tmp_path, signature)
 
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(SIGNATURES, pool.map(ask, SIGNATURES), strict=True))
+        found = dict(zip(signatures, pool.map(ask, signatures), strict=True))
     expected = caffe("rocket.jpg")
     for signature, scores in found.items():
         np.testing.assert_allclose(
