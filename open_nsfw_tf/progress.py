@@ -4,7 +4,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 
@@ -48,6 +47,11 @@ def progress_bar(
         yield update
 
 
+def _clock(seconds: int) -> str:
+    """Hours, minutes and seconds; of any length, as a hostile video may claim it."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
     """A progress bar of rich, which is imported only when a bar is shown."""
     from rich.console import Console
@@ -71,8 +75,8 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
 
     class Clock(ProgressColumn):
         def render(self, task: Task) -> Text:
-            total = "?" if task.total is None else timedelta(seconds=int(task.total))
-            return Text(f"{timedelta(seconds=int(task.completed))} of {total}")
+            total = "?" if task.total is None else _clock(int(task.total))
+            return Text(f"{_clock(int(task.completed))} of {total}")
 
     steps = (Clock(),) if in_seconds else (MofNCompleteColumn(), Rate())
     return Progress(
