@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+TITLE = 30  # columns of the terminal that a title has at most
+
 
 @contextmanager
 def progress_bar(
@@ -67,6 +69,7 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -79,12 +82,16 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
             return Text(f"{_clock(int(task.completed))} of {total}")
 
     steps = (Clock(),) if in_seconds else (MofNCompleteColumn(), Rate())
+    # A file's name may have any length, and brackets, which are no markup.
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=TITLE)
+    name = TextColumn("{task.description}", markup=False, table_column=column)
     return Progress(
-        *("{task.description}",) * bool(title),
+        *(name,) * bool(title),
         BarColumn(),
         *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else steps),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
+        transient=in_seconds,  # of many videos, each is followed by its verdict
     )

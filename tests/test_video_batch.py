@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from video_clips import write_clip
 from benchmarks.video import repeat_clip
 from open_nsfw_tf.batch import BatchOptions, score_batch
 from open_nsfw_tf.evaluate import Criterion, evaluate_files
+from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
 from open_nsfw_tf.video import Rule, Sampling, VerdictOptions, score_video
 from open_nsfw_tf.video.verdict import Tally
@@ -303,6 +305,24 @@ def test_wrong_usage_leaves_the_table_that_is_there(
         assert (done.returncode, done.stdout) == (status, "")
         assert message in " ".join(done.stderr.split())
         assert table.read_text() == "of before"
+
+
+def test_the_bar_is_one_line_for_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    title = "[/b] of a holiday " + 20 * "by the sea "
+    with progress_bar(lambda: 10**9, title, in_seconds=True) as progress:
+        progress(completed=3752)
+    drawn = terminal.getvalue()
+    assert "[/b] of a holiday by the sea " in drawn
+    assert "1:02:32 of" in drawn
+    assert drawn.count("\n") == 1 and drawn.endswith("\x1b[1A\x1b[2K")  # it is erased
 
 
 def test_ctrl_c_keeps_what_was_scored(tmp_path: Path, videos: Path) -> None:

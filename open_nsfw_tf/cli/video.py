@@ -1,6 +1,7 @@
 """`open-nsfw video`: frames of videos, and a verdict for each."""
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,7 +287,8 @@ class _Run:
     ) -> Verdict:
         seconds = frames.info["seconds"]
         total = None if seconds is None else max(1, round(seconds))
-        with progress_bar(lambda: total, describe(path), in_seconds=True) as progress:
+        title = describe(os.path.basename(path))
+        with progress_bar(lambda: total, title, in_seconds=True) as progress:
             for frame in frames:
                 row = dict(zip(("frame", "seconds"), frame[:2], strict=True))
                 scores = frame[2:] if len(frame) > 3 else frame[2]

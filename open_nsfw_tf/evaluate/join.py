@@ -358,7 +358,7 @@ def _rows(
     _add(problems, "failed", reasons, int(failed.sum()))
     kinds = {
         "changed": changed,
-            "no_score": missing,
+        "no_score": missing,
         "out_of_range": odd,
         "doubtful_sum" if leave_out_doubtful else "sum": sums,
         "unlabelled": good & (found == UNKNOWN),

@@ -210,9 +210,9 @@ class Decoder:
         return "the decoder crashed"
 
 
-def _finite(number: object) -> float:
+def _finite(number: Any) -> float:
     """A number that the child says."""
-    found = float(number)  # type: ignore[arg-type] - TypeError is caught
+    found = float(number)
     if not math.isfinite(found):
         raise ValueError(f"expected a finite number, got {found}")
     return found
