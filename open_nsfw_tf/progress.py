@@ -81,7 +81,9 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
             total = "?" if task.total is None else _clock(int(task.total))
             return Text(f"{_clock(int(task.completed))} of {total}")
 
-    steps = (Clock(),) if in_seconds else (MofNCompleteColumn(), Rate())
+    steps = (
+        (Clock(Column(no_wrap=True)),) if in_seconds else (MofNCompleteColumn(), Rate())
+    )
     # A file's name may have any length, and brackets, which are no markup.
     column = Column(no_wrap=True, overflow="ellipsis", max_width=TITLE)
     name = TextColumn("{task.description}", markup=False, table_column=column)

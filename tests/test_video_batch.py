@@ -317,11 +317,11 @@ def test_the_bar_is_one_line_for_any_name(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     title = "[/b] of a holiday " + 20 * "by the sea "
-    with progress_bar(lambda: 10**9, title, in_seconds=True) as progress:
+    with progress_bar(lambda: 14_400, title, in_seconds=True) as progress:
         progress(completed=3752)
     drawn = terminal.getvalue()
     assert "[/b] of a holiday by the sea " in drawn
-    assert "1:02:32 of" in drawn
+    assert "1:02:32 of 4:00:00" in drawn
     assert drawn.count("\n") == 1 and drawn.endswith("\x1b[1A\x1b[2K")  # it is erased
 
 
