@@ -45,7 +45,7 @@ def build(
             preprocessing.
         init: "pretrained": Yahoo's weights for resnet50_thin, ImageNet's for the
             networks of `keras.applications`, which Keras downloads, verifies and
-            caches; "random": He's initialisation, batch norms that change nothing.
+            caches; "random": as `initialise` does.
         weights: pretrained weights to use instead of those: for resnet50_thin the
             canonical dict or the path of a weights file, for the networks of
             `keras.applications` the path of Keras' file without the top; or a trained
