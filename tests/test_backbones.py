@@ -14,9 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trained_models import with_blocks
 from typer.testing import CliRunner
 
-from open_nsfw_tf.architecture import DENSE, LAYERS, is_folded, unfold_batch_norm
+from open_nsfw_tf.architecture import (
+    BLOCKS,
+    DENSE,
+    LAYERS,
+    is_folded,
+    unfold_batch_norm,
+)
 from open_nsfw_tf.backbones import (
     BACKBONES,
     body_of,
@@ -63,13 +70,14 @@ SMALL = Preprocessing(72, 64, False, "RGB", (127.5, 127.5, 127.5), 1 / 127.5)
 @cache
 def network(name: str) -> Any:
     """A backbone at its usual size with 2 classes, built once."""
-    return build(name, 2, init="random", seed=0)
+    return with_blocks(build(name, 2, init="random", seed=0))
 
 
 @cache
 def small(seed: int = 0) -> Any:
     """MobileNetV2 with a head, for what holds of every network."""
-    return build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=seed)
+    model = build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=seed)
+    return with_blocks(model)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -265,9 +273,20 @@ def test_normalisation_is_caffe_s() -> None:
     assert np.allclose(layer(x), x / (1 + 1e-4 / 5 * energy) ** 0.75, rtol=1e-5)
 
 
+def test_random_residual_blocks_begin_as_their_input() -> None:
+    model = build("resnet50_thin", 2, size=64, init="random", seed=0)
+    arrays = weights_of(model)
+    norms = {
+        layer: fields["scale"] for layer, fields in arrays.items() if "bn_" in layer
+    }
+    last = {f"bn_{block.main[-1].key}" for stage in BLOCKS for block in stage}
+    assert {layer for layer, scale in norms.items() if not scale.any()} == last
+    assert all((norms[layer] == 1).all() for layer in norms.keys() - last)
+
+
 def test_the_same_seed_gives_the_same_network() -> None:
     again = build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=0)
-    first, second = weights_of(small()), weights_of(again)
+    first, second = weights_of(small()), weights_of(with_blocks(again))
     assert all(
         np.array_equal(array, second[layer][field])
         for layer, fields in first.items()
@@ -318,10 +337,7 @@ def test_a_trained_model_is_built_again(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_answers_in_float32() -> None:
-    model = with_dtype(
-        build("mobilenet_v2", 3, head=HEAD, size=64, init="random", seed=0),
-        "mixed_bfloat16",
-    )
+    model = with_dtype(small.__wrapped__(), "mixed_bfloat16")
     assert model.get_layer("Conv1").compute_dtype == "bfloat16"
     assert model.get_layer("Conv1").variable_dtype == "float32"
     found = model(pictures())

@@ -21,7 +21,7 @@ import pytest
 from conftest import SCORE_TOLERANCE, installed_engines
 from layers_models import CLASSES, HEAD
 from nsfwjs_golden import golden_picture
-from trained_models import OTHER
+from trained_models import OTHER, with_blocks
 from training_pictures import make_bands
 from typer.testing import CliRunner
 
@@ -51,6 +51,7 @@ MORE_MEMORY = 300 << 20  # bytes, of a process that reads damaged files
 def network() -> Any:
     """MobileNetV2 of random weights and five classes, which it is not sure of."""
     model = build(OTHER, len(CLASSES), head=HEAD, init="random", seed=4)
+    with_blocks(model)
     kernel, biases = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel * np.float32(0.1), biases])
     return model
