@@ -38,6 +38,9 @@ from open_nsfw_tf.weights import find_weights
 
 MAX_BATCH_SIZE = 1024  # pictures: 600 MB before the first layer
 BATCH_SIZE = 4  # pictures; larger batches are no faster on a CPU
+# Bytes of an array, 22 megapixels: `classify_many` scores larger ones one at a time, as
+# several for each worker would need much memory.
+LARGE = 1 << 26
 
 
 class Scores(NamedTuple):
@@ -423,7 +426,7 @@ class Classifier:
     def _stream(
         self, pictures: Iterator[Picture], batch_size: int, go_on: bool
     ) -> Iterator[AnyScores | ImageError]:
-        feed = chunks(map(self._read_if_open, pictures), batch_size)
+        feed = chunks(map(self._to_hand_on, pictures), batch_size)
         first = next(feed, [])
         results: Generator[list[AnyScores | ImageError], None, None]
         if len(first) < batch_size:  # too few for several workers
@@ -445,8 +448,13 @@ class Classifier:
                     raise result
                 yield result
 
-    def _read_if_open(self, picture: Picture) -> Picture | ImageError:
-        """Read an open file in the caller's thread, as the caller may use it later."""
+    def _to_hand_on(self, picture: Picture) -> Picture | ImageError | AnyScores:
+        """What workers get of a picture, in the caller's thread.
+
+        An open file is read, as the caller may use it later. A large array is scored.
+        """
+        if isinstance(picture, np.ndarray) and picture.nbytes > LARGE:
+            return self._chunk([picture], self.engine)[0]
         if not hasattr(picture, "read"):
             return picture
         try:
@@ -456,7 +464,7 @@ class Classifier:
 
     def _chunk(
         self,
-        pictures: list[Picture | ImageError],
+        pictures: list[Picture | ImageError | AnyScores],
         engine: engines.Engine,
         stopped: Event | None = None,
     ) -> list[AnyScores | ImageError]:
@@ -469,6 +477,9 @@ class Classifier:
         for picture in pictures:
             if stopped and stopped.is_set():
                 return []
+            if isinstance(picture, tuple):  # it is scored
+                results.append(picture)
+                continue
             try:
                 batch[filled] = self._decoded(picture, threads)
             except ImageError as error:
@@ -478,7 +489,7 @@ class Classifier:
                 results.append(NO_SCORES)
         rows = iter(self._finite(engine, batch[:filled]).tolist() if filled else ())
         return [
-            result if isinstance(result, ImageError) else self._scores(next(rows))
+            self._scores(next(rows)) if result is NO_SCORES else result
             for result in results
         ]
 

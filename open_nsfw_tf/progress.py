@@ -4,8 +4,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
+
+TITLE = 30  # columns of the terminal that a title has at most
 
 
 @contextmanager
@@ -48,6 +49,11 @@ def progress_bar(
         yield update
 
 
+def _clock(seconds: int) -> str:
+    """Hours, minutes and seconds; of any length, as a hostile video may claim it."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
     """A progress bar of rich, which is imported only when a bar is shown."""
     from rich.console import Console
@@ -63,6 +69,7 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -71,16 +78,20 @@ def _bar(title: str, in_bytes: bool, in_seconds: bool) -> Any:
 
     class Clock(ProgressColumn):
         def render(self, task: Task) -> Text:
-            total = "?" if task.total is None else timedelta(seconds=int(task.total))
-            return Text(f"{timedelta(seconds=int(task.completed))} of {total}")
+            total = "?" if task.total is None else _clock(int(task.total))
+            return Text(f"{_clock(int(task.completed))} of {total}")
 
     steps = (Clock(),) if in_seconds else (MofNCompleteColumn(), Rate())
+    # A file's name may have any length, and brackets, which are no markup.
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=TITLE)
+    name = TextColumn("{task.description}", markup=False, table_column=column)
     return Progress(
-        *("{task.description}",) * bool(title),
+        *(name,) * bool(title),
         BarColumn(),
         *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else steps),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
+        transient=in_seconds,  # of many videos, each is followed by its verdict
     )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -151,6 +152,32 @@ def test_what_the_iterable_raises_comes_through(classifier: Classifier) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         list(classifier.classify_many(broken()))
     assert threading.active_count() == before
+
+
+def test_large_arrays_are_in_memory_one_at_a_time(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (24, 24, 3), np.uint8)
+    large = [rng.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(12)]
+    monkeypatch.setattr("open_nsfw_tf.classifier.LARGE", small.nbytes)
+    seen: list[Any] = []
+
+    def pictures_of() -> Iterator[Any]:
+        for each in large:
+            array = each.copy()
+            seen.append(weakref.ref(array))
+            yield array
+            del array
+            assert sum(ref() is not None for ref in seen) <= 1
+            yield small
+        yield large[0][:, :, :2]  # no picture: an error in its place
+
+    found = list(classifier.classify_many(pictures_of(), 1, errors="yield"))
+    assert isinstance(found.pop(), ImageError)
+    expected = [classifier.classify(each) for each in [small, *large]]
+    assert np.array(found[1::2]) == pytest.approx(np.array([expected[0]] * 12))
+    assert np.array(found[::2]) == pytest.approx(np.array(expected[1:]))
 
 
 def test_one_worker_gives_the_same(weights_path: Path, classifier: Classifier) -> None:

@@ -12,6 +12,7 @@ from video_clips import BASE, HEIGHT, WIDTH, number_of, numbered, write_clip
 
 from open_nsfw_tf import ImageError
 from open_nsfw_tf.video import Limits, Sampling, score_video
+from open_nsfw_tf.video.container import Video
 from open_nsfw_tf.video.process import Decoder, RawFrame
 from open_nsfw_tf.video.sampling import choose, steady
 
@@ -48,6 +49,18 @@ def frames(
     return found
 
 
+def decoded_here(path: Path, sampling: str = "all") -> list[RawFrame]:
+    """As `frames`, without a child process, whose start takes longer than a clip."""
+    found = []
+    with path.open("rb") as file:
+        video = Video(file, LIMITS, Sampling.parse(sampling))
+        for number, seconds, (size, rgb) in video.frames(lambda seconds: None):
+            pixels = np.frombuffer(rgb, np.uint8).reshape(size[1], size[0], 3)
+            found.append(RawFrame(number, float(seconds), pixels.copy()))
+        assert video.end()["reason"] is None
+    return found
+
+
 def clip(folder: Path, name: str, times: list[float]) -> Path:
     codec, options = CODECS[name]
     fine = not name.startswith(("mpeg", "mjpeg"))
@@ -74,18 +87,29 @@ def test_frames_and_times_are_exact(
     tmp_path: Path, name: str, times: list[float]
 ) -> None:
     path = clip(tmp_path, name, times)
-    every = frames(path)
+    every = decoded_here(path)
     assert [number_of(frame.rgb) for frame in every] == list(range(len(times)))
     assert [frame.frame for frame in every] == list(range(len(times)))
     # MKV has milliseconds.
     assert [frame.seconds for frame in every] == pytest.approx(times, abs=6e-4)
     for step in (0.1, 0.5, 1.0):
         wanted = on_screen(times, step)
-        some = frames(path, f"every:{step}")
+        some = decoded_here(path, f"every:{step}")
         assert [number_of(frame.rgb) for frame in some] == wanted
         assert [frame.frame for frame in some] == wanted
         for frame in some:
             assert np.array_equal(frame.rgb, every[frame.frame].rgb)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm"])
+def test_the_child_sends_these_frames(tmp_path: Path, name: str) -> None:
+    path = clip(tmp_path, name, VARIABLE)
+    expected = decoded_here(path, "every:0.5")
+    found = frames(path, "every:0.5")
+    assert [f.frame for f in found] == on_screen(VARIABLE, 0.5)
+    assert [f.seconds for f in found] == [f.seconds for f in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.rgb, other.rgb)
 
 
 def on_screen(times: list[float], step: float) -> list[int]:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from video_clips import write_clip
 from benchmarks.video import repeat_clip
 from open_nsfw_tf.batch import BatchOptions, score_batch
 from open_nsfw_tf.evaluate import Criterion, evaluate_files
+from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
-from open_nsfw_tf.video import Rule, Sampling, score_video
-from open_nsfw_tf.video.verdict import Decisions, Tally
+from open_nsfw_tf.video import Rule, Sampling, VerdictOptions, score_video
+from open_nsfw_tf.video.verdict import Tally
 
 OPEN_NSFW = Path(sys.executable).parent / "open-nsfw"
 EVERY = BatchOptions(videos=Sampling(every=0.5))
@@ -45,7 +48,8 @@ def verdict(
     tally = Tally()
     for index, score in enumerate(scores):
         tally.add(seconds[index] if seconds else float(index), score)
-    return tally.verdict(Rule.parse(rule), Decisions(**decide), len(scores), None)
+    options = VerdictOptions(Rule.parse(rule), **decide)
+    return tally.verdict(options, len(scores), None)
 
 
 def test_the_rules() -> None:
@@ -105,11 +109,52 @@ def test_it_stops_at_a_score(videos: Path, classifier: Any) -> None:
     scores = [f.nsfw for f in score_video(classifier, videos / "a.mp4", sampling="all")]
     third = scores.index(max(scores[:3]))
     video = score_video(
-        classifier, videos / "a.mp4", sampling="all", stop_at=scores[third]
+        classifier,
+        videos / "a.mp4",
+        sampling="all",
+        options=VerdictOptions(stop_at=scores[third]),
     )
     assert len(list(video)) == third + 1
     assert video.verdict.state == "partial"
     assert "as asked" in str(video.verdict.reason)
+    assert video.verdict.stopped
+    # The reason of a file may have any words.
+    assert not Tally.verdict(video._tally, VerdictOptions(), 9, "as asked").stopped
+
+
+def test_a_class_counts_once(videos: Path, classifier: Any) -> None:
+    """However often and in whichever case it is named."""
+    scores = []
+    for positive in (("nsfw",), ("nsfw", "NSFW", "nsfw")):
+        options = VerdictOptions(positive=positive)
+        with score_video(classifier, videos / "b.gif", options=options) as frames:
+            list(frames)
+        scores.append(frames.verdict.score)
+    assert scores[0] == scores[1]
+    for positive in (("porn",), ("sfw", "nsfw"), ()):
+        options = VerdictOptions(positive=positive)
+        with pytest.raises(ValueError, match="some of the classes sfw, nsfw"):
+            score_video(classifier, videos / "b.gif", options=options)
+
+
+def test_large_frames_that_are_kept_are_scored_one_by_one(
+    videos: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(**kept: Any) -> list[Any]:
+        return list(score_video(classifier, videos / "a.mp4", sampling="all", **kept))
+
+    expected = scored()
+    alive: list[int] = []
+    seen: list[Any] = []
+
+    def on_frame(seconds: float, score: float, rgb: np.ndarray) -> None:
+        seen.append(weakref.ref(rgb))
+        alive.append(sum(each() is not None for each in seen))
+
+    monkeypatch.setattr("open_nsfw_tf.video.scoring.LARGE", 1000)
+    found = scored(on_frame=on_frame)
+    assert max(alive) <= 2
+    assert np.array(found) == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -188,6 +233,17 @@ def test_evaluate_by_path(tmp_path: Path) -> None:
     assert scored("share:.5") == [0.1, 0.8, 0.3]
     assert scored("run:2") == [0.1, 0.7, 0.3]
     assert scored(None) == [0.1, 0.8, 0.3]  # the first row of each
+    found = evaluate_files(
+        [scores],
+        labels,
+        Criterion(threshold=0.5),
+        positive=("nsfw", "NSFW"),
+        bootstrap=0,
+        rule="max",
+    )
+    assert found.joined.scores["scores"][:, 1].tolist() == [0.9, 0.8, 0.3]
+    problems = {problem.kind: problem.examples for problem in found.joined.problems}
+    assert problems["partial"] == ("b.mp4: partial: damaged",)
     text = scores.read_text().replace(",seconds,", ",label,")
     scores.write_text(text)
     with pytest.raises(ValueError, match="needs the seconds"):
@@ -236,6 +292,39 @@ def test_wrong_usage(videos: Path) -> None:
         assert message in done.stderr
 
 
+def test_wrong_usage_leaves_the_table_that_is_there(
+    tmp_path: Path, videos: Path
+) -> None:
+    table = tmp_path / "frames.csv"
+    table.write_text("of before")
+    for options, status, message in (
+        (("--band", "0.9:0.1"), 2, "expected a band"),
+        (("--positive", "porn"), 1, "some of the classes sfw, nsfw, got porn"),
+    ):
+        done = run("video", videos / "a.mp4", "-o", table, "--overwrite", *options)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert message in " ".join(done.stderr.split())
+        assert table.read_text() == "of before"
+
+
+def test_the_bar_is_one_line_for_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    title = "[/b] of a holiday " + 20 * "by the sea "
+    with progress_bar(lambda: 10**9, title, in_seconds=True) as progress:
+        progress(completed=3752)
+    drawn = terminal.getvalue()
+    assert "[/b] of a holiday by the sea " in drawn
+    assert "1:02:32 of" in drawn
+    assert drawn.count("\n") == 1 and drawn.endswith("\x1b[1A\x1b[2K")  # it is erased
+
+
 def test_ctrl_c_keeps_what_was_scored(tmp_path: Path, videos: Path) -> None:
     long = repeat_clip(tmp_path / "long.mp4", videos / "a.mp4", 200)
     table = tmp_path / "frames.jsonl"
@@ -276,9 +365,8 @@ def test_three_planted_frames_in_an_hour(tmp_path: Path, classifier: Any) -> Non
     # Which of the two scores more does not matter here.
     name = "nsfw" if unusual.nsfw > usual.nsfw else "sfw"
     middle = (getattr(usual, name) + getattr(unusual, name)) / 2
-    video = score_video(
-        classifier, path, sampling="all", threshold=middle, positive=[name]
-    )
+    options = VerdictOptions(threshold=middle, positive=[name])
+    video = score_video(classifier, path, sampling="all", options=options)
     assert sum(1 for _ in video) == 7200
     found = video.verdict
     assert found.decision == "nsfw"

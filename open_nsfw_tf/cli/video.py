@@ -1,6 +1,7 @@
 """`open-nsfw video`: frames of videos, and a verdict for each."""
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ from open_nsfw_tf.files import STDIN, refuse_existing, stamp_of
 from open_nsfw_tf.image import MAX_PIXELS, describe
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.progress import progress_bar
-from open_nsfw_tf.tables import STAMP
+from open_nsfw_tf.tables import STAMP, positive_columns
 from open_nsfw_tf.tables.append import Mode, TableWriter
 from open_nsfw_tf.video import (
     Rule,
     Sampling,
     Verdict,
+    VerdictOptions,
     VideoScores,
     clock,
     score_video,
@@ -120,20 +122,17 @@ class Deciding:
         ),
     ] = None
 
-    def keywords(self) -> dict[str, Any]:
-        """The keywords for `score_video`."""
+    def options(self) -> VerdictOptions:
+        """The options for `score_video`."""
         if self.threshold is not None and self.band is not None:
             raise typer.BadParameter("--threshold and --band exclude each other.")
-        found: dict[str, Any] = {"threshold": self.threshold, "stop_at": self.stop_at}
-        if self.band is not None:
-            found["band"] = number_pair(self.band, "--band")
-        if self.positive:
-            found["positive"] = self.positive
+        band = BAND if self.band is None else number_pair(self.band, "--band")
+        positive = self.positive or ("nsfw",)
         try:
-            found["rule"] = Rule.parse(self.rule)
+            rule = Rule.parse(self.rule)
+            return VerdictOptions(rule, self.threshold, band, self.stop_at, positive)
         except ValueError as error:
-            raise typer.BadParameter(f"{error}.", param_hint="--rule") from error
-        return found
+            raise typer.BadParameter(f"{error}.") from error
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,9 @@ def video_command(
     partial with the reason, and is never accepted unseen; the exit status is then 1.
     After Ctrl-C it is 130, and what was scored is kept. Lines of JSON have path,
     decision, score, rule, flagged_from, max, max_seconds, mean, share, longest_run,
-    segments, frames, seconds, state, reason and error. Needs the extra video.
+    segments, frames, seconds, state, reason, stopped and error. Needs the extra video.
     """
-    run = _Run(choosing.sampling, deciding.keywords(), results, max_pixels)
+    run = _Run(choosing.sampling, deciding.options(), results)
     run.check(videos)
     with ExitStack() as stack:
         run.score(videos, scoring.classifier(max_pixels), stack)
@@ -200,15 +199,10 @@ class _Run:
     def __init__(
         self,
         sampling: Sampling,
-        keywords: dict[str, Any],
+        options: VerdictOptions,
         results: Results,
-        max_pixels: int,
     ) -> None:
-        self._sampling, self._keywords = sampling, keywords
-        self._flagged_from = keywords["threshold"]
-        if self._flagged_from is None:
-            self._flagged_from = keywords.get("band", BAND)[0]
-        self._results, self._max_pixels = results, max_pixels
+        self._sampling, self._options, self._results = sampling, options, results
         self._waiting: list[dict[str, Any]] = []
         self._table: TableWriter | None = None
         self._columns: list[str] = []
@@ -216,9 +210,10 @@ class _Run:
         self.failed = self.stopped = False
 
     def check(self, videos: list[str]) -> None:
-        """Refuse, before any work, outputs that would destroy something."""
+        """Refuse, before any work, what cannot be done or would destroy something."""
         from open_nsfw_tf.report import check_outputs
 
+        need("video", "av")
         report = self._results.report
         check_outputs({"table": self._results.output, "report": report}, videos)
         if report is not None:
@@ -229,6 +224,8 @@ class _Run:
         self, videos: list[str], classifier: "Classifier", stack: ExitStack
     ) -> None:
         """Score all, print a line for each, and write what is asked for."""
+        # Before the table, which replaces an earlier one.
+        positive_columns(classifier.classes, self._options.positive)
         self._columns = columns_of(classifier.classes, hashes=False, videos=True)
         if self._results.output is not None:
             mode: Mode = "overwrite" if self._results.overwrite else "new"
@@ -253,7 +250,7 @@ class _Run:
 
         line: dict[str, Any] = {"path": path, "error": None}
         verdict = None
-        report = VideoReport(path, self._flagged_from)
+        report = VideoReport(path, self._options.lowest)
         self._reports.append(report)
         stamp = None if path == STDIN else stamp_of(path)
         try:
@@ -261,14 +258,15 @@ class _Run:
                 classifier,
                 standard_input() if path == STDIN else path,
                 sampling=self._sampling,
-                watch=report.watch if self._results.report else None,
-                **self._keywords,
+                options=self._options,
+                on_frame=report.add_frame if self._results.report else None,
             )
             with frames:
                 verdict = self._frames(path, frames, classifier, stop)
             report.end(verdict)
             line |= verdict.to_dict()
-            if verdict.state == "partial" and not self._asked(verdict):
+            as_wanted = self.stopped or verdict.stopped
+            if verdict.state == "partial" and not as_wanted:
                 self.failed = True
                 self._row(path, error=f"partial: {verdict.reason}")
         except ImageError as error:
@@ -284,16 +282,13 @@ class _Run:
         else:
             print("\n".join(lines(path, verdict)), flush=True)
 
-    def _asked(self, verdict: Verdict) -> bool:
-        """Whether the end of the video is missing because the user wanted it so."""
-        return self.stopped or "as asked" in (verdict.reason or "")
-
     def _frames(
         self, path: str, frames: VideoScores, classifier: "Classifier", stop: Any
     ) -> Verdict:
         seconds = frames.info["seconds"]
         total = None if seconds is None else max(1, round(seconds))
-        with progress_bar(lambda: total, describe(path), in_seconds=True) as progress:
+        title = describe(os.path.basename(path))
+        with progress_bar(lambda: total, title, in_seconds=True) as progress:
             for frame in frames:
                 row = dict(zip(("frame", "seconds"), frame[:2], strict=True))
                 scores = frame[2:] if len(frame) > 3 else frame[2]

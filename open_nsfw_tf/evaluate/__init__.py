@@ -13,12 +13,12 @@ from open_nsfw_tf.evaluate.evaluation import (
     evaluate_classes,
     evaluate_files,
     evaluate_joined,
-    positive_columns,
 )
 from open_nsfw_tf.evaluate.join import JoinedScores, Problem, join
 from open_nsfw_tf.evaluate.labels import Labels, read_labels
 from open_nsfw_tf.evaluate.metrics import Calibration, ClassMetrics, Histogram
 from open_nsfw_tf.evaluate.thresholds import Criterion, OperatingPoint
+from open_nsfw_tf.tables import positive_columns
 
 __all__ = [
     "Calibration",

@@ -23,7 +23,7 @@ from open_nsfw_tf.evaluate.bootstrap import (
     rate_interval,
 )
 from open_nsfw_tf.evaluate.comparison import Comparison, compare
-from open_nsfw_tf.evaluate.grouping import by_path
+from open_nsfw_tf.evaluate.grouping import by_path, partial_videos
 from open_nsfw_tf.evaluate.join import PROBLEMS, JoinedScores, Problem, join
 from open_nsfw_tf.evaluate.labels import read_labels
 from open_nsfw_tf.evaluate.metrics import (
@@ -47,8 +47,14 @@ from open_nsfw_tf.evaluate.thresholds import (
     rank,
     thinned,
 )
-from open_nsfw_tf.files import class_links, name_key
-from open_nsfw_tf.tables import SUFFIXES, Table, read_table
+from open_nsfw_tf.files import class_links
+from open_nsfw_tf.tables import (
+    SUFFIXES,
+    Table,
+    positive_columns,
+    positive_score,
+    read_table,
+)
 from open_nsfw_tf.video import Rule
 from open_nsfw_tf.video.sampling import EVERY_SECOND
 
@@ -189,28 +195,6 @@ def evaluate(
     )
 
 
-def positive_columns(
-    classes: Sequence[str], positive: Sequence[str] = ("nsfw",)
-) -> list[int]:
-    """The columns of the positive class, whose scores are added up.
-
-    Args:
-        classes: the names of all columns.
-        positive: one name or more; upper and lower case do not matter.
-
-    Raises:
-        ValueError: a name is not a class, or all classes are named.
-    """
-    wanted = {name_key(name) for name in positive}
-    columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
-    if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
-        raise ValueError(
-            f"expected as positive some of the classes {', '.join(classes)}, got "
-            f"{', '.join(positive)}: name them, such as --positive {classes[-1]}"
-        )
-    return columns
-
-
 def evaluate_classes(
     labels: np.ndarray,
     scores: np.ndarray,
@@ -237,9 +221,7 @@ def evaluate_classes(
         ImportError: scikit-learn is not installed; the message says how to.
     """
     columns = positive_columns(classes, positive)
-    score = scores[:, columns].sum(axis=1)
-    if len(columns) > 1:  # a sum of probabilities exceeds 1 only by rounding
-        score = np.minimum(score, 1.0)
+    score = positive_score(scores, columns)
     several = len(classes) > 2 and len(scores) > 0
     return evaluate(
         np.isin(labels, columns),
@@ -542,9 +524,13 @@ def evaluate_files(
     known = read_labels(labels, videos=rule is not None)
     sources = [*_linked_classes(scores, labels), *scores]
     tables = read_scores(sources, classifier, videos=rule is not None)
+    partial: list[Problem] = []
     if rule is not None:
+        several = len(tables) > 1
+        for name, table in tables.items():
+            partial += partial_videos(table, name if several else "")
         tables = {n: by_path(table, rule, positive) for n, table in tables.items()}
-    joined = join(tables, known, names, strict)
+    joined = join(tables, known, names, strict, found=partial)
     return evaluate_joined(joined, criterion, positive=positive, bootstrap=bootstrap)
 
 

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from open_nsfw_tf.architecture import LABELS
 from open_nsfw_tf.errors import sanitize
-from open_nsfw_tf.tables import Table, in_range
+from open_nsfw_tf.evaluate.join import NAMED, Problem
+from open_nsfw_tf.tables import Table, in_range, positive_columns, positive_score
 from open_nsfw_tf.video import Rule
 
 GROUPS = ("path",)  # what rows can be grouped by
@@ -29,15 +31,16 @@ def by_path(table: Table, rule: Rule, positive: Sequence[str]) -> Table:
         only some could be read, those count.
 
     Raises:
-        ValueError: the rule needs seconds, and frames have none; or a class is missing.
+        ValueError: the rule needs seconds, and frames have none; or as
+            `positive_columns`.
     """
-    for name in positive:
-        if name not in table.columns:
-            raise ValueError(
-                f"no column {sanitize(name, 40)!r} of scores; there are "
-                f"{sanitize(', '.join(table.columns))}"
-            )
-    scores = np.sum([table.columns[name] for name in positive], axis=0)
+    columns = dict(table.columns)
+    if tuple(columns) == LABELS[1:]:  # nsfw alone
+        columns = {LABELS[0]: 1 - columns["nsfw"], **columns}
+    chosen = positive_columns(list(columns), positive)
+    every = np.stack(list(columns.values()), axis=1)
+    scores = positive_score(every, chosen)
+    scores[~in_range(every[:, chosen]).all(axis=1)] = np.nan  # no frame's score
     groups: dict[str, list[int]] = {}
     for row, path in enumerate(table.paths):
         groups.setdefault(path, []).append(row)
@@ -55,6 +58,23 @@ def by_path(table: Table, rule: Rule, positive: Sequence[str]) -> Table:
         None if table.labels is None else [table.labels[row] for row in rows],
         stamps,
     )
+
+
+def partial_videos(table: Table, name: str = "") -> list[Problem]:
+    """The videos that have scores and an error: they were not read to their end.
+
+    Args:
+        table: of frames.
+        name: of the table, for people; "" if there is only one.
+    """
+    rows = list(zip(table.paths, table.errors, strict=True))
+    scored = {path for path, error in rows if error is None}
+    found = [
+        sanitize(f"{path}: {error}")
+        for path, error in rows
+        if error is not None and path in scored
+    ]
+    return [Problem("partial", len(found), tuple(found[:NAMED]), name)] if found else []
 
 
 def _deciding(table: Table, scores: np.ndarray, rows: np.ndarray, rule: Rule) -> int:

@@ -25,6 +25,7 @@ PROBLEMS = {
     "unscored": "labels without a score (left out)",
     "changed": "pictures that have changed since they were scored (left out)",
     "failed": "pictures that could not be scored (left out)",
+    "partial": "videos that were not read to their end (used as they are)",
     "no_score": "rows with NaN or no score, and no error (left out)",
     "out_of_range": "scores that are not between 0 and 1 (left out)",
     "sum": "rows whose scores do not add up to 1 (used as they are)",
@@ -123,6 +124,7 @@ def join(
     names: Mapping[str, str] | None = None,
     strict: bool = False,
     leave_out_doubtful: bool = False,
+    found: Sequence[Problem] = (),
 ) -> JoinedScores:
     """Give every scored picture its label.
 
@@ -141,6 +143,7 @@ def join(
             not add up to 1, or whose label is empty or not a class, as is right before
             files are moved by their scores. Otherwise the first row is used, and a
             label that is not a class is an error.
+        found: problems that are known before.
 
     Raises:
         ValueError: a label is not a class, tables have different classes, no picture
@@ -149,7 +152,7 @@ def join(
     classes = _classes(tables)
     indices = _indices(labels, classes, names or {}, leave_out_doubtful)
     known, label_keys, matches = _matched(labels, indices, tables)
-    problems: list[Problem] = []
+    problems = list(found)
     if len(known) < len(label_keys):
         _settle(
             known, label_keys, [indices[label] for label in labels.labels], problems

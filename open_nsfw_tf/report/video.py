@@ -32,8 +32,8 @@ COLUMNS = 1000  # of a timeline: more frames share one, which shows their highes
 class VideoReport:
     """What the page shows of one video.
 
-    Its method `watch` is for `open_nsfw_tf.video.score_video`, and keeps a small
-    picture of each segment's highest frame.
+    Its method `add_frame` is for `open_nsfw_tf.video.score_video`, and keeps a
+    small picture of each segment's highest frame.
 
     Attributes:
         path: of the video.
@@ -54,7 +54,7 @@ class VideoReport:
     pictures: dict[float, tuple[float, str]] = field(default_factory=dict)
     _best: tuple[float, float, Image.Image] | None = None
 
-    def watch(self, seconds: float, score: float, rgb: np.ndarray) -> None:
+    def add_frame(self, seconds: float, score: float, rgb: np.ndarray) -> None:
         """Note a frame.
 
         Args:

@@ -12,7 +12,7 @@ from open_nsfw_tf.video.scoring import (
     VideoScores,
     score_video,
 )
-from open_nsfw_tf.video.verdict import Rule, Segment, Verdict, clock
+from open_nsfw_tf.video.verdict import Rule, Segment, Verdict, VerdictOptions, clock
 
 __all__ = [
     "ClassFrameScore",
@@ -22,6 +22,7 @@ __all__ = [
     "Sampling",
     "Segment",
     "Verdict",
+    "VerdictOptions",
     "VideoScores",
     "clock",
     "score_video",

@@ -18,12 +18,19 @@ from open_nsfw_tf.image import (
     naming,
     read_file,
 )
-from open_nsfw_tf.video.sampling import Chosen, Limits, Pixels, Sampling, choose
+from open_nsfw_tf.video.sampling import (
+    TOO_MANY_PIXELS,
+    Chosen,
+    Limits,
+    Pixels,
+    Sampling,
+    choose,
+)
 
 SHORTEST = Fraction(11, 1000)  # of an animation; browsers show a shorter frame for
 INSTEAD = Fraction(1, 10)  # seconds
 
-Tell = Callable[[Fraction], None]  # called with the seconds that are decoded
+OnProgress = Callable[[Fraction], None]  # called with the seconds that are decoded
 
 
 def is_animation(picture: str | bytes) -> bool:
@@ -55,6 +62,7 @@ class Animation:
         self._limits, self._sampling = limits, sampling
         self._problem: str | None = None
         self._end = Fraction(0)
+        self._pixels = 0
         with decoding():
             self._image = identify(file, limits.pixels)
             self._count = int(getattr(self._image, "n_frames", 1))
@@ -80,19 +88,25 @@ class Animation:
             with suppress(ImportError):
                 import pillow_heif  # noqa: F401
 
-    def frames(self, tell: Tell) -> Iterator[Chosen[Pixels]]:
+    def frames(self, on_progress: OnProgress) -> Iterator[Chosen[Pixels]]:
         """The chosen frames."""
         step = self._sampling.step(Fraction(0))
         if self._sampling.frames is not None:
-            *_, (last, _) = self._timed(tell)
+            last = Fraction(0)
+            for at, _ in self._timed(on_progress):
+                last = at
             step = self._sampling.step(last)
             self._image.seek(0)
-        for number, seconds, rgb in choose(self._timed(tell), step):
+        for number, seconds, rgb in choose(self._timed(on_progress), step):
             yield number, seconds, (rgb.size, rgb.tobytes())
 
-    def _timed(self, tell: Tell) -> Iterator[tuple[Fraction, Image.Image]]:
+    def _timed(self, on_progress: OnProgress) -> Iterator[tuple[Fraction, Image.Image]]:
         at = Fraction(0)
         for index in range(self._count):
+            self._pixels += self._image.width * self._image.height
+            if self._pixels > self._limits.all_pixels:
+                self._problem = TOO_MANY_PIXELS
+                return
             try:
                 with decoding():
                     self._image.seek(index)
@@ -105,7 +119,7 @@ class Animation:
             yield at, rgb.copy() if rgb is self._image else rgb
             at += self._shown()
             self._end = at
-            tell(at)
+            on_progress(at)
             if at > self._limits.seconds:
                 self._problem = f"longer than the limit of {self._limits.seconds:g} s"
                 return

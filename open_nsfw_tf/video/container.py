@@ -25,11 +25,13 @@ from PIL import Image, ImageFile  # noqa: F401 - Pillow would import it too late
 from open_nsfw_tf.errors import ImageError, PixelLimitError, one_line
 from open_nsfw_tf.parallel import cores
 from open_nsfw_tf.video.sampling import (
+    TOO_MANY_PIXELS,
     Chosen,
     Limits,
     Pixels,
     Sampling,
     choose,
+    duration_or_none,
     steady,
 )
 
@@ -72,7 +74,7 @@ BUFFER = 1 << 18  # bytes that are read at once
 TOLERANCE = Fraction(1, 2)  # seconds by which a stream may end early
 MOST_THREADS = 8  # each holds frames; the network needs the other half of the cores
 
-Tell = Callable[[Fraction], None]  # called with the seconds that are decoded
+OnProgress = Callable[[Fraction], None]  # called with the seconds that are decoded
 Turn = Image.Transpose
 # By a, b, c, d of a display matrix, 1 being 65536: a point x, y of the stored picture
 # is shown at a x + c y, b x + d y.
@@ -153,7 +155,7 @@ class Video:
         self._problems: Counter[str] = Counter()
         self._stopped: str | None = None
         self._pixels = 0
-        self._tell: Tell
+        self._on_progress: OnProgress
         self._open()
         codec = self._stream.codec_context
         self._check_size(codec.width, codec.height)
@@ -205,7 +207,9 @@ class Video:
             )
         self._stream = self._best()
         self._stream.codec_context.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = min(max(1, cores() // 2), MOST_THREADS)
+        self._stream.codec_context.thread_count = min(
+            max(1, cores() // 2), MOST_THREADS
+        )
 
     def _best(self) -> Any:
         """The stream that a player shows; cover pictures are none."""
@@ -237,27 +241,26 @@ class Video:
 
     def _declared(self) -> float | None:
         """The duration that the file claims, in seconds."""
-        stream = self._stream
+        stream, whole = self._stream, self._container.duration
         if stream.duration is not None:
-            return float(stream.duration * stream.time_base)
+            return duration_or_none(stream.duration * stream.time_base)
         text = stream.metadata.get("DURATION", "")
         try:
             hours, minutes, seconds = map(float, text.split(":"))
         except ValueError:
-            whole = self._container.duration
-            return None if whole is None else whole / 1e6
-        return hours * 3600 + minutes * 60 + seconds
+            return None if whole is None else duration_or_none(whole / 1e6)
+        return duration_or_none(hours * 3600 + minutes * 60 + seconds)
 
     # -- the first reading
 
-    def _scan(self, tell: Tell) -> None:
+    def _scan(self) -> None:
         import av
 
         plan, stream = self._plan, self._stream
         latest = None
         try:
             for packet in self._container.demux(stream):
-                tell(Fraction(0))
+                self._on_progress(Fraction(0))
                 if packet.size == 0 or packet.is_discard:
                     continue
                 plan.corrupt += packet.is_corrupt
@@ -289,12 +292,12 @@ class Video:
 
     # -- the second reading
 
-    def frames(self, tell: Tell) -> Iterator[Chosen[Pixels]]:
+    def frames(self, on_progress: OnProgress) -> Iterator[Chosen[Pixels]]:
         """The chosen frames."""
         from av.video.reformatter import VideoReformatter
 
-        self._tell = tell
-        self._scan(tell)
+        self._on_progress = on_progress
+        self._scan()
         self._open()
         base, plan = self._stream.time_base, self._plan
         reformatter = VideoReformatter()
@@ -390,10 +393,10 @@ class Video:
         for frame in frames:
             self._pixels += frame.width * frame.height
             if self._pixels > self._limits.all_pixels:
-                raise ImageError("more pixels in all than the limit")
+                raise ImageError(TOO_MANY_PIXELS)
             self._problems["frames are damaged"] += frame.is_corrupt
             if frame.pts is not None:
-                self._tell(frame.pts * self._stream.time_base - self._zero)
+                self._on_progress(frame.pts * self._stream.time_base - self._zero)
             yield frame
 
     def _rgb(self, frame: Any, reformatter: Any) -> Pixels | None:

@@ -18,7 +18,7 @@ from open_nsfw_tf.video.animation import Animation
 from open_nsfw_tf.video.container import Video, reason_of
 from open_nsfw_tf.video.sampling import Limits, Sampling
 
-NEWS = 0.5  # seconds after which the parent is told how far decoding is
+REPORT_EVERY = 0.5  # seconds after which the parent hears how far decoding is
 
 
 class Answer:
@@ -29,9 +29,9 @@ class Answer:
         limits: of which `wait` ends this process if nothing is sent for so long.
     """
 
-    def __init__(self, file: "Whole", limits: Limits) -> None:
+    def __init__(self, file: "PipeWriter", limits: Limits) -> None:
         self._file, self._wait = file, limits.wait
-        self._told = time.monotonic()
+        self._last_sent = time.monotonic()
         self._alarm(self._wait)
 
     def _alarm(self, seconds: int) -> None:
@@ -45,12 +45,12 @@ class Answer:
         self._file.write(json.dumps(message).encode() + b"\n")
         if data:
             self._file.write(data)
-        self._told = time.monotonic()
+        self._last_sent = time.monotonic()
         self._alarm(self._wait)
 
     def at(self, seconds: Fraction) -> None:
         """Tell how far decoding is, now and then; it also finds out a dead parent."""
-        if time.monotonic() - self._told > NEWS:
+        if time.monotonic() - self._last_sent > REPORT_EVERY:
             self.send(at=float(seconds))
 
 
@@ -70,7 +70,7 @@ def main(arguments: str) -> None:
     file = os.fdopen(0, "rb", buffering=0, closefd=False)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    answer = Answer(Whole(pipe), limits)
+    answer = Answer(PipeWriter(pipe), limits)
     try:
         head = file.read(HEAD)
         picture = type_by_content(head) is not None
@@ -103,7 +103,7 @@ def _kind(error: Exception) -> str:
     return next((k.__name__ for k in kinds if isinstance(error, k)), name)
 
 
-class Whole:
+class PipeWriter:
     """A pipe to which all bytes are written, in however many pieces it takes them."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -7,6 +7,7 @@ not grow with the length of the video.
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
@@ -29,11 +31,15 @@ from open_nsfw_tf.errors import (
 from open_nsfw_tf.files import open_regular
 from open_nsfw_tf.image import describe, naming
 from open_nsfw_tf.libraries import need
-from open_nsfw_tf.video.sampling import Limits, Sampling
+from open_nsfw_tf.video.sampling import Limits, Sampling, duration_or_none
 
 LONGEST = 1 << 16  # bytes of a message
 PIPE = 1 << 20  # bytes that the pipe holds, where that can be set
 CHUNK = 1 << 20  # bytes of a file that are copied at once
+ENDING = 10.0  # seconds that a child may live on after it has closed its pipe
+# What comes of reading an answer that a decoder under attack may have written.
+UNUSABLE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
+UNUSABLE_ANSWER = "the decoder gave no usable answer: the file may be damaged"
 # More threads are not faster here, and each reserves memory.
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
@@ -90,7 +96,7 @@ class Decoder:
         self.seconds: float | None = None
         self.reason: str | None = None
         self._limits = limits
-        with naming(source), _opened(source) as file:
+        with naming(source), _opened(source, limits.copied) as file:
             self._process = _started(file, sampling, limits)
         self._output: Any = self._process.stdout
         self._buffer = bytearray()
@@ -107,38 +113,39 @@ class Decoder:
         self._close()
 
     def _first(self) -> dict[str, Any]:
-        message = self._message()
-        while message is not None and "at" in message:
+        try:
             message = self._message()
+            if message is not None and "info" in message:
+                return _info(message["info"])
+        except UNUSABLE as error:
+            raise ImageError(UNUSABLE_ANSWER) from error
         if message is None:
             raise ImageError(self._died())
-        if "error" in message:
-            kind = _ERRORS.get(message.get("kind", ""), ImageError)
-            raise kind(_words(message["error"]))
-        found: dict[str, Any] = message["info"]
-        return found
+        kind = _ERRORS.get(str(message.get("kind")), ImageError)
+        raise kind(_words(message.get("error", UNUSABLE_ANSWER)))
 
     def __iter__(self) -> Iterator[RawFrame]:
         """The frames; where they end, `reason` says whether some are missing."""
         try:
             yield from self._frames()
-        except (KeyError, TypeError, ValueError):
-            self.reason = "the decoder wrote nonsense"
+        except UNUSABLE:
+            self.reason = UNUSABLE_ANSWER
         finally:
             self.close()
 
     def _frames(self) -> Iterator[RawFrame]:
         while (message := self._message()) is not None:
             if "at" in message:
-                self.at = float(message["at"])
+                self.at = _finite(message["at"])
             elif "frame" in message:
                 frame = self._frame(message)
                 if frame is None:
                     break
                 self.at = frame.seconds
                 yield frame
+                del frame  # or two would be in memory
             elif "end" in message:
-                self.seconds = float(message["end"]["seconds"])
+                self.seconds = _finite(message["end"]["seconds"])
                 reason = message["end"]["reason"]
                 self.reason = None if reason is None else _words(reason)
                 return
@@ -155,22 +162,27 @@ class Decoder:
         rgb = np.empty((height, width, 3), np.uint8)
         if not self._fill(rgb.data.cast("B")):
             return None
-        return RawFrame(int(message["frame"]), float(message["seconds"]), rgb)
+        return RawFrame(int(message["frame"]), _finite(message["seconds"]), rgb)
 
     def _message(self) -> dict[str, Any] | None:
-        """The next message; None if the child has ended, or writes nonsense."""
+        """The next message; None if the child has ended.
+
+        Raises:
+            UNUSABLE: what it wrote is none.
+        """
         while b"\n" not in self._buffer:
             data = self._output.read(LONGEST)
-            if not data or len(self._buffer) > LONGEST:
+            if not data:
                 return None
             self._buffer += data
+            if len(self._buffer) > 2 * LONGEST:
+                raise ValueError("a message without an end")
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        found = json.loads(line)
+        if not isinstance(found, dict):
+            raise TypeError("a message that is no object")
+        return found
 
     def _fill(self, wanted: memoryview) -> bool:
         """Read so many bytes; whether there were so many."""
@@ -185,8 +197,12 @@ class Decoder:
         return True
 
     def _died(self) -> str:
-        """Why the child has ended before its time."""
-        code = self._process.wait()
+        """Why the child has ended before its time, or at least closed its pipe."""
+        try:
+            code = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return "the decoder stopped answering"
         if code == -getattr(signal, "SIGALRM", 0):
             return f"the decoder did nothing for {self._limits.wait} seconds"
         if code in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
@@ -194,13 +210,39 @@ class Decoder:
         return "the decoder crashed"
 
 
+def _finite(number: Any) -> float:
+    """A number that the child says."""
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(f"expected a finite number, got {found}")
+    return found
+
+
+def _info(said: dict[str, Any]) -> dict[str, Any]:
+    """What the child says of the file, of the types of `Decoder.info`."""
+    frames, seconds = said["frames"], said["seconds"]
+    return {
+        "format": _words(said["format"]),
+        "codec": _words(said["codec"]),
+        "width": int(said["width"]),
+        "height": int(said["height"]),
+        "frames": None if frames is None else int(frames),
+        "seconds": None if seconds is None else duration_or_none(seconds),
+    }
+
+
 def _words(text: object) -> str:
     """What the child says, in one printable line."""
     return sanitize(text, LONGEST_REASON)
 
 
-def _opened(source: Source) -> IO[bytes]:
-    """The source as a file with a number of its own, which the child can read."""
+def _opened(source: Source, most: int) -> IO[bytes]:
+    """The source as a file with a number of its own, which the child can read.
+
+    Args:
+        source: of which everything but a path is copied to a temporary file.
+        most: bytes that are copied.
+    """
     if isinstance(source, str | os.PathLike):
         file = open_regular(os.fsdecode(source))
         if not os.fstat(file.fileno()).st_size:
@@ -208,15 +250,22 @@ def _opened(source: Source) -> IO[bytes]:
             raise ImageError("empty: expected a video, got 0 bytes")
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    if isinstance(source, bytes | bytearray):
-        copy.write(source)
-    else:
+    try:
+        if isinstance(source, bytes | bytearray):
+            source = BytesIO(source)
         while data := source.read(CHUNK):
+            if copy.tell() + len(data) > most:
+                raise ImageError(
+                    f"more than {most:,} bytes that would be copied to the disk: give "
+                    "the path of a file, or raise Limits.copied"
+                )
             copy.write(data)
-    if not copy.tell():
+        if not copy.tell():
+            raise ImageError("empty: expected a video, got 0 bytes")
+        copy.seek(0)
+    except BaseException:
         copy.close()
-        raise ImageError("empty: expected a video, got 0 bytes")
-    copy.seek(0)
+        raise
     return copy
 
 

@@ -22,6 +22,8 @@ Pixels = tuple[tuple[int, int], bytes | memoryview]  # width and height; rows of
 
 FORMS = "every:SECONDS, frames:NUMBER or all"
 MOST_FRAMES = 1_000_000  # that can be asked for
+LONGEST = 1e9  # seconds, 31 years: what claims to be longer has no known duration
+TOO_MANY_PIXELS = "more pixels in all than the limit"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,12 @@ def steady(
         yield time, frame
 
 
+def duration_or_none(seconds: float | Fraction) -> float | None:
+    """A duration that a file claims, in seconds; None if it makes no sense."""
+    found = float(seconds)
+    return found if 0 <= found <= LONGEST else None
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one video may cost. What is beyond a limit is left out, and named.
@@ -153,6 +161,8 @@ class Limits:
         memory: bytes that the decoding process may take (on Linux).
         wait: seconds in which the decoder must have done something.
         work: seconds of processor time that decoding may take.
+        copied: bytes of a video that comes from standard input, an open file or memory
+            and is copied to the folder for temporary files; longer ones are refused.
     """
 
     pixels: int = MAX_PIXELS
@@ -162,6 +172,7 @@ class Limits:
     memory: int = 3 << 30
     wait: int = 60
     work: int = 12 * 3600
+    copied: int = 8 << 30
 
 
 LIMITS = Limits()

@@ -1,20 +1,23 @@
 """Scoring a video's frames by the exact loader, with the network of this process."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from open_nsfw_tf.architecture import LABELS
-from open_nsfw_tf.classifier import AnyScores, Classifier
+from open_nsfw_tf.classifier import LARGE, AnyScores, Classifier
 from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.tables import positive_columns, positive_score
 from open_nsfw_tf.video.process import Decoder, RawFrame, Source
 from open_nsfw_tf.video.sampling import EVERY_SECOND, LIMITS, Limits, Sampling
-from open_nsfw_tf.video.verdict import BAND, Decisions, Rule, Tally, Verdict
+from open_nsfw_tf.video.verdict import Tally, Verdict, VerdictOptions
 
+DEFAULTS = VerdictOptions()
 BATCH_SIZE = 1  # frames: many are in memory as RGB, and larger batches are no faster
 
 
@@ -49,7 +52,8 @@ class ClassFrameScore(NamedTuple):
 
 
 AnyFrameScore = FrameScore | ClassFrameScore
-Watch = Callable[[float, float, np.ndarray], None]
+# Called with the seconds, the score and the pixels of a frame.
+OnFrame = Callable[[float, float, np.ndarray], None]
 
 
 def scored_frames(
@@ -64,14 +68,20 @@ def scored_frames(
     """
     waiting: deque[RawFrame] = deque()
 
-    def pictures() -> Iterator[np.ndarray]:
-        for frame in decoder:
+    def pictures(frames: Iterable[RawFrame]) -> Iterator[np.ndarray]:
+        for frame in frames:
             waiting.append(frame if keep else replace(frame, rgb=NOTHING))
             yield frame.rgb
 
-    results = classifier.classify_many(pictures(), batch_size=BATCH_SIZE)
-    for result in results:
-        yield waiting.popleft(), result
+    # `classify_many` reads ahead: many large frames that are kept would be in memory.
+    for alone, frames in groupby(decoder, lambda f: keep and f.rgb.nbytes > LARGE):
+        if alone:
+            for frame in frames:
+                yield frame, classifier.classify(frame.rgb)
+        else:
+            found = classifier.classify_many(pictures(frames), batch_size=BATCH_SIZE)
+            for scores in found:
+                yield waiting.popleft(), scores
 
 
 NOTHING = np.empty((0, 0, 3), np.uint8)
@@ -93,17 +103,13 @@ class VideoScores:
         self,
         classifier: Classifier,
         decoder: Decoder,
-        positive: Sequence[str],
-        rule: Rule,
-        decisions: Decisions,
-        stop_at: float | None,
-        watch: Watch | None,
+        options: VerdictOptions,
+        on_frame: OnFrame | None,
     ) -> None:
-        self._decoder, self._rule, self._decisions = decoder, rule, decisions
-        self._positive = [classifier.classes.index(name) for name in positive]
-        self._stop_at, self._watch = stop_at, watch
+        self._decoder, self._options, self._on_frame = decoder, options, on_frame
         self._tally = Tally()
-        self._stopped: str | None = "it was not read to its end"
+        self._reason: str | None = "it was not read to its end"
+        self._stopped = False
         self.info = decoder.info
         self._frames = self._scored(classifier)
 
@@ -138,25 +144,27 @@ class VideoScores:
         self._decoder.close()
 
     def _scored(self, classifier: Classifier) -> Generator[AnyFrameScore, None, None]:
-        yahoo = classifier.classes == LABELS
-        found = scored_frames(classifier, self._decoder, self._watch is not None)
+        yahoo, stop_at = classifier.classes == LABELS, self._options.stop_at
+        columns = positive_columns(classifier.classes, self._options.positive)
+        found = scored_frames(classifier, self._decoder, self._on_frame is not None)
         with closing(found):
             for frame, scores in found:
-                score = sum(scores[index] for index in self._positive)
+                score = float(positive_score(np.array(scores), columns))
                 self._tally.add(frame.seconds, score)
-                if self._watch is not None:
-                    self._watch(frame.seconds, score, frame.rgb)
+                if self._on_frame is not None:
+                    self._on_frame(frame.seconds, score, frame.rgb)
                 if yahoo:
                     yield FrameScore(frame.frame, frame.seconds, *scores)
                 else:
                     yield ClassFrameScore(frame.frame, frame.seconds, scores)
-                if self._stop_at is not None and score >= self._stop_at:
-                    self._stopped = (
+                if stop_at is not None and score >= stop_at:
+                    self._stopped = True
+                    self._reason = (
                         f"stopped at {frame.seconds:.3f} s, as asked, at a score of "
                         f"{score:.4f}"
                     )
                     return
-        self._stopped = self._decoder.reason
+        self._reason = self._decoder.reason
         if not self._tally.scores:
             reason = self._decoder.reason or "there is no frame in it"
             raise ImageError(f"{self._decoder.name}: {reason}")
@@ -172,9 +180,9 @@ class VideoScores:
             raise ValueError("there is no verdict before the first frame")
         end = self._decoder.seconds
         return self._tally.verdict(
-            self._rule,
-            self._decisions,
+            self._options,
             self._tally.seconds[-1] if end is None else end,
+            self._reason,
             self._stopped,
         )
 
@@ -184,13 +192,9 @@ def score_video(
     path: Source,
     *,
     sampling: Sampling | str = EVERY_SECOND,
-    rule: Rule | str = "max",
-    threshold: float | None = None,
-    band: tuple[float, float] = BAND,
-    stop_at: float | None = None,
-    positive: Sequence[str] = ("nsfw",),
+    options: VerdictOptions = DEFAULTS,
     limits: Limits | None = None,
-    watch: Watch | None = None,
+    on_frame: OnFrame | None = None,
 ) -> VideoScores:
     """Score the frames of a video or an animation, in flat memory.
 
@@ -199,16 +203,10 @@ def score_video(
         path: of the file; or its bytes, or a binary file.
         sampling: which frames: a `Sampling`, or its text: "every:1", "frames:20" or
             "all".
-        rule: how the frames' scores become one score: a `Rule`, or its text: "max",
-            "share:.1" or "run:3".
-        threshold: the decision is nsfw from this score on, and sfw below.
-        band: without a threshold: accept below the first number, block from the second
-            on, review between them.
-        stop_at: end at the first frame with this score or more.
-        positive: the classes whose scores are added up for the verdict.
+        options: how the scores of the frames become a verdict.
         limits: of pixels, memory and time; None: `Limits`, with the classifier's
             `max_pixels`.
-        watch: called with the seconds, the score and the pixels of each frame, uint8
+        on_frame: called with the seconds, the score and the pixels of each frame, uint8
             RGB (height, width, 3).
 
     Returns:
@@ -216,26 +214,13 @@ def score_video(
 
     Raises:
         ImageError: it is no video that can be read here; the message names it.
-        ValueError: an argument is out of range, or no class of the classifier.
+        ValueError: `sampling` has no such form; or a positive class is no class of the
+            classifier, or all are positive.
         ImportError: the extra `video` is not installed; the message says how to.
     """
     sampling = Sampling.parse(sampling) if isinstance(sampling, str) else sampling
-    rule = Rule.parse(rule) if isinstance(rule, str) else rule
-    decisions = Decisions(threshold, band)
-    if stop_at is not None and not 0 <= stop_at <= 1:
-        raise ValueError(f"expected stop_at of 0 to 1, got {stop_at:g}")
-    for name in positive:
-        if name not in classifier.classes:
-            classes = ", ".join(classifier.classes)
-            raise ValueError(f"no class {name!r:.80}: this model has {classes}")
+    positive_columns(classifier.classes, options.positive)  # before a child starts
     if limits is None:
         limits = replace(LIMITS, pixels=classifier.max_pixels)
-    return VideoScores(
-        classifier,
-        Decoder(path, sampling, limits),
-        positive,
-        rule,
-        decisions,
-        stop_at,
-        watch,
-    )
+    decoder = Decoder(path, sampling, limits)
+    return VideoScores(classifier, decoder, options, on_frame)

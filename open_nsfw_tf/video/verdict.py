@@ -129,20 +129,26 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """How a score becomes a decision, by the names of `open-nsfw classify` or `serve`.
+class VerdictOptions:
+    """How the scores of frames become one score, and that one a decision.
 
     Attributes:
+        rule: makes one score of the frames' scores.
         threshold: "nsfw" from this score on, and "sfw" below; None: by `band`.
         band: "accept" below its first number, "block" from the second one on, and
             "review" between them.
+        stop_at: end at the first frame with this score or more; None: at the end.
+        positive: the classes that are looked for; their scores are added up.
 
     Raises:
         ValueError: they are not numbers of 0 to 1, or the band is the wrong way round.
     """
 
+    rule: Rule = Rule()
     threshold: float | None = None
     band: tuple[float, float] = BAND
+    stop_at: float | None = None
+    positive: Sequence[str] = ("nsfw",)
 
     def __post_init__(self) -> None:
         """Refuse numbers that are no scores."""
@@ -154,6 +160,8 @@ class Decisions:
                 f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low:g}:"
                 f"{high:g}"
             )
+        if self.stop_at is not None and not 0 <= self.stop_at <= 1:
+            raise ValueError(f"expected stop_at of 0 to 1, got {self.stop_at:g}")
 
     @property
     def lowest(self) -> float:
@@ -191,6 +199,7 @@ class Verdict:
         seconds: how much of the video was read.
         state: "complete" or "partial".
         reason: why it is partial, or None.
+        stopped: whether it is partial because a frame reached `stop_at`, as was asked.
     """
 
     decision: str
@@ -207,6 +216,7 @@ class Verdict:
     seconds: float
     state: Literal["complete", "partial"]
     reason: str | None = None
+    stopped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as values of JSON."""
@@ -240,26 +250,30 @@ class Tally:
         self.scores.append(score)
 
     def verdict(
-        self, rule: Rule, decisions: Decisions, end: float, reason: str | None
+        self,
+        options: VerdictOptions,
+        end: float,
+        reason: str | None,
+        stopped: bool = False,
     ) -> Verdict:
         """The verdict of at least one frame.
 
         Args:
-            rule: makes one score of them.
-            decisions: makes a decision of that.
+            options: make one score of them, and a decision of that.
             end: of what was read, in seconds.
             reason: why that is not all; None: it is.
+            stopped: whether that is because a frame reached `stop_at`.
         """
         seconds, scores = np.array(self.seconds), np.array(self.scores)
-        score = rule.score(seconds, scores)
-        flagged = scores >= decisions.lowest
+        score = options.rule.score(seconds, scores)
+        flagged = scores >= options.lowest
         highest = int(scores.argmax())
         end = max(end, float(seconds[-1]))
         return Verdict(
-            decisions.decide(score, reason is None),
+            options.decide(score, reason is None),
             score,
-            str(rule),
-            decisions.lowest,
+            str(options.rule),
+            options.lowest,
             float(scores[highest]),
             float(seconds[highest]),
             float(scores.mean()),
@@ -270,6 +284,7 @@ class Tally:
             end - float(seconds[0]),
             "complete" if reason is None else "partial",
             reason,
+            stopped,
         )
 
 

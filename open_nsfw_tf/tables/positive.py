@@ -1,0 +1,44 @@
+"""The classes that are looked for, and the score of a picture by them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from open_nsfw_tf.files import name_key
+
+
+def positive_columns(
+    classes: Sequence[str], positive: Sequence[str] = ("nsfw",)
+) -> list[int]:
+    """The columns of the positive class, whose scores are added up, each once.
+
+    Args:
+        classes: the names of all columns.
+        positive: one name or more; upper and lower case do not matter.
+
+    Raises:
+        ValueError: a name is not a class, or all classes are named.
+    """
+    wanted = {name_key(name) for name in positive}
+    columns = [i for i, name in enumerate(classes) if name_key(name) in wanted]
+    if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
+        raise ValueError(
+            f"expected as positive some of the classes {', '.join(classes)}, got "
+            f"{', '.join(positive)}: name them, such as --positive {classes[-1]}"
+        )
+    return columns
+
+
+def positive_score(scores: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    """The score of the positive class: the sum of its columns.
+
+    Args:
+        scores: float (..., K), one column a class.
+        columns: of `positive_columns`.
+
+    Returns:
+        float (...); of several columns at most 1, which a sum of probabilities exceeds
+        only by rounding.
+    """
+    total: np.ndarray = scores[..., list(columns)].sum(axis=-1)
+    return total if len(columns) == 1 else np.minimum(total, 1.0)
