@@ -454,6 +454,23 @@ def test_what_is_passed_over_is_counted(
     assert not everything.passed_over
 
 
+@SUFFIXES
+def test_the_runs_own_files_are_not_counted(
+    folder: Path, classifier: Classifier, suffix: str
+) -> None:
+    Path("photos/inner/table").symlink_to("..")
+    for options in (BatchOptions(), ALL):
+        output = f"photos/inner/table/t{suffix}"
+        table, summary = scored(classifier, "photos", output=output, options=options)
+        expected = {} if options is ALL else {".md": 1}
+        assert summary.passed_over == expected
+        assert not [path for path in table.paths if f"t{suffix}" in path]
+        Path(output).unlink()
+    Path("photos/link.csv").symlink_to("inner/t.csv")
+    _, summary = scored(classifier, "photos", output="photos/link.csv")
+    assert summary.passed_over == {".md": 1}
+
+
 def test_what_a_list_names_of_the_operating_system_is_passed_over(
     folder: Path, classifier: Classifier, small: bytes
 ) -> None:

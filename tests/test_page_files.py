@@ -1,19 +1,29 @@
 """The page's files, without a browser: what Git has, and what is said without them."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from trained_models import open_nsfw_of_three
 
 import open_nsfw_tf.page as page_module
 from open_nsfw_tf import Classifier
+from open_nsfw_tf.architecture import DENSE
+from open_nsfw_tf.cli.options import Scoring
+from open_nsfw_tf.cli.serve import load_classifier, page_of
+from open_nsfw_tf.engines.cache import weights_sha256
 from open_nsfw_tf.export import export
+from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.page import LIST, POLICY, STATIC, Site, check_installed
 from open_nsfw_tf.serve import create_app
+from open_nsfw_tf.weights import ENVIRONMENT, save_weights
 
 WEB = Path(__file__).parent.parent / "web"
 
@@ -78,6 +88,80 @@ def test_the_service_does_without(
         assert answer.json()["error"]["code"] == "no_page"
         assert "node web/vendor.js" in answer.json()["error"]["message"]
         assert client.get("/health/ready").status_code == 200
+
+
+def test_clients_are_not_told_paths(
+    installed: Path, classifier: Classifier, tmp_path: Path
+) -> None:
+    ((installed / LIST).parent / "one.js").write_bytes(b"two")
+    with TestClient(create_app(classifier, site=Site(lambda: b""))) as client:
+        answer = client.get("/")
+    assert answer.json()["error"]["code"] == "no_page"
+    assert "one.js: expected" in answer.json()["error"]["message"]
+    assert str(tmp_path) not in answer.text
+
+
+@pytest.fixture
+def own_weights(weights: Any, tmp_path: Path) -> Path:
+    """A file of weights that nobody has published."""
+    path = tmp_path / "own.safetensors"
+    last = {**weights[DENSE], "biases": weights[DENSE]["biases"] + np.float32(1)}
+    save_weights({**weights, DENSE: last}, path)
+    return path
+
+
+def test_strangers_get_published_weights_alone(
+    own_weights: Path, weights_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, given_to_strangers in ((own_weights, False), (weights_path, True)):
+        monkeypatch.setenv(ENVIRONMENT, str(path))
+        _, checksum, source = load_classifier(Scoring(), MAX_PIXELS)
+        assert source == path
+        site = page_of(source, checksum, for_all=False)
+        assert (site is not None) == given_to_strangers
+        assert page_of(source, checksum, for_all=True) is not None
+
+
+def test_the_page_has_the_weights_of_the_start(
+    installed: Path, own_weights: Path, weights_path: Path, classifier: Classifier
+) -> None:
+    site = page_of(own_weights, weights_sha256(own_weights), for_all=True)
+    assert site is not None
+    other = weights_path.read_bytes()
+    with TestClient(create_app(classifier, site=site)) as client:
+        for content in (other, b"no weights", None):
+            own_weights.unlink()
+            if content:
+                own_weights.write_bytes(content)
+            answer = client.get("/")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+            assert answer.json()["error"]["code"] == "no_page"
+            assert own_weights.name not in answer.text
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not installed")
+def test_an_interrupted_copy_is_not_published(tmp_path: Path) -> None:
+    static = tmp_path / "open_nsfw_tf" / "page" / "static"
+    static.mkdir(parents=True)
+    (tmp_path / "web").mkdir()
+    shutil.copy(WEB / "vendor.js", tmp_path / "web")
+    listed = {"files": {"one.js": {"from": "vendor.js", "sha256": "another"}}}
+    (tmp_path / "web" / "vendor.json").write_text(json.dumps(listed))
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\n")
+    npm.chmod(0o755)
+    done = subprocess.run(
+        ["node", tmp_path / "web" / "vendor.js"],
+        env=os.environ | {"PATH": f"{npm.parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "vendor.js: expected SHA-256 another" in done.stderr
+    assert (static.parent / "vendor.new").exists()
+    assert not list(static.iterdir())
 
 
 def test_other_networks_have_no_page(weights: Any, tmp_path: Path) -> None:

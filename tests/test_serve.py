@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -477,8 +478,13 @@ def test_a_trained_model_answers_its_classes(weights: Any) -> None:
         (result,) = answer.json()["results"]
         assert [result[name] for name in trained_models.CLASSES] == list(scores)
         assert result["decision"] == "block"
-    settings = Settings(positive=("other",), band=(1, 1))
-    (answer,) = ask(create_app(classifier, settings), (CLASSIFY, {"content": COFFEE}))
+    for positive in (("other",), ("nsfw", "drawign")):
+        with pytest.raises(ValueError, match=f"no class {positive[-1]} to look for"):
+            create_app(classifier, Settings(positive=positive))
+    # Only the default class may be missing.
+    other = replace(model, classes=("drawing", "neutral", "bad"))
+    app = create_app(Classifier(engine="onnxruntime", model=other), Settings())
+    (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
     assert answer.json()["results"][0]["decision"] == "review"
 
 
@@ -510,6 +516,8 @@ def test_limits(classifier: Classifier) -> None:
         ("max_picture_mb", float("inf")),
         ("max_memory_mb", float("nan")),
         ("max_pixels", 0),
+        ("batch_size", 0),
+        ("batch_size", -1),
         ("header_timeout", -1),
         ("batch_wait", -0.1),
         ("drain", float("inf")),
@@ -665,3 +673,4 @@ def test_a_wrong_warm_up_is_an_end(weights: Any) -> None:
     assert not app.state.service.ready
     (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+    assert int(answer.headers["retry-after"]) > 0

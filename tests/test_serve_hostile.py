@@ -501,6 +501,7 @@ def test_the_end_answers_what_was_accepted() -> None:
                 503,
                 "close",
             )
+            assert int(unready.headers["retry-after"]) > 0
             time.sleep(2)
             waiting.sendall(ROCKET[1000:])
             answer = received(waiting)

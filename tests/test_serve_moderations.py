@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from trained_models import open_nsfw_of_three
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
 from open_nsfw_tf.errors import RequestError
-from open_nsfw_tf.serve import Settings, create_app
+from open_nsfw_tf.serve import create_app
 from open_nsfw_tf.serve.moderations import parse_request, result
 
 MOST = 4
@@ -227,8 +228,9 @@ def test_positive_scores_are_added_up(weights: Any, tmp_path: Path) -> None:
         assert found.category_scores.sexual == pytest.approx(drawing + nsfw, abs=1e-6)
 
 
-def test_a_model_without_a_positive_class_has_no_answer(classifier: Classifier) -> None:
-    app = create_app(classifier, Settings(positive=("porn",)))
+def test_a_model_without_a_positive_class_has_no_answer(weights: Any) -> None:
+    model = replace(open_nsfw_of_three(weights), classes=("one", "two", "three"))
+    app = create_app(Classifier(engine="onnxruntime", model=model))
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

@@ -13,7 +13,8 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const TARGET = join(HERE, "..", "open_nsfw_tf", "page", "static", "vendor");
+const PAGE = join(HERE, "..", "open_nsfw_tf", "page");
+const TARGET = join(PAGE, "static", "vendor");
 const LIST = join(HERE, "vendor.json");
 const NPM = process.platform === "win32" ? "npm.cmd" : "npm";
 
@@ -22,7 +23,7 @@ const quiet = ["--ignore-scripts", "--no-audit", "--no-fund"];
 execFileSync(NPM, ["ci", ...quiet], { cwd: HERE, stdio: ["ignore", "ignore", "inherit"] });
 
 const list = JSON.parse(readFileSync(LIST, "utf8"));
-const made = `${TARGET}.new`;
+const made = join(PAGE, "vendor.new"); // not in static, all of which is published
 rmSync(made, { recursive: true, force: true });
 mkdirSync(made, { recursive: true });
 for (const [name, file] of Object.entries(list.files)) {

@@ -17,9 +17,8 @@ LICENCE = "MIT, Copyright (c) 2019 Infinite Red, Inc."
 SOURCE = "infinitered/nsfwjs"
 COMMIT = "d55a54c51f14380670064cc129b2ea51029c5e46"
 UPSTREAM = f"https://raw.githubusercontent.com/{SOURCE}/{COMMIT}/models"
-PACKAGE = (
-    "nsfwjs@4.3.0"  # of npm: it has the same data inside scripts, which are not run
-)
+# Of npm: it has the same data inside scripts, which are not run.
+PACKAGE = "nsfwjs@4.3.0"
 
 
 @dataclass(frozen=True)

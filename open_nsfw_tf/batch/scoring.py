@@ -27,7 +27,7 @@ from open_nsfw_tf.batch.item import (
 from open_nsfw_tf.batch.moving import frames_of, is_moving
 from open_nsfw_tf.batch.sources import check_sources, items
 from open_nsfw_tf.classifier import BATCH_SIZE, Classifier
-from open_nsfw_tf.files import STDIN, PassedOver, Stamp, stamp_of
+from open_nsfw_tf.files import STDIN, PassedOver, Stamp, canonical, stamp_of
 from open_nsfw_tf.image import Picture
 from open_nsfw_tf.libraries import need
 from open_nsfw_tf.tables import DigestMap, digest, pack_stamp
@@ -139,6 +139,7 @@ def score_batch(
             unscored.passed_over,
             unscored.containers,
             videos,
+            {canonical(os.fspath(file)) for file in table.files},
         )
         until = _Until(stop, found)
         with RowWriter(table, options.batch_size, MAX_WAIT, progress) as writer:

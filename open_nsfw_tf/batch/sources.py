@@ -6,7 +6,7 @@ sorted, so that two runs find the pictures in the same order.
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -31,6 +31,7 @@ from open_nsfw_tf.files import (
     STDIN,
     PassedOver,
     by_content,
+    canonical,
     is_system_file,
     make_stamp,
     open_regular,
@@ -81,6 +82,7 @@ def items(
     passed_over: PassedOver | None = None,
     containers: Containers | None = None,
     videos: bool = False,
+    own: Collection[str] = (),
 ) -> Iterator[Item]:
     """The pictures to score, lazily.
 
@@ -98,6 +100,8 @@ def items(
         containers: the folders, archives and lists that were read before; of these,
             lists are read again.
         videos: whether videos are taken from folders and archives, too.
+        own: files of the run itself, by their `canonical` path: in folders they are
+            neither pictures nor counted.
 
     Raises:
         ValueError: standard input holds a zip, or "-" is given and `stdin` is not.
@@ -111,7 +115,7 @@ def items(
                 raise ValueError("standard input is closed: expected pictures there")
             yield from _stream(source, stdin, needs_row, chosen)
         elif os.path.isdir(source):
-            yield from _walk(source, needs_row, chosen, containers)
+            yield from _walk(source, needs_row, chosen, containers, own)
         elif os.path.lexists(source):
             yield from _file(source, needs_row, chosen, containers)
         else:
@@ -179,8 +183,13 @@ def fits(names: list[str], patterns: list[str]) -> bool:
 
 
 def _walk(
-    folder: str, needs_row: NeedsRow, select: Select, containers: Containers
+    folder: str,
+    needs_row: NeedsRow,
+    select: Select,
+    containers: Containers,
+    own: Collection[str],
 ) -> Iterator[Item]:
+    own_names = {os.path.basename(file) for file in own}
     for entry in walk(folder, containers.enter) if containers.enter(folder) else ():
         path = entry.path
         if entry.error is not None:
@@ -190,6 +199,8 @@ def _walk(
             # Unless it was named itself, too.
             if path not in containers and needs_row(path):
                 yield failed(path, "a link to a folder is not followed: name it itself")
+        elif os.path.basename(path) in own_names and canonical(path) in own:
+            continue
         elif select(os.path.basename(path), partial(_head, path)) and needs_row(path):
             yield Item(path, path)
 

@@ -14,7 +14,7 @@ from open_nsfw_tf.cli.options import (
     grouped,
     number_pair,
 )
-from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.image import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Listening:
         typer.Option(
             "--token-file",
             help="A file with a token a line. Clients must send one of them, as "
-            "`Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`; only the health "
-            "routes need none.",
+            "`Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`. Only the health "
+            "routes, and the page at / with its files, need none.",
         ),
     ] = None
     no_auth: Annotated[
@@ -174,15 +174,13 @@ def serve_command(
     classifier, checksum, source = load_classifier(scoring, limits.max_pixels)
     settings = Settings(
         band=band,
-        positive=tuple(deciding.positive or ("nsfw",)),
+        positive=tuple(deciding.positive or Settings.positive),
         tokens=tokens,
         weights_sha256=checksum,
         **asdict(auditing),
         **limits.settings(),
     )
-    own = scoring.weights is not None or scoring.model is not None
-    # The page hands its network out: strangers without a token get Yahoo's only.
-    site = None if own and tokens else page_of(source)
+    site = page_of(source, checksum, for_all=not tokens)
     app = create_app(classifier, settings, site)
     serve(app, listening.host, listening.port, _say_where)
 
@@ -207,16 +205,35 @@ def load_classifier(
 PAGE_MODEL = "page-1.onnx"  # raise the number when `page.model` makes another file
 
 
-def page_of(source: "Path | TrainedModel") -> "Site | None":
-    """The page for these weights; None for a trained model, which it is not for."""
-    from open_nsfw_tf.engines.cache import cached, loaded
+def page_of(
+    source: "Path | TrainedModel", checksum: str, for_all: bool
+) -> "Site | None":
+    """The page for these weights, whose network it hands out without a token.
+
+    Args:
+        source: of the weights.
+        checksum: the SHA-256 of what the classifier has loaded.
+        for_all: whether strangers may have any weights, and not only published ones.
+
+    Returns:
+        None for a trained model, which the page is not for, and for weights that
+        strangers may not have.
+    """
+    from open_nsfw_tf.engines.cache import cached, loaded, weights_sha256
+    from open_nsfw_tf.formats import git_blob
     from open_nsfw_tf.page import Site, model
+    from open_nsfw_tf.weights import published_name
 
     if not isinstance(source, Path):
         return None
+    if not for_all and published_name(checksum, git_blob(source)) is None:
+        return None
 
     def make() -> bytes:
-        return cached(source, PAGE_MODEL, lambda weights: model(loaded(weights)))
+        made = cached(source, PAGE_MODEL, lambda weights: model(loaded(weights)))
+        if weights_sha256(source) != checksum:
+            raise WeightsError(f"{sanitize(source)}: it has changed since the start")
+        return made
 
     return Site(make, server=True)
 

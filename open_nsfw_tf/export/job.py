@@ -115,7 +115,7 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
 
 
 def expected_scores(job: Job) -> np.ndarray:
-    """The model's own scores, by TensorFlow; by another engine without it."""
+    """The model's own scores, by TensorFlow; without it by another engine."""
     installed = find_spec("tensorflow") is not None
     engine = "tensorflow" if installed else "auto"
     return engines.create(engine, job.model)(job.batch)

@@ -166,6 +166,10 @@ def with_picture(
 class _Picture(Writer):
     """Writes operations; a result that has no name of its own gets a number."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple[Any, ...], str] = {}
+
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node; returns the name of its result."""
         result = self.node(kind, list(inputs), f"pre.{len(self.nodes)}", **attributes)
@@ -190,10 +194,6 @@ class _Picture(Writer):
             name = f"pre.c{len(self._known)}"
             self._known[key] = self.constant(name, array)
         return self._known[key]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[tuple[Any, ...], str] = {}
 
     def slice(self, source: str, start: int, end: int, axis: int) -> str:
         """A part of one axis; an end of 0 is the last."""

@@ -26,9 +26,8 @@ from open_nsfw_tf.formats import PARSE_ERRORS, float32, git_blob_of, reading
 
 TITLE = "TensorFlow.js layers model"
 MODEL = "model.json"
-SCRIPT = (
-    ".min.js"  # the suffix of the npm package's files, in place of .json or nothing
-)
+# The suffix of the npm package's files, in place of .json or nothing.
+SCRIPT = ".min.js"
 MAX_BYTES = 1 << 27  # of all shards; as float32 they may take four times as much
 LONGEST = 1 << 22  # bytes of the description; the real ones have 200 kB
 MAX_LAYERS = 10_000
@@ -171,10 +170,8 @@ def _layers(record: dict[str, Any]) -> Iterator[Layer]:
     before: tuple[str, ...] = ()  # of a sequential model, whose layers tell no inputs
     for layer in layers:
         options = layer["config"]
-        name, inputs = (
-            str(layer["name"] if "name" in layer else options["name"]),
-            before,
-        )
+        name = str(layer["name"] if "name" in layer else options["name"])
+        inputs = before
         if "inbound_nodes" in layer:
             nodes = layer["inbound_nodes"]
             if len(nodes) > 1:
@@ -290,9 +287,8 @@ def _weights(specs: list[_Spec], shards: list[bytes]) -> Weights:
         array = np.frombuffer(data, spec.dtype, math.prod(spec.shape), at)
         at += spec.size
         if spec.dtype.kind == "u":  # in float64, as JavaScript computes
-            with np.errstate(
-                all="ignore"
-            ):  # values that are not finite are found later
+            # Values that are not finite are found later.
+            with np.errstate(all="ignore"):
                 array = array * np.float64(spec.scale) + spec.least
         weights.setdefault(layer, {})[variable] = float32(array.reshape(spec.shape))
     return weights

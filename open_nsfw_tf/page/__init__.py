@@ -59,7 +59,8 @@ def check_installed() -> None:
         path = STATIC / VENDOR / name
         if not path.is_file() or _sha256(path.read_bytes()) != entry["sha256"]:
             raise ValueError(
-                f"{path}: expected the file with the SHA-256 {entry['sha256']}; run "
+                f"{VENDOR}/{name}: expected the file with the SHA-256 "
+                f"{entry['sha256']}, which the page needs; run "
                 "`node web/vendor.js` in the source, or install the wheel again"
             )
 

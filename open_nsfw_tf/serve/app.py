@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.classifier import Classifier
-from open_nsfw_tf.errors import RequestError
+from open_nsfw_tf.errors import RequestError, sanitize
 from open_nsfw_tf.page import Site
 from open_nsfw_tf.serve import moderations, native, page, tfserving
 from open_nsfw_tf.serve.limits import Settings
@@ -52,11 +52,14 @@ def create_app(
 
     Raises:
         OSError: the audit file cannot be opened.
-        ValueError: a class of the model is called like another field of an answer.
+        ValueError: a class of the model is called like another field of an answer, or
+            the model lacks a class of `settings.positive`, if that was set.
     """
+    settings = settings or Settings()
     if clash := set(FIELDS) & set(classifier.classes):
         raise ValueError(f"a class must not be called {' or '.join(sorted(clash))}")
-    service = Service(classifier, settings or Settings())
+    _check_positive(settings.positive, classifier.classes)
+    service = Service(classifier, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,6 +91,15 @@ def create_app(
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, service=service)
     return app
+
+
+def _check_positive(positive: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    """Refuse a misspelt class; the default one may be missing."""
+    if positive != Settings.positive and (missing := set(positive) - set(classes)):
+        raise ValueError(
+            f"the model has no class {sanitize(' or '.join(sorted(missing)))} to look "
+            f"for: expected some of {', '.join(classes)}"
+        )
 
 
 def error_answer(error: RequestError, path: str) -> Answer:
@@ -309,7 +321,7 @@ def _operation(service: Service, app: FastAPI) -> APIRouter:
     async def ready() -> dict[str, str]:
         """Whether requests are wanted: after the warm-up, and before the end."""
         if service.draining:
-            raise RequestError(503, "draining", "the server is about to end")
+            raise RequestError(503, "draining", "the server is about to end", 5)
         await service.wait_until_warm()
         return {"status": "ready"}
 

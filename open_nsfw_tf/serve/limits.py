@@ -102,6 +102,8 @@ class Settings:
         for name in ("batch_wait", "drain"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"expected {name} from 0 on, and finite, got {value}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"expected batch_size from 1 on, got {self.batch_size}")
         if not self.positive:
             raise ValueError("expected at least one positive class, got none")
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.page import ISOLATION, PAGE, POLICY, Site, check_installed
+from open_nsfw_tf.serve.service import logger
 
 # Which browsers refuse if a script or WebAssembly has another.
 TYPES = {
@@ -35,7 +36,9 @@ def routes(site: Site) -> list[Route]:
     try:
         check_installed()
     except (OSError, ValueError) as error:
-        return [_route("/", _missing(str(error)))]
+        # The system's own words have no path of this machine, which is not for clients.
+        reason = getattr(error, "strerror", None) or str(error)
+        return [_route("/", _missing(reason))]
     lock = asyncio.Lock()
     found = {f"/{name}": name for name in site.names} | {"/": PAGE}
     return [_route(path, _file(site, name, lock)) for path, name in found.items()]
@@ -55,13 +58,22 @@ def _missing(reason: str) -> Endpoint:
     return missing
 
 
+def _sums(site: Site) -> dict[str, str]:
+    try:
+        return site.sums
+    except (OSError, ValueError) as error:  # of the weights, or of a file of the page
+        logger.error("the page cannot be made: %s", error)
+        reason = "a file that the page is made of is gone, or has changed"
+        raise RequestError(503, "no_page", reason, 60) from error
+
+
 def _file(site: Site, name: str, lock: asyncio.Lock) -> Endpoint:
     suffix = name[name.rfind(".") :]
     kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "text/plain"
 
     async def file(request: Request) -> Response:
         async with lock:  # or the model would be made several times
-            sums = await run_in_threadpool(lambda: site.sums)
+            sums = await run_in_threadpool(_sums, site)
         headers = {**HEADERS, "etag": f'"{sums[name]}"'}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)

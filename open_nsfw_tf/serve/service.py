@@ -169,7 +169,7 @@ class Service:
         try:
             await self.warm_up()
         except RuntimeError as error:
-            raise RequestError(503, "not_ready", "the warm-up failed") from error
+            raise RequestError(503, "not_ready", "the warm-up failed", 60) from error
 
     def _check(self) -> None:
         copies = {copy.sha256 for copy in PUBLISHED.values()} - {None}

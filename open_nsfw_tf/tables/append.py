@@ -164,6 +164,10 @@ class TableWriter(Writer):
         ValueError: another suffix, another run writes to this table, or the table is
             broken or has other columns.
         ImportError: a .parquet needs the extra `parquet`.
+
+    Attributes:
+        files: all that it writes to: the table, a Parquet table's rows beside it, where
+            a link leads, and the lock file.
     """
 
     EXISTS = "exists, or a run that was not finished"
@@ -189,7 +193,9 @@ class TableWriter(Writer):
         self._raw = False  # whether a path is no UTF-8
         # Locked before it is opened: the other run may remove it when it ends.
         folder, name = os.path.split(os.path.realpath(self.path))
-        self._free = lock(os.path.join(folder, f".{name}{LOCK}"), self.path)
+        lock_path = os.path.join(folder, f".{name}{LOCK}")
+        self.files = [self.path, self._file_path, real, Path(lock_path)]
+        self._free = lock(lock_path, self.path)
         try:
             self._file = self._open(mode)
         except BaseException:

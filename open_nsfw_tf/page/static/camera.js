@@ -23,7 +23,13 @@ export async function openCamera(dialog, take) {
   if (!dialog.open) return stop();
   dialog.addEventListener("close", stop, { once: true });
   video.srcObject = stream;
-  await video.play();
+  try {
+    await video.play();
+  } catch {
+    stop();
+    error.textContent = "The browser does not show what the camera sees.";
+    return;
+  }
   shoot.disabled = false;
   shoot.onclick = () => take(pixelsOf(video), `camera ${new Date().toLocaleTimeString("en-GB")}`);
 }

@@ -28,6 +28,8 @@ export interface Info {
   exact: boolean;
   /** Of open_nsfw_tf. */
   version: string;
+  /** Whether it came from `open-nsfw serve`, to which the page may send pictures. */
+  server: boolean;
   threads: number;
 }
 

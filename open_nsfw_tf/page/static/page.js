@@ -10,9 +10,10 @@ const $ = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / MEGABYTE).toFixed(1);
 
 const cards = [];
+const names = new Set(); // of the cards
 let model = null;
 let failed = null;
-const loaded = load();
+let waiting = load(); // for the model, and then for the last picture that came in
 
 async function load() {
   const state = $("model-state");
@@ -36,7 +37,7 @@ async function load() {
   $("version").textContent = version;
   $("exactness").textContent = exact
     ? "The scores of this page are those of Yahoo's Caffe model, to six digits."
-    : "This page has the smaller 8-bit model: its scores are approximate, off by up to 0.03.";
+    : "This page has the smaller 8-bit model: its scores are approximate, those of photographs off by up to 0.03.";
   for (const node of document.querySelectorAll(".server")) node.hidden = !server;
   keepOffline();
 }
@@ -56,35 +57,42 @@ async function keepOffline() {
 // -- pictures come in
 
 function add(files) {
-  const waiting = Array.from(files, (file) => [file, file.webkitRelativePath || file.name]);
-  for (const [picture, name] of waiting) addOne(picture, name || "pasted picture");
+  const found = Array.from(files, (file) => [file, file.webkitRelativePath || file.name]);
+  for (const [picture, name] of found) addOne(picture, name || "pasted picture");
 }
 
 /** Another name, if one is taken: rows of a table are known by it. */
 function unused(name) {
-  const taken = new Set(cards.map((card) => card.name));
   let found = name;
-  for (let number = 2; taken.has(found); number += 1) found = `${name} (${number})`;
+  for (let number = 2; names.has(found); number += 1) found = `${name} (${number})`;
   return found;
 }
 
-async function addOne(picture, name) {
+function addOne(picture, name) {
   const card = new Card(unused(name), { changed: refresh, remove, send: () => send(card) });
   cards.push(card);
+  names.add(card.name);
   $("list").append(card.node);
   $("results").hidden = false;
-  refresh();
-  await loaded;
+  refreshSoon();
+  waiting = waiting.then(() => score(card, picture));
+}
+
+/** Ask the model, which gets one picture after the other: what is removed waits no more. */
+async function score(card, picture) {
   if (card.removed) return;
   try {
     if (failed) throw failed;
-    card.succeed(await model.classify(picture, { preview: PREVIEW }));
+    const result = await model.classify(picture, { preview: PREVIEW });
+    if (card.removed) return;
+    card.succeed(result);
   } catch (error) {
+    if (card.removed) return;
     card.picture = error.code === "broken" ? null : picture;
     card.fail(error.message, Boolean(model?.info.server && card.picture instanceof Blob));
-    if (card.sendable && $("send").checked) await send(card);
+    if (card.sendable && $("send").checked) send(card); // while the next one is scored
   }
-  refresh();
+  refreshSoon();
 }
 
 /** Ask the server that the page came from, because its user wants that. */
@@ -95,6 +103,7 @@ async function send(card) {
   try {
     const response = await fetch("v1/classify", { method: "POST", body: card.picture, headers });
     const { results, error } = await response.json();
+    if (card.removed) return;
     if (error) throw new Error(error.message);
     const [{ sfw, nsfw }] = results;
     card.succeed({ sfw, nsfw, server: true });
@@ -152,7 +161,15 @@ const ORDERS = {
   wrong: (a, b) => b.wrong - a.wrong,
 };
 
+let asked = null;
+
+/** Show what has changed, once for all that changes before the next frame. */
+function refreshSoon() {
+  asked ??= requestAnimationFrame(refresh);
+}
+
 function refresh() {
+  asked = null;
   const [low, high] = band();
   for (const [id, value] of [["low", low], ["high", high]]) {
     $(`${id}-value`).textContent = value.toFixed(2);
@@ -177,6 +194,7 @@ function refresh() {
 
 function remove(card) {
   cards.splice(cards.indexOf(card), 1);
+  names.delete(card.name);
   card.dispose();
   $("results").hidden = !cards.length;
   refresh();
@@ -185,6 +203,7 @@ function remove(card) {
 
 $("clear").addEventListener("click", () => {
   for (const card of cards.splice(0)) card.dispose();
+  names.clear();
   $("results").hidden = true;
   $("files").focus();
 });

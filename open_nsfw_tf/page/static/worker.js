@@ -1,5 +1,6 @@
 /** Decodes and scores, one picture after the other; open-nsfw.js is its other end. */
 import * as ort from "./vendor/ort.wasm.min.js";
+import { PictureError } from "./decode/errors.js";
 import { decode, fromImageData } from "./decode/index.js";
 import { jpegOf } from "./preview.js";
 
@@ -19,7 +20,10 @@ onmessage = ({ data: { id, load: settings, classify: picture, options } }) => {
     : () => classify(picture, options);
   queue = queue.then(work).then(
     (result) => postMessage({ id, result }),
-    ({ message, code }) => postMessage({ id, error: { message: String(message), code } }),
+    (error) => {
+      const code = error instanceof PictureError ? error.code : undefined; // others' are numbers
+      postMessage({ id, error: { message: String(error.message), code } });
+    },
   );
 };
 
@@ -117,8 +121,7 @@ async function contentOf(blob) {
   try {
     return await blob.arrayBuffer();
   } catch {
-    const error = new Error("the file cannot be read: was it moved, changed or removed?");
-    throw Object.assign(error, { code: "broken" });
+    throw new PictureError("the file cannot be read: was it moved, changed or removed?");
   }
 }
 
