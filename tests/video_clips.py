@@ -34,6 +34,7 @@ def write_clip(
     pix_fmt: str = "yuv420p",
     base: Fraction = BASE,
     set_up: Callable[[Any], None] = lambda stream: None,
+    sound: str | None = None,
     **options: str,
 ) -> Path:
     """Write a clip.
@@ -46,10 +47,14 @@ def write_clip(
         pix_fmt: of the stream.
         base: unit of the times.
         set_up: called with the stream before the first frame.
+        sound: "before" or "after": where a stream of it is among the streams.
         options: of the encoder.
     """
     with av.open(str(path), "w") as container:
+        silence = container.default_audio_codec
+        heard = [container.add_stream(silence, rate=48000)] * (sound == "before")
         stream = container.add_stream(codec, rate=25, options=options)
+        heard += [container.add_stream(silence, rate=48000)] * (sound == "after")
         first = picture(0)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
@@ -60,4 +65,23 @@ def write_clip(
             frame.pts, frame.time_base = round(time / base), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        for one in heard:
+            _write_silence(container, one, times[-1])
     return path
+
+
+def write_sound(path: Path) -> None:
+    """Write a file without pictures: a second of silence."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(container.default_audio_codec, rate=48000)
+        _write_silence(container, stream, 1.0)
+
+
+def _write_silence(container: Any, stream: Any, seconds: float) -> None:
+    for number in range(int(seconds * 10) + 1):
+        none = np.zeros((1, 2 * 4800), np.int16)
+        frame = av.AudioFrame.from_ndarray(none, format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = 48000, number * 4800
+        frame.time_base = Fraction(1, 48000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())

@@ -213,9 +213,11 @@ class Video:
 
     def _best(self) -> Any:
         """The stream that a player shows; cover pictures are none."""
+        from av.stream import Discard
+
         for stream in self._container.streams:
             if stream.type != "video":
-                stream.discard = "all"
+                stream.discard = Discard.all
         found = self._container.streams.best("video")
         if found is None or found.codec_context is None:
             raise ImageError("expected a video, got a file without a stream of one")

@@ -205,8 +205,10 @@ class Decoder:
             return "the decoder stopped answering"
         if code == -getattr(signal, "SIGALRM", 0):
             return f"the decoder did nothing for {self._limits.wait} seconds"
-        if code in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
-            return f"the decoder was killed, or worked for {self._limits.work} seconds"
+        if code == -getattr(signal, "SIGXCPU", 0):
+            return f"the decoder worked for {self._limits.work} seconds"
+        if code == -getattr(signal, "SIGKILL", 0):
+            return "the decoder was killed, as the system does when memory is short"
         return "the decoder crashed"
 
 
