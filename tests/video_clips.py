@@ -51,10 +51,9 @@ def write_clip(
         options: of the encoder.
     """
     with av.open(str(path), "w") as container:
-        silence = container.default_audio_codec
-        heard = [container.add_stream(silence, rate=48000)] * (sound == "before")
+        heard = [_sound_stream(container)] if sound == "before" else []
         stream = container.add_stream(codec, rate=25, options=options)
-        heard += [container.add_stream(silence, rate=48000)] * (sound == "after")
+        heard += [_sound_stream(container)] if sound == "after" else []
         first = picture(0)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
@@ -73,8 +72,11 @@ def write_clip(
 def write_sound(path: Path) -> None:
     """Write a file without pictures: a second of silence."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(container.default_audio_codec, rate=48000)
-        _write_silence(container, stream, 1.0)
+        _write_silence(container, _sound_stream(container), 1.0)
+
+
+def _sound_stream(container: Any) -> Any:
+    return container.add_stream(container.default_audio_codec, rate=48000)
 
 
 def _write_silence(container: Any, stream: Any, seconds: float) -> None:
