@@ -403,6 +403,8 @@ def test_other_addresses_need_tokens(tmp_path: Path) -> None:
         assert f"{tokens}: expected a token a line" in str(done.exception)
     tokens.write_bytes(b"\xef\xbb\xbffirst\r\n\r\n second \r\n")  # by Notepad
     assert read_tokens(tokens) == ("first", "second")
+    with pytest.raises(ValueError, match="a file with tokens, got a folder"):
+        read_tokens(tmp_path)
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
 
 

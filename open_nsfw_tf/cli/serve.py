@@ -244,6 +244,8 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     Raises:
         ValueError: there are none, or one that no header can carry.
     """
+    if path.is_dir():
+        raise ValueError(f"{sanitize(path)}: expected a file with tokens, got a folder")
     # What is no UTF-8 is replaced by a character that no token may have.
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = map(str.strip, text.splitlines())

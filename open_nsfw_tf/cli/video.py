@@ -214,10 +214,12 @@ class _Run:
         from open_nsfw_tf.report import check_outputs
 
         need("video", "av")
-        report = self._results.report
-        check_outputs({"table": self._results.output, "report": report}, videos)
+        output, report = self._results.output, self._results.report
+        check_outputs({"table": output, "report": report}, videos)
+        for path in (output, report):
+            if path is not None:
+                refuse_existing(path, self._results.overwrite)
         if report is not None:
-            refuse_existing(report, self._results.overwrite)
             need("evaluate", "jinja2")
 
     def score(
