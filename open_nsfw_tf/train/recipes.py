@@ -339,8 +339,8 @@ FROM_RANDOM = (  # for people: what `from_random` does, and what came of it
         "measured on 360 made-up pictures of 64 pixels and two classes, 32 a batch; "
         "the best accuracy of 40 others: yahoo on resnet50_thin 97 %, resnet50 95 % "
         "(14 epochs), squeezenet 97 % and googlenet 100 % (15); mobilenet on "
-        "mobilenet_v2 100 % (14); yahoo on ms_ctc 95 % (5, of 192 pixels); vgg on 1,000 "
-        "pictures of 96 pixels 98 to 100 % (12)"
+        "mobilenet_v2 100 % (14); yahoo on ms_ctc 95 % (5, of 192 pixels); vgg on "
+        "1,000 pictures of 96 pixels 98 to 100 % (12)"
     ),
     (
         "inception on inception_v3 learns nothing in 12 epochs (80 pixels): begin with "
