@@ -41,5 +41,6 @@ const text = `${JSON.stringify(list, null, 2)}\n`;
 if (record) writeFileSync(LIST, text);
 writeFileSync(join(made, "vendor.json"), text);
 rmSync(TARGET, { recursive: true, force: true });
+mkdirSync(dirname(TARGET), { recursive: true }); // in a container's build only web is there
 renameSync(made, TARGET);
 console.log(`${Object.keys(list.files).length} files are in ${TARGET}`);
