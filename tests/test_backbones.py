@@ -46,7 +46,7 @@ from open_nsfw_tf.backbones.trained import (
     read_trained,
     write_trained,
 )
-from open_nsfw_tf.cli import app
+from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.errors import WeightsError
 from open_nsfw_tf.image import YAHOO, Preprocessing
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from open_nsfw_tf import WeightsError, load_weights, save_weights
-from open_nsfw_tf.cli import app
+from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.convert import convert, inspect
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import FORMATS, npy, onnx_graph

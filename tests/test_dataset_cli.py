@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from open_nsfw_tf.cli import app
+from open_nsfw_tf.cli.app import app
 
 COMMANDS = ("check", "dedupe", "split", "clean", "sort", "undo")
 MAIN = "from open_nsfw_tf.cli import main; main()"

@@ -110,6 +110,29 @@ for delay in (0, 0.004, 0.01, 0.02, 0.04):
 thread.join()
 """
 
+TEMPORARY = """
+import os, signal, sys, tempfile, threading, time
+import open_nsfw_tf
+begun, find = threading.Event(), tempfile._get_default_tempdir
+def slow():
+    begun.set()
+    time.sleep(1)
+    return find()
+tempfile._get_default_tempdir = slow
+weights = open_nsfw_tf.load_weights()
+thread = threading.Thread(target=lambda: open_nsfw_tf.Classifier(weights=weights))
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    classifier = open_nsfw_tf.Classifier(weights=weights)
+    print(classifier.classify(sys.argv[1]).nsfw, flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+thread.join()
+"""
+
 QUIET = """
 import os, threading, time
 from open_nsfw_tf.libraries import import_tensorflow
@@ -132,6 +155,13 @@ def test_a_fork_while_the_package_itself_is_imported() -> None:
     assert (statuses, done.stderr) == (["0"] * 5, "")
     for score in scores:
         assert abs(float(score) - GOLDEN["samples"][PICTURE]["nsfw"]) <= 5e-6
+
+
+def test_a_fork_while_the_folder_of_temporary_files_is_looked_for() -> None:
+    done = run(["-c", TEMPORARY, pictures.path(PICTURE)])
+    score, status = done.stdout.split()
+    assert (status, done.stderr) == ("0", "")
+    assert abs(float(score) - GOLDEN["samples"][PICTURE]["nsfw"]) <= 5e-6
 
 
 def test_standard_error_is_the_childs_whatever_is_imported() -> None:

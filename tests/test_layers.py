@@ -125,7 +125,6 @@ OWNERS = {
         "cli.explain",
         "cli.export",
         "cli.legacy",
-        "cli.legacy_classify",
         "cli.models",
         "cli.options",
         "cli.page",

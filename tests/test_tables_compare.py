@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from open_nsfw_tf.cli import app
+from open_nsfw_tf.cli.app import app
 from open_nsfw_tf.tables import Table
 from open_nsfw_tf.tables.compare import compare
 

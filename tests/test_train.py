@@ -511,7 +511,7 @@ def test_two_workers_come_to_the_loss_of_one(place: Path) -> None:
 
 
 LONE = """
-from open_nsfw_tf.cli.app import errors_in_one_line
+from open_nsfw_tf.cli.process import errors_in_one_line
 from open_nsfw_tf.train import learner as devices
 devices.LONGEST_WAIT = 2
 with errors_in_one_line():

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from open_nsfw_tf.architecture import Weights, check_weights
-from open_nsfw_tf.cli.app import errors_in_one_line, open_standard_output
+from open_nsfw_tf.cli.process import errors_in_one_line, open_standard_output
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.files import replacing
 from open_nsfw_tf.formats import caffemodel, mmdnn

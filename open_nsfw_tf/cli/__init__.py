@@ -10,13 +10,15 @@ from open_nsfw_tf.cli import interrupt as _interrupt  # isort: skip - before the
 from functools import partial
 from importlib import import_module
 
-from open_nsfw_tf.cli.app import app, errors_in_one_line, open_standard_output
+from open_nsfw_tf.cli.process import errors_in_one_line, open_standard_output
 
 _interrupt.modules_loaded()
 
 
 def main() -> None:
     """Run `open-nsfw`."""
+    with _interrupt.ending_silently():
+        from open_nsfw_tf.cli.app import app
     with errors_in_one_line():
         open_standard_output()
         app(prog_name=app.info.name)
@@ -28,11 +30,11 @@ def _run(name: str, module: str = "legacy") -> None:
         script = getattr(import_module(f"open_nsfw_tf.cli.{module}"), name)
     with errors_in_one_line():
         open_standard_output()
-        script(prog_name=script.info.name)
+        script()
 
 
 # The scripts of `tools/`.
-classify_nsfw = partial(_run, "classify", "legacy_classify")
+classify_nsfw = partial(_run, "main", "legacy_classify")
 export_savedmodel = partial(_run, "savedmodel")
 export_graph = partial(_run, "graph")
 export_tflite = partial(_run, "tflite")

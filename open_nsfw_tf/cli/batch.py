@@ -38,8 +38,8 @@ from open_nsfw_tf.cli.options import (
     Writing,
     choice,
     grouped,
-    standard_input,
 )
+from open_nsfw_tf.cli.pictures import standard_input
 from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import STDIN
 from open_nsfw_tf.progress import progress_bar

@@ -12,8 +12,8 @@ from open_nsfw_tf.cli.options import (
     PixelsOption,
     Scoring,
     grouped,
-    picture_at,
 )
+from open_nsfw_tf.cli.pictures import picture_at
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import MAX_PIXELS, describe
 

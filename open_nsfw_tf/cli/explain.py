@@ -16,8 +16,8 @@ from open_nsfw_tf.cli.options import (
     Scoring,
     choice,
     grouped,
-    picture_at,
 )
+from open_nsfw_tf.cli.pictures import picture_at
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.explain import HOW, SHARE, Explanation, blur, boxes, overlay, svg
 from open_nsfw_tf.explain.cover import BELOW

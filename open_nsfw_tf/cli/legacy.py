@@ -22,17 +22,23 @@ from open_nsfw_tf.cli.request import request as print_request
 from open_nsfw_tf.image import IMAGE_LOADERS
 
 
-def _script(name: str) -> typer.Typer:
-    return typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False)
+class _Script(typer.Typer):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name=name, add_completion=False, pretty_exceptions_enable=False
+        )
+
+    def __call__(self) -> Any:
+        return super().__call__(prog_name=self.info.name)
 
 
-batch = _script("batch_classify.py")
-compare = _script("eval.py")
-savedmodel = _script("export_savedmodel.py")
-graph = _script("export_graph.py")
-tflite = _script("export_tflite.py")
-request = _script("create_predict_request.py")
-caffe = _script("convert_caffe.py")
+batch = _Script("batch_classify.py")
+compare = _Script("eval.py")
+savedmodel = _Script("export_savedmodel.py")
+graph = _Script("export_graph.py")
+tflite = _Script("export_tflite.py")
+request = _Script("create_predict_request.py")
+caffe = _Script("convert_caffe.py")
 
 TFLITE_PRECISIONS = ("float32", "float16", "int8")
 

@@ -1,15 +1,17 @@
 """`classify_nsfw.py`, the original's and the first port's script: one picture's score.
 
-It has a file of its own so that it starts quickly: the other scripts need the exports.
+It is for one picture, so it must start quickly: Typer, which imports Pydantic, would
+take as long as the score itself.
 """
 
+import argparse
 import base64
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from open_nsfw_tf.classifier import Classifier
-from open_nsfw_tf.cli.options import ModelWeightsOption, choice, picture_at
+from open_nsfw_tf.cli.pictures import picture_at
 from open_nsfw_tf.errors import ImageError
 from open_nsfw_tf.image import (
     IMAGE_LOADERS,
@@ -22,52 +24,64 @@ from open_nsfw_tf.image import (
 if TYPE_CHECKING:
     import numpy as np
 
-classify = typer.Typer(
-    name="classify_nsfw.py", add_completion=False, pretty_exceptions_enable=False
-)
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score one picture.
 
-@classify.command()
-def classify_nsfw(
-    input_file: Annotated[
-        str, typer.Argument(help="Path of the picture; - reads standard input.")
-    ],
-    model_weights: ModelWeightsOption = None,
-    image_loader: Annotated[
-        str,
-        choice(
-            IMAGE_LOADERS,
-            "--image_loader",
-            "-l",
-            help="What prepares the picture: Pillow, or the same in TensorFlow ops. "
-            "The score is the same.",
-        ),
-    ] = "yahoo",
-    input_type: Annotated[
-        str,
-        choice(
-            ("tensor", "base64_jpeg"),
-            "--input_type",
-            "-i",
-            help="What the network takes: the prepared picture, or its file as base64 "
-            "text, which it prepares itself by TensorFlow ops whatever -l says. The "
-            "score is the same.",
-        ),
-    ] = "tensor",
-) -> None:
-    """Score one picture with Yahoo's Open-NSFW, with the flags of the first port."""
-    picture = picture_at(input_file)
+    Args:
+        arguments: of the command line; None: the process's.
+    """
+    asked = _parser().parse_args(arguments)
+    picture = picture_at(asked.input_file)
     load = create_yahoo_image_loader()
-    if input_type == "base64_jpeg":
+    if asked.input_type == "base64_jpeg":
         load = _load_base64
-    elif image_loader == "tensorflow":
+    elif asked.image_loader == "tensorflow":
         from open_nsfw_tf.tf_image import create_tensorflow_image_loader
 
         load = create_tensorflow_image_loader()
     batch = load(picture)  # before loading weights, which takes longer
-    sfw, nsfw = Classifier(weights=model_weights).predict(batch)[0].tolist()
-    print(f"Results for '{describe(input_file)}'")
+    sfw, nsfw = Classifier(weights=asked.model_weights).predict(batch)[0].tolist()
+    print(f"Results for '{describe(asked.input_file)}'")
     print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "classify_nsfw.py",
+        description="Score one picture with Yahoo's Open-NSFW, with the flags of the "
+        "first port.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "input_file", help="path of the picture; - reads standard input"
+    )
+    parser.add_argument(
+        "-m",
+        "--model_weights",
+        type=Path,
+        metavar="FILE",
+        help="path of the trained weights, in any known format; without it they are "
+        "looked for: see `open-nsfw weights list`",
+    )
+    parser.add_argument(
+        "-l",
+        "--image_loader",
+        choices=tuple(IMAGE_LOADERS),
+        default="yahoo",
+        help="what prepares the picture: Pillow, or the same in TensorFlow ops; the "
+        "score is the same (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-i",
+        "--input_type",
+        choices=("tensor", "base64_jpeg"),
+        default="tensor",
+        help="what the network takes: the prepared picture, or its file as base64 "
+        "text, which it prepares itself by TensorFlow ops whatever -l says; the score "
+        "is the same (default: %(default)s)",
+    )
+    return parser
 
 
 def _load_base64(picture: Picture) -> "np.ndarray":

@@ -1,18 +1,16 @@
 """Options that several commands share, and grouping options in dataclasses."""
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from open_nsfw_tf.engines import BFLOAT16, ENGINES, FLOAT16, PRECISIONS
-from open_nsfw_tf.errors import ImageError, sanitize
-from open_nsfw_tf.files import STDIN
-from open_nsfw_tf.image import DECODES, EXACT, MAX_PIXELS, Picture
+from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.image import DECODES, EXACT, MAX_PIXELS
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier
@@ -303,23 +301,3 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
-
-
-def picture_at(path: str) -> Picture:
-    """The picture that an argument names: a path, or - for standard input.
-
-    Raises:
-        ImageError: standard input is closed.
-    """
-    return standard_input() if path == STDIN else path
-
-
-def standard_input() -> IO[bytes]:
-    """The binary standard input.
-
-    Raises:
-        ImageError: it is closed.
-    """
-    if sys.stdin is None:
-        raise ImageError("-: expected a picture on standard input, which is closed")
-    return sys.stdin.buffer

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from open_nsfw_tf.cli.options import choice, picture_at
+from open_nsfw_tf.cli.options import choice
+from open_nsfw_tf.cli.pictures import picture_at
 from open_nsfw_tf.export.request import INPUT_TYPES, TARGETS, predict_request
 from open_nsfw_tf.image import IMAGE_LOADERS
 

@@ -18,8 +18,8 @@ from open_nsfw_tf.cli.options import (
     Scoring,
     grouped,
     number_pair,
-    standard_input,
 )
+from open_nsfw_tf.cli.pictures import standard_input
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.files import STDIN, refuse_existing, stamp_of
 from open_nsfw_tf.image import MAX_PIXELS, describe

@@ -7,9 +7,11 @@ SHA-256, and later runs need not parse the weights or import the library that bu
 
 import hashlib
 import mmap
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -30,43 +32,50 @@ class SerializedNetwork:
     """The bytes of a network, which cannot be changed.
 
     After an engine has opened them, they are needed again only for another engine of
-    the same network, or in a forked process. Meanwhile their 24 MB are in a temporary
-    file without a name, or in memory if the disk has no room for it.
+    the same network, or in a forked process. Meanwhile their 24 MB are in a file: the
+    cached one, or a temporary one without a name; in memory if the disk has no room.
+
+    Args:
+        data: the bytes, or the file that has them, whose bytes are mapped.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data
-        self._file: mmap.mmap | None = None
-        try:
-            with tempfile.TemporaryFile() as file:
-                file.write(data)
-                file.flush()
-                # Keeps the file open without a descriptor, which a daemon may close.
-                self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError:
-            return
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self._data = _in_a_file(data) if isinstance(data, bytes) else data
 
     def read(self) -> bytes:
-        """The bytes; at the first call from memory, which is then freed."""
-        data = self._data
-        if self._file is None:
-            assert data is not None
-            return data
-        self._data = None
-        if data is None:
-            data = self._file[:]
-            if hasattr(mmap, "MADV_DONTNEED"):
-                self._file.madvise(mmap.MADV_DONTNEED)  # out of this process's memory
+        """A copy of the bytes."""
+        data = self._data[:]
+        if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._data.madvise(mmap.MADV_DONTNEED)  # out of this process's memory
         return data
 
     def __reduce__(self) -> tuple[type, tuple[bytes]]:
         return SerializedNetwork, (self.read(),)
 
 
+def _in_a_file(data: bytes) -> bytes | mmap.mmap:
+    """Some bytes as a temporary file, or as they are if the disk has no room for it."""
+    try:
+        # A lock of tempfile's would stay locked in a process forked meanwhile.
+        with loading, tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            return _mapped(file, len(data))
+    except OSError:
+        return data
+
+
+def _mapped(file: IO[bytes], size: int) -> mmap.mmap:
+    """A file's first bytes, which need no descriptor: a daemon may close it."""
+    return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+
+
 Parts = Weights | TrainedModel  # what a network is built from: see `_parts`
 
 
-def cached(weights: Source, name: str, build: Callable[[Parts], bytes]) -> bytes:
+def cached(
+    weights: Source, name: str, build: Callable[[Parts], bytes]
+) -> SerializedNetwork:
     """The serialized network of some weights.
 
     Args:
@@ -82,18 +91,19 @@ def cached(weights: Source, name: str, build: Callable[[Parts], bytes]) -> bytes
         WeightsError: the weights cannot be read or do not fit.
     """
     if isinstance(weights, dict):
-        return build(weights)
+        return SerializedNetwork(build(weights))
     folder = cache_folder()
     if folder is None:
-        return build(_parts(weights))
+        return SerializedNetwork(build(_parts(weights)))
     digest = weights_sha256(weights)
     path = folder / "graphs" / f"{digest}-{name}"
-    network = _read(path)
-    if network is None:
-        network = build(_parts(weights))
-        if weights_sha256(weights) == digest:  # the file was not replaced meanwhile
-            _write(path, network)
-    return network
+    found = _read(path)
+    if found is not None:
+        return found
+    network = build(_parts(weights))
+    if weights_sha256(weights) == digest:  # the file was not replaced meanwhile
+        _write(path, network)
+    return SerializedNetwork(network)
 
 
 def _parts(weights: Source) -> Parts:
@@ -142,15 +152,18 @@ def _digest_of_model(model: TrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path) -> SerializedNetwork | None:
     """A cached network; None if it is missing, or its checksum at the end is wrong."""
     try:
         with path.open("rb") as file:
-            size = path.stat().st_size
-            network, digest = file.read(max(0, size - CHECKSUM)), file.read()
-    except OSError:
+            size = max(1, os.fstat(file.fileno()).st_size - CHECKSUM)
+            mapped = _mapped(file, size)
+            file.seek(size)
+            digest = file.read()
+    except (OSError, ValueError):  # ValueError: it is empty
         return None
-    return network if hashlib.sha256(network).digest() == digest else None
+    right = hashlib.sha256(mapped).digest() == digest
+    return SerializedNetwork(mapped) if right else None
 
 
 def _write(path: Path, network: bytes) -> None:

@@ -114,7 +114,7 @@ class Engine(SerializedEngine):
         _provider(import_onnxruntime(), settings.device)
 
     @staticmethod
-    def serialize(weights: Source, precision: str) -> bytes:
+    def serialize(weights: Source, precision: str) -> SerializedNetwork:
         """The ONNX graph."""
         return graph(weights, precision)
 
@@ -203,7 +203,7 @@ def _provider(
     return provider, (provider.name, {**provider.options, **number})
 
 
-def graph(weights: Source, precision: str = "float32") -> bytes:
+def graph(weights: Source, precision: str = "float32") -> SerializedNetwork:
     """The serialized ONNX graph of some weights, cached unless they are a dict.
 
     Args:
