@@ -12,7 +12,9 @@ import ctypes
 import logging  # noqa: F401
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock, RLock
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -119,6 +121,9 @@ _inherited: WeakSet[PerProcess[Any] | OneProcess] = WeakSet()
 
 
 def _before_fork() -> None:
+    # It is looked for once, under a lock that nothing frees in a child.
+    with suppress(OSError):
+        tempfile.gettempdir()
     before = _h5py_lock()
     _take_locks()
     # What is imported while the fork waits has its hooks called after the fork, but not

@@ -311,6 +311,15 @@ def test_an_interrupt_while_modules_load_is_silent(loaded: bool) -> None:
     assert (b"KeyboardInterrupt" in ended.stderr) == loaded
 
 
+def test_an_interrupt_later_is_no_traceback() -> None:
+    code = (
+        "from open_nsfw_tf.cli.process import errors_in_one_line\n"
+        "with errors_in_one_line(): raise KeyboardInterrupt"
+    )
+    ended = run(sys.executable, "-c", code)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 ODD = "日本 Ω.png"  # a name that few encodings have
 
 

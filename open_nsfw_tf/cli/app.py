@@ -1,4 +1,4 @@
-"""The command `open-nsfw`: its sub-commands, its errors and its standard output."""
+"""The command `open-nsfw`, and the table of its sub-commands."""
 
 from importlib import import_module
 from typing import Annotated, Any

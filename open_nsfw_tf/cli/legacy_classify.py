@@ -6,13 +6,12 @@ take as long as the score itself.
 
 import argparse
 import base64
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.cli.pictures import picture_at
-from open_nsfw_tf.errors import ImageError
+from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
     IMAGE_LOADERS,
     Picture,
@@ -25,13 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Score one picture.
-
-    Args:
-        arguments: of the command line; None: the process's.
-    """
-    asked = _parser().parse_args(arguments)
+def main() -> None:
+    """Score one picture."""
+    asked = _parser().parse_args()
     picture = picture_at(asked.input_file)
     load = create_yahoo_image_loader()
     if asked.input_type == "base64_jpeg":
@@ -46,8 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\tSFW score:\t{sfw}\n\tNSFW score:\t{nsfw}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(
+            sanitize(message)
+        )  # it has what was given, control characters too
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         "classify_nsfw.py",
         description="Score one picture with Yahoo's Open-NSFW, with the flags of the "
         "first port.",

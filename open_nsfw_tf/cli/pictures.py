@@ -1,4 +1,7 @@
-"""Pictures as commands name them: a path, or - for standard input."""
+"""Pictures as commands name them: a path, or - for standard input.
+
+Apart from `options`, which imports Typer: `classify_nsfw.py` does without it.
+"""
 
 import sys
 from typing import IO

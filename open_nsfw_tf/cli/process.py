@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from open_nsfw_tf.cli.interrupt import INTERRUPTED
 from open_nsfw_tf.errors import sanitize
 
 _EXPECTED = (
@@ -20,12 +21,14 @@ _EXPECTED = (
     MemoryError,
     RuntimeError,  # ExportError among them
 )
+LONGEST = 2000  # characters of an error
+ESCAPING = "open_nsfw_tf.escaping"  # the handler of characters that cannot be encoded
 DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print expected errors as one line, and exit with status 1."""
+    """Print expected errors as one line, and exit with status 1; 130 after Ctrl-C."""
     _keep_standard_numbers()
     if os.environ.get(DEBUG):
         yield
@@ -42,6 +45,8 @@ def errors_in_one_line() -> Iterator[None]:
         if sys.stderr is not None:
             print(f"error: {sanitize(error, LONGEST)}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _keep_standard_numbers() -> None:
@@ -52,9 +57,6 @@ def _keep_standard_numbers() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     os.close(number)
-
-
-LONGEST = 2000  # characters of an error
 
 
 def _silence_libraries() -> None:
@@ -73,9 +75,6 @@ def _silence_libraries() -> None:
     except OSError:
         return
     sys.stderr = os.fdopen(ours, "w", buffering=1, errors="backslashreplace")
-
-
-ESCAPING = "open_nsfw_tf.escaping"  # the handler of characters that cannot be encoded
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:

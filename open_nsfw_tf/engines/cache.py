@@ -32,11 +32,12 @@ class SerializedNetwork:
     """The bytes of a network, which cannot be changed.
 
     After an engine has opened them, they are needed again only for another engine of
-    the same network, or in a forked process. Meanwhile their 24 MB are in a file: the
-    cached one, or a temporary one without a name; in memory if the disk has no room.
+    the same network, or in a forked process. Meanwhile they are in a file: the cached
+    one, which is replaced or removed but never changed, or a temporary one without a
+    name; in memory if the disk has no room, or its file system maps no files.
 
     Args:
-        data: the bytes, or the file that has them, whose bytes are mapped.
+        data: the bytes, or the mapped file that has them.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
@@ -56,8 +57,7 @@ class SerializedNetwork:
 def _in_a_file(data: bytes) -> bytes | mmap.mmap:
     """Some bytes as a temporary file, or as they are if the disk has no room for it."""
     try:
-        # A lock of tempfile's would stay locked in a process forked meanwhile.
-        with loading, tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile() as file:
             file.write(data)
             file.flush()
             return _mapped(file, len(data))
@@ -66,7 +66,7 @@ def _in_a_file(data: bytes) -> bytes | mmap.mmap:
 
 
 def _mapped(file: IO[bytes], size: int) -> mmap.mmap:
-    """A file's first bytes, which need no descriptor: a daemon may close it."""
+    # It outlives its descriptor, of which it has a copy: a daemon may close both.
     return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
 
@@ -157,13 +157,16 @@ def _read(path: Path) -> SerializedNetwork | None:
     try:
         with path.open("rb") as file:
             size = max(1, os.fstat(file.fileno()).st_size - CHECKSUM)
-            mapped = _mapped(file, size)
-            file.seek(size)
+            try:
+                data: bytes | mmap.mmap = _mapped(file, size)
+                file.seek(size)
+            except OSError:
+                data = file.read(size)
             digest = file.read()
     except (OSError, ValueError):  # ValueError: it is empty
         return None
-    right = hashlib.sha256(mapped).digest() == digest
-    return SerializedNetwork(mapped) if right else None
+    right = hashlib.sha256(data).digest() == digest
+    return SerializedNetwork(data) if right else None
 
 
 def _write(path: Path, network: bytes) -> None:
