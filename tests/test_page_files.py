@@ -16,13 +16,14 @@ from trained_models import open_nsfw_of_three
 import open_nsfw_tf.page as page_module
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.architecture import DENSE
-from open_nsfw_tf.cli.options import Scoring
+from open_nsfw_tf.cli.options import BandOption, Scoring
 from open_nsfw_tf.cli.serve import load_classifier, page_of
 from open_nsfw_tf.engines.cache import weights_sha256
 from open_nsfw_tf.export import export
 from open_nsfw_tf.image import MAX_PIXELS
 from open_nsfw_tf.page import LIST, POLICY, STATIC, Site, check_installed
 from open_nsfw_tf.serve import create_app
+from open_nsfw_tf.tables.decision import YAHOO_BAND
 from open_nsfw_tf.weights import ENVIRONMENT, save_weights
 
 WEB = Path(__file__).parent.parent / "web"
@@ -31,6 +32,14 @@ WEB = Path(__file__).parent.parent / "web"
 def test_the_policy_stands_in_the_page_too() -> None:
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     assert f'content="{POLICY}"' in page
+
+
+def test_the_page_and_the_help_have_yahoos_band() -> None:
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    values = re.findall(r'id="(?:low|high)" type="range" .* value="(.*)">', page)
+    assert tuple(map(float, values)) == YAHOO_BAND
+    assert "suggests {} and {} as".format(*YAHOO_BAND) in page
+    assert "Without it {}:{}, ".format(*YAHOO_BAND) in BandOption.__metadata__[0].help
 
 
 def test_the_page_names_no_other_host() -> None:

@@ -480,14 +480,17 @@ def test_a_trained_model_answers_its_classes(weights: Any) -> None:
         (result,) = answer.json()["results"]
         assert [result[name] for name in trained_models.CLASSES] == list(scores)
         assert result["decision"] == "block"
-    for positive in (("other",), ("nsfw", "drawign")):
-        with pytest.raises(ValueError, match=f"no class {positive[-1]} to look for"):
+    for positive in (("other",), ("nsfw", "drawign"), trained_models.CLASSES, ()):
+        named = ", ".join(positive) or "none"
+        with pytest.raises(ValueError, match=f"some of the classes .*, got {named}: "):
             create_app(classifier, Settings(positive=positive))
     # Only the default class may be missing.
     other = replace(model, classes=("drawing", "neutral", "bad"))
-    app = create_app(Classifier(engine="onnxruntime", model=other), Settings())
-    (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
+    without = Classifier(engine="onnxruntime", model=other)
+    (answer,) = ask(create_app(without, Settings()), (CLASSIFY, {"content": COFFEE}))
     assert answer.json()["results"][0]["decision"] == "review"
+    with pytest.raises(ValueError, match="got nsfw: name them"):
+        create_app(without, Settings(positive=("nsfw",)))
 
 
 def test_limits(classifier: Classifier) -> None:

@@ -19,7 +19,7 @@ from trained_models import open_nsfw_of_three
 from open_nsfw_tf import Classifier
 from open_nsfw_tf.backbones.trained import write_trained
 from open_nsfw_tf.errors import RequestError
-from open_nsfw_tf.serve import create_app
+from open_nsfw_tf.serve import Settings, create_app
 from open_nsfw_tf.serve.moderations import parse_request, result
 
 MOST = 4
@@ -228,9 +228,13 @@ def test_positive_scores_are_added_up(weights: Any, tmp_path: Path) -> None:
         assert found.category_scores.sexual == pytest.approx(drawing + nsfw, abs=1e-6)
 
 
-def test_a_model_without_a_positive_class_has_no_answer(weights: Any) -> None:
+def test_a_model_without_a_positive_class_has_no_answer(
+    weights: Any, tmp_path: Path
+) -> None:
     model = replace(open_nsfw_of_three(weights), classes=("one", "two", "three"))
-    app = create_app(Classifier(engine="onnxruntime", model=model))
+    audit = tmp_path / "audit"
+    classifier = Classifier(engine="onnxruntime", model=model)
+    app = create_app(classifier, Settings(audit=audit))
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)
@@ -242,3 +246,4 @@ def test_a_model_without_a_positive_class_has_no_answer(weights: Any) -> None:
     answer = asyncio.run(ask())
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "no_positive_class"
+    assert audit.read_text() == ""  # no picture was scored

@@ -14,6 +14,7 @@ from open_nsfw_tf.cli.options import (
     MapOption,
     Scoring,
     StrictOption,
+    band_of,
     choice,
     grouped,
     number_pair,
@@ -103,7 +104,7 @@ class Choosing:
     min_recall: MinRecallOption = None
     cost: CostOption = None
     threshold: ThresholdOption = None
-    band: BandOption = "0.2:0.8"
+    band: BandOption = None
 
     def criterion(self) -> "Criterion":
         """The criterion for the library."""
@@ -116,7 +117,7 @@ class Choosing:
             min_recall=self.min_recall,
             cost=None if self.cost is None else number_pair(self.cost, "--cost"),
             threshold=self.threshold,
-            band=number_pair(self.band, "--band"),
+            band=band_of(self.band),
         )
 
 

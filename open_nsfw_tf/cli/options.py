@@ -147,11 +147,11 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing destination.")
 ]
 BandOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="LOW:HIGH",
-        help="Safe below LOW, blocked from HIGH on, a human sees what is between. "
-        "0.2:0.8 is Yahoo's orientation.",
+        help="Accept below LOW, block from HIGH on, a human sees what is between. "
+        "Without it 0.2:0.8, Yahoo's orientation.",
     ),
 ]
 PixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger pictures.")]
@@ -261,6 +261,13 @@ def number_pair(text: str, flag: str) -> tuple[float, float]:
             f"expected two numbers with a colon, got {text!r}.", param_hint=flag
         ) from error
     return first, second
+
+
+def band_of(text: str | None) -> tuple[float, float]:
+    """The band that a `BandOption` asks for."""
+    from open_nsfw_tf.tables.decision import YAHOO_BAND
+
+    return YAHOO_BAND if text is None else number_pair(text, "--band")
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

@@ -11,8 +11,8 @@ from open_nsfw_tf.cli.options import (
     BandOption,
     PixelsOption,
     Scoring,
+    band_of,
     grouped,
-    number_pair,
 )
 from open_nsfw_tf.errors import WeightsError, sanitize
 from open_nsfw_tf.image import MAX_PIXELS
@@ -73,7 +73,7 @@ class Listening:
 class Deciding:
     """What is decided by the scores."""
 
-    band: BandOption = "0.2:0.8"
+    band: BandOption = None
     positive: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,14 +167,14 @@ def serve_command(
     """
     from open_nsfw_tf.serve import Settings, create_app, serve
 
-    band = number_pair(deciding.band, "--band")
+    band = band_of(deciding.band)
     tokens = listening.tokens()
     if scoring.precision == "int8":
         print("int8 is calibrated at the first start: about a minute", file=sys.stderr)
     classifier, checksum, source = load_classifier(scoring, limits.max_pixels)
     settings = Settings(
         band=band,
-        positive=tuple(deciding.positive or Settings.positive),
+        positive=tuple(deciding.positive or ()) or None,
         tokens=tokens,
         weights_sha256=checksum,
         **asdict(auditing),

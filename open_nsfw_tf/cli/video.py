@@ -12,12 +12,13 @@ import typer
 from open_nsfw_tf.batch.item import columns_of
 from open_nsfw_tf.cli.interrupt import INTERRUPTED, interruptible
 from open_nsfw_tf.cli.options import (
+    BandOption,
     JsonOption,
     OverwriteOption,
     PixelsOption,
     Scoring,
+    band_of,
     grouped,
-    number_pair,
 )
 from open_nsfw_tf.cli.pictures import standard_input
 from open_nsfw_tf.errors import ImageError, sanitize
@@ -36,7 +37,6 @@ from open_nsfw_tf.video import (
     clock,
     score_video,
 )
-from open_nsfw_tf.video.verdict import BAND
 
 if TYPE_CHECKING:
     from open_nsfw_tf.classifier import Classifier
@@ -101,14 +101,7 @@ class Deciding:
             help="Decide nsfw from this score on, sfw below it, instead of --band.",
         ),
     ] = None
-    band: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LOW:HIGH",
-            help="Decide accept below LOW, block from HIGH on, review between: 0.2:0.8 "
-            "is Yahoo's orientation, and taken without this option.",
-        ),
-    ] = None
+    band: BandOption = None
     stop_at: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="End a video at a frame of this score."),
@@ -126,8 +119,7 @@ class Deciding:
         """The options for `score_video`."""
         if self.threshold is not None and self.band is not None:
             raise typer.BadParameter("--threshold and --band exclude each other.")
-        band = BAND if self.band is None else number_pair(self.band, "--band")
-        positive = self.positive or ("nsfw",)
+        band, positive = band_of(self.band), self.positive or ("nsfw",)
         try:
             rule = Rule.parse(self.rule)
             return VerdictOptions(rule, self.threshold, band, self.stop_at, positive)

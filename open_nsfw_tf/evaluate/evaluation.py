@@ -38,7 +38,6 @@ from open_nsfw_tf.evaluate.metrics import (
 )
 from open_nsfw_tf.evaluate.thresholds import (
     MIDDLE,
-    YAHOO,
     Band,
     Criterion,
     OperatingPoint,
@@ -55,6 +54,7 @@ from open_nsfw_tf.tables import (
     positive_score,
     read_table,
 )
+from open_nsfw_tf.tables.decision import YAHOO_BAND
 from open_nsfw_tf.video import Rule
 from open_nsfw_tf.video.sampling import EVERY_SECOND
 
@@ -269,7 +269,7 @@ def _rates(point: OperatingPoint | None) -> Intervals:
 
 
 def _bands(ranking: Ranking, criterion: Criterion) -> list[Band]:
-    title = "Yahoo's orientation" if criterion.band == YAHOO else "as given"
+    title = "Yahoo's orientation" if criterion.band == YAHOO_BAND else "as given"
     bands: list[Band | None] = [choose.band(ranking, *criterion.band, title)]
     max_fnr = MAX_ERROR if criterion.max_fnr is None else criterion.max_fnr
     max_fpr = MAX_ERROR if criterion.max_fpr is None else criterion.max_fpr

@@ -15,8 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
+from open_nsfw_tf.tables.decision import YAHOO_BAND, check_band
+
 STEPS = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98, 0.99)
-YAHOO = (0.2, 0.8)  # below: likely safe; above: highly probably NSFW (Yahoo's README)
 ROUNDING = 1e-9  # of a rate times a count: .05 * 60 must allow 3
 MIDDLE = 0.5
 
@@ -353,10 +354,7 @@ def band(ranking: Ranking, low: float, high: float, title: str) -> Band:
     Raises:
         ValueError: the thresholds are not 0..1 and rising.
     """
-    if not 0 <= low <= high <= 1:
-        raise ValueError(
-            f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low:g}:{high:g}"
-        )
+    check_band((low, high))
     lower, upper = at(ranking, low), at(ranking, high)
     total = ranking.positives + ranking.negatives
     flagged = lower.true_positives + lower.false_positives
@@ -449,7 +447,7 @@ class Criterion:
     min_recall: float | None = None
     cost: tuple[float, float] | None = None
     threshold: float | None = None
-    band: tuple[float, float] = YAHOO
+    band: tuple[float, float] = YAHOO_BAND
 
     def __post_init__(self) -> None:
         given = [name for name in (*TITLES, "cost") if getattr(self, name) is not None]

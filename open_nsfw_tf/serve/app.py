@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from open_nsfw_tf import __version__
 from open_nsfw_tf.classifier import Classifier
-from open_nsfw_tf.errors import RequestError, sanitize
+from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.page import Site
 from open_nsfw_tf.serve import moderations, native, page, tfserving
 from open_nsfw_tf.serve.limits import Settings
@@ -53,12 +53,11 @@ def create_app(
     Raises:
         OSError: the audit file cannot be opened.
         ValueError: a class of the model is called like another field of an answer, or
-            the model lacks a class of `settings.positive`, if that was set.
+            as `positive_columns`, of `settings.positive`.
     """
     settings = settings or Settings()
     if clash := set(FIELDS) & set(classifier.classes):
         raise ValueError(f"a class must not be called {' or '.join(sorted(clash))}")
-    _check_positive(settings.positive, classifier.classes)
     service = Service(classifier, settings)
 
     @asynccontextmanager
@@ -91,15 +90,6 @@ def create_app(
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, service=service)
     return app
-
-
-def _check_positive(positive: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """Refuse a misspelt class; the default one may be missing."""
-    if positive != Settings.positive and (missing := set(positive) - set(classes)):
-        raise ValueError(
-            f"the model has no class {sanitize(' or '.join(sorted(missing)))} to look "
-            f"for: expected some of {', '.join(classes)}"
-        )
 
 
 def error_answer(error: RequestError, path: str) -> Answer:

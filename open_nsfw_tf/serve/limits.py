@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.image import MAX_PIXELS
+from open_nsfw_tf.tables.decision import YAHOO_BAND, check_band
 
 MEGABYTE = 1 << 20
 # Values of a JSON document: numbers, lists, objects. The parser holds up everything
@@ -45,7 +46,8 @@ class Settings:
     Attributes:
         band: two scores. Below the first a picture is accepted, from the second on
             it is blocked, and what is between is for a human.
-        positive: the classes that are looked for; their scores are added up.
+        positive: the classes that are looked for; their scores are added up. None:
+            nsfw, which a model may lack; it leaves every picture for review.
         tokens: that clients must send; without any, everybody may ask.
         max_picture_mb: MiB of one picture file.
         max_pixels: larger pictures are refused before they are decoded.
@@ -71,8 +73,8 @@ class Settings:
         ValueError: a value is out of range.
     """
 
-    band: tuple[float, float] = (0.2, 0.8)
-    positive: tuple[str, ...] = ("nsfw",)
+    band: tuple[float, float] = YAHOO_BAND
+    positive: tuple[str, ...] | None = None
     tokens: tuple[str, ...] = ()
     max_picture_mb: float = 20
     max_pixels: int = MAX_PIXELS
@@ -91,11 +93,7 @@ class Settings:
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        low, high = self.band
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low}:{high}"
-            )
+        check_band(self.band)
         for name in _ABOVE_ZERO:
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"expected {name} above 0, and finite, got {value}")
@@ -104,8 +102,6 @@ class Settings:
                 raise ValueError(f"expected {name} from 0 on, and finite, got {value}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"expected batch_size from 1 on, got {self.batch_size}")
-        if not self.positive:
-            raise ValueError("expected at least one positive class, got none")
 
     @property
     def max_picture(self) -> int:

@@ -19,7 +19,8 @@ from fastapi import APIRouter, Request
 from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.serve.limits import decode_base64, parse_json
 from open_nsfw_tf.serve.native import REFUSALS, Refused
-from open_nsfw_tf.serve.service import BLOCK, Answer, Service
+from open_nsfw_tf.serve.service import Answer, Service
+from open_nsfw_tf.tables.decision import BLOCK
 
 SCORED = "sexual"
 CATEGORIES = (  # of omni-moderation-2024-09-26
@@ -156,6 +157,12 @@ def routes(service: Service) -> APIRouter:
     @router.post("/v1/moderations", openapi_extra=_SCHEMA, responses=responses)
     async def moderations(request: Request) -> dict[str, Any]:
         """Score pictures as OpenAI's moderation API does: category sexual only."""
+        if not service.columns:
+            raise _refusal(
+                "the model has none of the classes that are looked for: start the "
+                "server with --positive, or ask /v1/classify",
+                "no_positive_class",
+            )
         body = await service.read_body(request)
         most = service.settings.most_pictures
         pictures = await service.work(len(body), parse_request, body, most)
@@ -174,14 +181,7 @@ async def _answer(
         if outcome.scores is None:
             message = f"input {number}: {outcome.message}"
             raise _refusal(message, outcome.code or "unreadable")
-        score = service.positive_score(outcome.scores)
-        if score is None:
-            raise _refusal(
-                "the model has none of the classes that are looked for: start the "
-                "server with --positive, or ask /v1/classify",
-                "no_positive_class",
-            )
-        scores.append(score)
+        scores.append(service.positive_score(outcome.scores))
     flagged = any(outcome.decision == BLOCK for outcome in outcomes)
     return {
         "id": f"modr-{uuid4().hex}",

@@ -11,7 +11,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.serve.limits import Settings, decode_base64, parse_json
-from open_nsfw_tf.serve.service import ERROR, Answer, Outcome, Service
+from open_nsfw_tf.serve.service import Answer, Outcome, Service
+from open_nsfw_tf.tables.decision import ACCEPT, BLOCK, ERROR, REVIEW
 
 CHUNK = 1 << 16  # bytes that the multipart parser gets at once
 FIELDS = ("name", "decision", "error")  # of a result, beside the model's classes
@@ -45,15 +46,12 @@ class Model(BaseModel):
     weights_sha256: str | None
 
 
-_DECISIONS = ["accept", "review", "block", ERROR]
-
-
 def _result_schema(classes: list[str]) -> dict[str, Any]:
     score = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
     properties: dict[str, Any] = {
         "name": {"type": ["string", "null"]},
         **dict.fromkeys(classes, score),
-        "decision": {"enum": _DECISIONS},
+        "decision": {"enum": [ACCEPT, REVIEW, BLOCK, ERROR]},
         "error": {
             "anyOf": [{"$ref": "#/components/schemas/Refusal"}, {"type": "null"}]
         },

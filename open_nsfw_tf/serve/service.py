@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -30,12 +31,13 @@ from open_nsfw_tf.errors import (
 from open_nsfw_tf.serve.batcher import Batcher
 from open_nsfw_tf.serve.limits import MEGABYTE, Settings, collect, inflate
 from open_nsfw_tf.serve.records import Audit, Metrics
+from open_nsfw_tf.tables import positive_columns, positive_score
+from open_nsfw_tf.tables.decision import ERROR, REVIEW, decide
 from open_nsfw_tf.weights import PUBLISHED
 
 logger = logging.getLogger("open_nsfw_tf.serve")
 Result = TypeVar("Result")
 
-ACCEPT, REVIEW, BLOCK, ERROR = "accept", "review", "block", "error"
 SLOW = 1 << 18  # bytes, from which on work on a body is done in a thread
 KEY = "open_nsfw_tf"  # of a request's scope: its `Call`
 ENCODINGS = ("", "identity", "gzip", "x-gzip")
@@ -107,6 +109,7 @@ class Service:
 
     Attributes:
         classifier, settings: as given.
+        columns: of the positive classes; none: every picture is left for review.
         model: what answers say of the model.
         batcher: the queue in front of the classifier.
         metrics: of the service.
@@ -115,10 +118,12 @@ class Service:
 
     Raises:
         OSError: the audit file cannot be opened.
+        ValueError: as `positive_columns`, of `settings.positive`.
     """
 
     def __init__(self, classifier: Classifier, settings: Settings) -> None:
         self.classifier, self.settings = classifier, settings
+        self.columns = _columns(settings.positive, classifier.classes)
         self.model: dict[str, Any] = {
             "name": "open_nsfw",
             "version": __version__,
@@ -302,30 +307,14 @@ class Service:
         return rows
 
     def decide(self, scores: Sequence[float]) -> str:
-        """What is done with a picture: accept, review or block.
-
-        Args:
-            scores: one for each class, 0..1. A model without any of the positive
-                classes leaves every picture for review.
-        """
-        score = self.positive_score(scores)
-        if score is None:
+        """What is done with a picture by its scores, one for each class, 0..1."""
+        if not self.columns:
             return REVIEW
-        low, high = self.settings.band
-        return BLOCK if score >= high else REVIEW if score >= low else ACCEPT
+        return decide(self.positive_score(scores), self.settings.band)
 
-    def positive_score(self, scores: Sequence[float]) -> float | None:
-        """The sum of the scores of the positive classes; None without such a class.
-
-        Args:
-            scores: one for each class, 0..1.
-        """
-        positive = [
-            score
-            for name, score in zip(self.classifier.classes, scores, strict=True)
-            if name in self.settings.positive
-        ]
-        return min(1.0, sum(positive)) if positive else None
+    def positive_score(self, scores: Sequence[float]) -> float:
+        """The score of the positive classes, of which there must be one, 0..1."""
+        return float(positive_score(np.array(scores), self.columns))
 
     def _refusal(self, picture: bytes | None) -> Outcome | None:
         """Why a picture is not even decoded, if that is so."""
@@ -393,7 +382,7 @@ class Service:
                 "decision": outcome.decision,
                 "error": outcome.code,
                 "band": list(self.settings.band),
-                "positive": list(self.settings.positive),
+                "positive": [classes[column] for column in self.columns],
                 "weights_sha256": self.settings.weights_sha256,
             }
             records.append(record)
@@ -417,6 +406,15 @@ class Service:
         self.batcher.close()
         if self.audit is not None:
             self.audit.close()
+
+
+def _columns(positive: Sequence[str] | None, classes: Sequence[str]) -> list[int]:
+    """The columns of the positive classes; the default one may be missing."""
+    if positive is not None:
+        return positive_columns(classes, positive)
+    with suppress(ValueError):
+        return positive_columns(classes)
+    return []
 
 
 def reason(error: ImageError) -> str:

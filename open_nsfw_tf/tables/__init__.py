@@ -4,7 +4,7 @@ They are read whole, appended to so that no kill loses a row (`append`, and for 
 machines `parquet_folder`), ranked and compared (`compare`). `rows` says what they hold.
 """
 
-from open_nsfw_tf.tables.positive import positive_columns, positive_score
+from open_nsfw_tf.tables.decision import positive_columns, positive_score
 from open_nsfw_tf.tables.read import (
     SUFFIXES,
     Table,

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from open_nsfw_tf.errors import sanitize
+from open_nsfw_tf.tables.decision import REVIEW, YAHOO_BAND, check_band, decide
 
 RULES = "max, share:SHARE or run:SECONDS"
-BAND = (0.2, 0.8)  # Yahoo's orientation
 EPSILON = 1e-9  # of shares and seconds, which are no exact binary numbers
 
 
@@ -146,7 +146,7 @@ class VerdictOptions:
 
     rule: Rule = Rule()
     threshold: float | None = None
-    band: tuple[float, float] = BAND
+    band: tuple[float, float] = YAHOO_BAND
     stop_at: float | None = None
     positive: Sequence[str] = ("nsfw",)
 
@@ -154,12 +154,7 @@ class VerdictOptions:
         """Refuse numbers that are no scores."""
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"expected a threshold of 0 to 1, got {self.threshold:g}")
-        low, high = self.band
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low:g}:"
-                f"{high:g}"
-            )
+        check_band(self.band)
         if self.stop_at is not None and not 0 <= self.stop_at <= 1:
             raise ValueError(f"expected stop_at of 0 to 1, got {self.stop_at:g}")
 
@@ -171,11 +166,10 @@ class VerdictOptions:
     def decide(self, score: float, complete: bool) -> str:
         """The decision; what was not read to its end is never waved through."""
         if score < self.lowest and not complete:
-            return "review"
+            return REVIEW
         if self.threshold is not None:
             return "nsfw" if score >= self.threshold else "sfw"
-        low, high = self.band
-        return "accept" if score < low else "review" if score < high else "block"
+        return decide(score, self.band)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""The classes that are looked for, and the score of a picture by them."""
+"""From the scores of the classes to one score, and from that to a decision."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from open_nsfw_tf.errors import sanitize
 from open_nsfw_tf.files import name_key
+
+ACCEPT, REVIEW, BLOCK, ERROR = "accept", "review", "block", "error"
+YAHOO_BAND = (0.2, 0.8)  # likely safe below, highly probably NSFW above: their README
 
 
 def positive_columns(
@@ -24,7 +28,8 @@ def positive_columns(
     if len(columns) < len(wanted) or not 0 < len(columns) < len(classes):
         raise ValueError(
             f"expected as positive some of the classes {', '.join(classes)}, got "
-            f"{', '.join(positive)}: name them, such as --positive {classes[-1]}"
+            f"{sanitize(', '.join(positive)) or 'none'}: name them, such as "
+            f"--positive {classes[-1]}"
         )
     return columns
 
@@ -42,3 +47,18 @@ def positive_score(scores: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     """
     total: np.ndarray = scores[..., list(columns)].sum(axis=-1)
     return total if len(columns) == 1 else np.minimum(total, 1.0)
+
+
+def check_band(band: Sequence[float]) -> None:
+    """Raise a `ValueError` for a band whose two scores are not 0..1 and rising."""
+    low, high = band
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"expected a band LOW:HIGH with 0 <= LOW <= HIGH <= 1, got {low:g}:{high:g}"
+        )
+
+
+def decide(score: float, band: Sequence[float]) -> str:
+    """`ACCEPT` below the band's first score, `BLOCK` from the second, else `REVIEW`."""
+    low, high = band
+    return ACCEPT if score < low else REVIEW if score < high else BLOCK
