@@ -70,6 +70,10 @@ def test_the_rules() -> None:
     for text in ("min", "share", "share:2", "run:0", "run:nan", "share:x"):
         with pytest.raises(ValueError, match="expected"):
             Rule.parse(text)
+    with pytest.raises(ValueError, match="a share above 0, and at most 1, got 0"):
+        Rule("share", 0)
+    with pytest.raises(ValueError, match="max, share:SHARE or run:.*, got 'min'"):
+        Rule("min")  # type: ignore[arg-type]
 
 
 def test_a_rule_decides_as_its_score_says() -> None:

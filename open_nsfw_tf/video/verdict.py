@@ -31,16 +31,20 @@ class Rule:
         amount: see `kind`.
 
     Raises:
-        ValueError: the amount is out of range.
+        ValueError: the kind is another one, or the amount is out of range.
     """
 
     kind: Literal["max", "share", "run"] = "max"
     amount: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an amount that makes no sense."""
+        """Refuse what makes no sense."""
+        if self.kind not in ("max", "share", "run"):
+            raise ValueError(f"expected {RULES}, got {sanitize(self.kind, 40)!r}")
         if self.kind == "share" and not 0 < self.amount <= 1:
-            raise ValueError(f"expected a share of 0 to 1, got {self.amount:g}")
+            raise ValueError(
+                f"expected a share above 0, and at most 1, got {self.amount:g}"
+            )
         if self.kind == "run" and not 0 < self.amount < float("inf"):
             raise ValueError(
                 f"expected a run of more than 0 seconds, got {self.amount:g}"
