@@ -1,5 +1,6 @@
 """The page's files, without a browser: what Git has, and what is said without them."""
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from open_nsfw_tf.cli.serve import load_classifier, page_of
 from open_nsfw_tf.engines.cache import weights_sha256
 from open_nsfw_tf.export import export
 from open_nsfw_tf.image import MAX_PIXELS
-from open_nsfw_tf.page import LIST, POLICY, STATIC, Site, check_installed
+from open_nsfw_tf.page import LIST, POLICY, RUNTIME, STATIC, Site, check_installed
 from open_nsfw_tf.serve import create_app
 from open_nsfw_tf.tables.decision import YAHOO_BAND
 from open_nsfw_tf.weights import ENVIRONMENT, save_weights
@@ -108,6 +109,33 @@ def test_clients_are_not_told_paths(
     assert answer.json()["error"]["code"] == "no_page"
     assert "one.js: expected" in answer.json()["error"]["message"]
     assert str(tmp_path) not in answer.text
+
+
+def test_a_changed_file_is_not_served_under_another_sum(
+    installed: Path, classifier: Classifier
+) -> None:
+    (installed / "package.json").write_text("{}")
+    (installed / RUNTIME).write_bytes(b"runtime")
+    page = installed / "index.html"
+    page.write_bytes(b"a page")
+    with TestClient(create_app(classifier, site=Site(lambda: b"model"))) as client:
+        assert "GET /<" in client.get("/docs").text
+        page.unlink()
+        answer = client.get("/")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+        assert answer.json()["error"]["code"] == "no_page"
+        page.write_bytes(b"a page")
+        first = client.get("/")
+        assert first.headers["etag"] == f'"{hashlib.sha256(b"a page").hexdigest()}"'
+        assert first.headers["content-type"] == "text/html; charset=utf-8"
+        for change in (lambda: page.write_bytes(b"another"), page.unlink):
+            change()
+            answer = client.get("/")
+            assert (answer.status_code, answer.content) == (200, b"a page")
+            assert answer.headers["etag"] == first.headers["etag"]
+            assert answer.headers["content-length"] == "6"
+        known = {"if-none-match": first.headers["etag"]}
+        assert client.get("/", headers=known).status_code == 304
 
 
 @pytest.fixture

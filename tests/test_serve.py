@@ -11,12 +11,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -29,7 +30,7 @@ from serve_process import CLASSIFY, Serving, serving
 from starlette.requests import Request
 from typer.testing import CliRunner
 
-from open_nsfw_tf import Classifier, ImageError
+from open_nsfw_tf import Classifier, ImageError, image
 from open_nsfw_tf.architecture import DENSE
 from open_nsfw_tf.cli.app import app as command_line
 from open_nsfw_tf.cli.serve import Limits, read_tokens
@@ -265,6 +266,7 @@ def test_documentation_loads_nothing_from_elsewhere(server: Serving) -> None:
     page = server.client.get("/docs").text
     assert "/v1/classify" in page
     assert "/v1/moderations" in page
+    assert "/v1/models/" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "src=" not in page
 
@@ -578,6 +580,43 @@ def test_a_full_queue_and_a_passed_deadline(classifier: Classifier) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
 
 
+def test_a_picture_that_memory_is_missing_for_is_not_at_fault(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = image.decode._decode
+
+    def no_memory(file: IO[bytes], *arguments: Any) -> Image.Image:
+        if file.read() == ROCKET:
+            raise MemoryError
+        return decode(file, *arguments)
+
+    monkeypatch.setattr(image.decode, "_decode", no_memory)
+    b64 = base64.b64encode(ROCKET).decode()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{b64}"}}
+    tensorflow = {"signature_name": "predict_bytes", "instances": [{"b64": b64}]}
+    two, *alone = ask(
+        create_app(classifier),
+        (CLASSIFY, {"json": as_json((None, COFFEE), (None, ROCKET))}),
+        (CLASSIFY, {"content": ROCKET}),
+        ("/v1/moderations", {"json": {"input": [url]}}),
+        ("/v1/models/open_nsfw:predict", {"json": tensorflow}),
+    )
+    for answer in alone:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "not enough memory" in answer.text
+    good, bad = two.json()["results"]
+    assert (good["decision"], bad["error"]["code"]) == ("accept", "busy")
+
+
+def test_a_picture_that_a_library_is_missing_for(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heif = b"\0\0\0\x18ftypheic" + bytes(12)
+    (answer,) = ask(create_app(classifier), (CLASSIFY, {"content": heif}))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "not_read")
+
+
 def computed(batcher: Batcher) -> float:
     registry = batcher.metrics.registry
     return registry.get_sample_value("open_nsfw_batch_pictures_sum") or 0.0
@@ -627,6 +666,21 @@ def test_batches_form_from_what_waits(classifier: Classifier) -> None:
     batches = registry.get_sample_value("open_nsfw_batch_pictures_count")
     assert batches is not None
     assert batches < 10
+
+
+def test_nothing_waits_for_a_batch_that_is_full(classifier: Classifier) -> None:
+    """On a CPU one picture is a batch, and later ones find a thread that computes."""
+    batcher = Batcher(classifier, Settings(batch_wait=90), Metrics({"name": "x"}))
+
+    async def one_after_the_other() -> list[Any]:
+        files = (classifier.workers + 2) * [COFFEE]
+        soon = time.monotonic() + 60
+        return [(await batcher.score([file], soon))[0] for file in files]
+
+    assert batcher.batch_size == 1
+    scores = asyncio.run(one_after_the_other())
+    batcher.close()
+    assert set(scores) == {classifier.classify(COFFEE)}
 
 
 def test_one_request_takes_no_more_than_the_queue_has(batcher: Batcher) -> None:
@@ -679,3 +733,19 @@ def test_a_wrong_warm_up_is_an_end(weights: Any) -> None:
     (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_failed_warm_up_is_tried_again(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(classifier)
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "engine", None)  # AttributeError
+        for _ in range(2):
+            (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "not_ready"
+    assert not app.state.service.ready
+    (answer,) = ask(app, (CLASSIFY, {"content": COFFEE}))
+    assert answer.status_code == 200
+    assert app.state.service.ready

@@ -107,37 +107,43 @@ class Site:
     precision: str = "float32"
     server: bool = False
 
-    @property
-    def names(self) -> list[str]:
-        """The paths of all files below the page."""
-        static = [
+    @cached_property
+    def _static(self) -> list[str]:
+        return [
             path.relative_to(STATIC).as_posix()
             for path in sorted(STATIC.rglob("*"))
             if path.is_file()
         ]
-        return [*static, MODEL, MODEL_FACTS, PRECACHE]
+
+    @property
+    def names(self) -> list[str]:
+        """The paths of all files below the page."""
+        return [*self._static, MODEL, MODEL_FACTS, PRECACHE]
 
     @cached_property
     def sums(self) -> dict[str, str]:
         """The SHA-256 of each file."""
-        return {name: _sha256(_content(each)) for name, each in self.files.items()}
+        return {name: _sha256(each) for name, each in self.files.items()}
 
     @cached_property
-    def files(self) -> dict[str, bytes | Path]:
-        """The content of each file, or where it is, by its path below the page."""
+    def files(self) -> dict[str, bytes]:
+        """The content of each file, by its path below the page.
+
+        All are kept in memory, so that they belong together and to their sums even
+        if the package is replaced meanwhile.
+        """
         check_installed()
-        found: dict[str, bytes | Path] = {name: STATIC / name for name in self.names}
+        found = {name: (STATIC / name).read_bytes() for name in self._static}
         found[MODEL] = made = self.make_model()
-        found[MODEL_FACTS] = _json(self._model_facts(made))
+        found[MODEL_FACTS] = _json(self._model_facts(made, found[RUNTIME]))
         found["package.json"] = _json(
-            json.loads(_content(found["package.json"])) | {"version": __version__}
+            json.loads(found["package.json"]) | {"version": __version__}
         )
-        found[PRECACHE] = _precache({n: c for n, c in found.items() if n != PRECACHE})
+        found[PRECACHE] = _precache(found)
         return found
 
-    def _model_facts(self, made: bytes) -> dict[str, Any]:
+    def _model_facts(self, made: bytes, runtime: bytes) -> dict[str, Any]:
         """What the module must know of the model, and of the runtime."""
-        runtime = (STATIC / RUNTIME).read_bytes()
         return {
             "file": MODEL,
             "bytes": len(made),
@@ -155,23 +161,19 @@ class Site:
         for name, content in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_content(content))
+            path.write_bytes(content)
 
 
-def _precache(files: dict[str, bytes | Path]) -> bytes:
+def _precache(files: dict[str, bytes]) -> bytes:
     """A script for the service worker: the SHA-256 of each file that it keeps."""
     sums = {
-        name: _sha256(_content(content))
+        name: _sha256(content)
         for name, content in files.items()
         if name not in (*FOR_PEOPLE, SERVICE_WORKER)
         and not name.startswith(f"{VENDOR}/licence-")
     }
     version = _sha256(json.dumps(sums).encode())[:16]
     return b"self.PRECACHE = " + _json({"version": version, "files": sums})
-
-
-def _content(content: bytes | Path) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def _json(document: dict[str, Any]) -> bytes:

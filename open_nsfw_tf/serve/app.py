@@ -326,14 +326,28 @@ def _operation(service: Service, app: FastAPI) -> APIRouter:
         headers = {
             "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"
         }
-        return Response(docs_page(app.openapi()), 200, headers, "text/html")
+        content = docs_page(app.openapi(), bool(service.open_paths))
+        return Response(content, 200, headers, "text/html")
 
     return router
 
 
-def docs_page(schema: dict[str, Any]) -> str:
-    """A page of HTML that says what an OpenAPI document says of each route."""
-    rows = []
+# Routes that OpenAPI has no words for.
+_TENSORFLOW_DOCS = (
+    f"<h2>GET, POST {TENSORFLOW}/...</h2><p>TF Serving's REST interface: status and "
+    f"metadata of the model {tfserving.MODEL_NAME}, and its scores by :predict.</p>"
+)
+_PAGE_DOCS = "<h2>GET /</h2><p>The page that scores in the browser, and its files.</p>"
+
+
+def docs_page(schema: dict[str, Any], with_page: bool) -> str:
+    """A page of HTML that says what an OpenAPI document says of each route.
+
+    Args:
+        schema: the document.
+        with_page: whether the page that scores in the browser is there.
+    """
+    rows = [_TENSORFLOW_DOCS, _PAGE_DOCS if with_page else ""]
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             description = html.escape(operation.get("description", ""))

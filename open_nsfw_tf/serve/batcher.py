@@ -83,8 +83,8 @@ class Batcher:
         self._max_pixels = min(classifier.max_pixels, settings.max_pixels)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="serve")
         self._decoded: deque[Job] = deque()
-        self._lock = Lock()  # of the two beside it
-        self._free = classifier.workers if on_cpu else 1  # how many more may compute
+        self._idle = classifier.workers if on_cpu else 1  # how many more may compute
+        self._lock = Lock()  # guards `_decoded` and `_idle`
 
     @property
     def waiting(self) -> int:
@@ -166,9 +166,9 @@ class Batcher:
             return
         with self._lock:
             self._decoded.append(job)
-            if not self._free:
+            if not self._idle:
                 return  # the thread that computes now takes it next
-            self._free -= 1
+            self._idle -= 1
         self._compute()
 
     def _decode(self, picture: bytes) -> np.ndarray:
@@ -178,13 +178,13 @@ class Batcher:
     def _compute(self) -> None:
         """Compute what is decoded, until nothing is left."""
         while True:
-            if self.settings.batch_wait and len(self._decoded) < self.batch_size:
+            if self.settings.batch_wait and 0 < len(self._decoded) < self.batch_size:
                 time.sleep(self.settings.batch_wait)
             with self._lock:
                 count = min(self.batch_size, len(self._decoded))
                 jobs = [self._decoded.popleft() for _ in range(count)]
                 if not jobs:
-                    self._free += 1
+                    self._idle += 1
                     return
             self._finish([job for job in jobs if job.wanted])
 

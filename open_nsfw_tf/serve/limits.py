@@ -65,7 +65,8 @@ class Settings:
         audit_names: whether the pictures' names are written there.
         batch_size: pictures that the network computes at once; None: 1 on a CPU, where
             more are no faster, and 16 on other devices.
-        batch_wait: seconds to wait for a batch to fill.
+        batch_wait: seconds that a batch which is not full waits for more pictures;
+            a batch of one picture, as on a CPU, is full.
         weights_sha256: of the network's weights, for answers, metrics and the audit
             file.
 

@@ -156,7 +156,8 @@ async def _results(
 ) -> list[dict[str, Any]]:
     """The results of some pictures, in their order."""
     names, pictures = [name for name, _ in items], [picture for _, picture in items]
-    outcomes = await service.score(request, pictures, names)
+    each = len(pictures) > 1
+    outcomes = await service.score(request, pictures, names, each)
     return [
         result(service, name, outcome)
         for name, outcome in zip(names, outcomes, strict=True)

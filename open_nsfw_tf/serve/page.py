@@ -2,10 +2,10 @@
 
 import asyncio
 import mimetypes
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
@@ -13,6 +13,7 @@ from open_nsfw_tf.errors import RequestError
 from open_nsfw_tf.page import ISOLATION, PAGE, POLICY, Site, check_installed
 from open_nsfw_tf.serve.service import logger
 
+PIECE = 1 << 18  # bytes of a file that are sent at once
 # Which browsers refuse if a script or WebAssembly has another.
 TYPES = {
     ".js": "text/javascript",
@@ -67,6 +68,12 @@ def _sums(site: Site) -> dict[str, str]:
         raise RequestError(503, "no_page", reason, 60) from error
 
 
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    """A file in pieces: whole, each slow client would hold a copy in memory."""
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
+
+
 def _file(site: Site, name: str, lock: asyncio.Lock) -> Endpoint:
     suffix = name[name.rfind(".") :]
     kind = TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "text/plain"
@@ -78,8 +85,7 @@ def _file(site: Site, name: str, lock: asyncio.Lock) -> Endpoint:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         content = site.files[name]
-        if isinstance(content, bytes):
-            return Response(content, headers=headers, media_type=kind)
-        return FileResponse(content, headers=headers, media_type=kind)
+        headers["content-length"] = str(len(content))
+        return StreamingResponse(_pieces(content), headers=headers, media_type=kind)
 
     return file

@@ -38,6 +38,7 @@ from open_nsfw_tf.weights import PUBLISHED
 logger = logging.getLogger("open_nsfw_tf.serve")
 Result = TypeVar("Result")
 
+BUSY = "busy"  # the code of errors for want of memory: another try may succeed
 SLOW = 1 << 18  # bytes, from which on work on a body is done in a thread
 KEY = "open_nsfw_tf"  # of a request's scope: its `Call`
 ENCODINGS = ("", "identity", "gzip", "x-gzip")
@@ -139,7 +140,8 @@ class Service:
         self.audit = Audit(settings.audit) if settings.audit else None
         self.draining = False
         self.open_paths: frozenset[str] = frozenset()  # that need no token
-        self._warmed: asyncio.Future[None] | None = None
+        self._warm = False
+        self._warming: asyncio.Future[None] | None = None
         self._held = 0  # bytes of all bodies in memory
         self.metrics.queue_pictures.set_function(lambda: self.batcher.waiting)
         self.metrics.ready.set_function(lambda: self.ready)
@@ -150,20 +152,21 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether it is warm, and not about to end."""
-        warmed = self._warmed
-        if warmed is None or not warmed.done() or self.draining:
-            return False
-        return not warmed.cancelled() and warmed.exception() is None
+        return self._warm and not self.draining
 
     async def warm_up(self) -> None:
-        """Score a picture and check its score, once; later calls wait for that.
+        """Score a picture and check its score, until that has succeeded once.
+
+        Calls meanwhile wait for the same try.
 
         Raises:
             RuntimeError: the score is wrong.
         """
-        if self._warmed is None:
-            self._warmed = asyncio.ensure_future(asyncio.to_thread(self._check))
-        await asyncio.shield(self._warmed)
+        if self._warm:
+            return
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.ensure_future(asyncio.to_thread(self._check))
+        await asyncio.shield(self._warming)
 
     async def wait_until_warm(self) -> None:
         """Wait for the warm-up.
@@ -173,12 +176,14 @@ class Service:
         """
         try:
             await self.warm_up()
-        except RuntimeError as error:
+        except Exception as error:
+            logger.error("the warm-up failed: %s", one_line(error))
             raise RequestError(503, "not_ready", "the warm-up failed", 60) from error
 
     def _check(self) -> None:
         copies = {copy.sha256 for copy in PUBLISHED.values()} - {None}
         self_check(self.classifier, self.settings.weights_sha256 in copies)
+        self._warm = True
 
     # -- bodies
 
@@ -223,7 +228,7 @@ class Service:
     def _hold(self, call: Call, count: int) -> None:
         """Note that bytes of a body are in memory, until the call's end."""
         if self._held + count > self.settings.max_memory_mb * MEGABYTE:
-            raise RequestError(503, "busy", "too many bodies are read: try again", 1)
+            raise RequestError(503, BUSY, "too many bodies are read: try again", 1)
         call.held += count
         self._held += count
 
@@ -252,22 +257,25 @@ class Service:
         request: Request,
         pictures: Sequence[bytes | None],
         names: Sequence[str | None] = (),
+        each: bool = False,
     ) -> list[Outcome]:
         """Score a request's pictures: through the batcher, counted and audited.
 
-        Routes use this and not the batcher. The deadline is the request's own. A
-        `RequestError` may pass through a route: the app answers it, below /v1/models in
-        the form of TF Serving.
+        Routes use this or `predict`, and not the batcher. The deadline is the request's
+        own. A `RequestError` may pass through a route: the app answers it, below
+        /v1/models in the form of TF Serving.
 
         Args:
             request: that brought them.
             pictures: files' bytes; None: what was no base64. These, and those above
                 `max_picture`, get an error of their own.
             names: of the pictures, for the audit file if it has names.
+            each: whether a picture for which memory was missing has an outcome like
+                others, and does not fail the request.
 
         Raises:
-            RequestError: 413, too many pictures; 503 (`QueueFull`); 504
-                (`DeadlineExpired`).
+            RequestError: 413, too many pictures; 503 (`QueueFull`, or memory was
+                missing); 504 (`DeadlineExpired`).
         """
         most = self.settings.most_pictures
         if len(pictures) > most:
@@ -284,6 +292,9 @@ class Service:
         results = iter(await self.batcher.score(wanted, call.deadline))
         outcomes = [outcome or self._outcome(next(results)) for outcome in refused]
         await self._record(call, pictures, outcomes, names)
+        for outcome in outcomes:
+            if outcome.code == BUSY and not each:
+                raise RequestError(503, BUSY, str(outcome.message), 5)
         return outcomes
 
     async def predict(self, request: Request, batch: np.ndarray) -> np.ndarray:
@@ -332,7 +343,7 @@ class Service:
         if isinstance(result, PixelLimitError):
             code = "too_many_pixels"
         elif isinstance(result, NotReadError):
-            code = "not_read"
+            code = BUSY if _may_pass(result) else "not_read"
         return Outcome(None, ERROR, code, reason(result))
 
     async def _record(
@@ -415,6 +426,14 @@ def _columns(positive: Sequence[str] | None, classes: Sequence[str]) -> list[int
     with suppress(ValueError):
         return positive_columns(classes)
     return []
+
+
+def _may_pass(error: NotReadError) -> bool:
+    """Whether memory or the system was at fault, and not a missing library."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, MemoryError | OSError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def reason(error: ImageError) -> str:
