@@ -222,6 +222,22 @@ def test_openvino_refuses_other_pictures(openvino: Any, shape: Any) -> None:
             openvino(np.zeros((batch, *shape), np.uint8))
 
 
+def test_openvino_refuses_long_pictures_of_fixed_channels() -> None:
+    """It replaces the product that refuses them, if the channels are known."""
+    core = import_openvino().Core()
+    only = onnx_module.preprocessing_only(with_picture(of_means(YAHOO), YAHOO))
+    model = core.read_model(only.SerializeToString())
+    model.reshape([-1, -1, -1, 3])
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", hints)
+    noise = np.random.default_rng(0).integers(0, 256, (1, 9, 30, 3), np.uint8)
+    found = compiled(noise)[0][0].transpose(1, 2, 0)
+    assert np.array_equal(found, tensor(noise[0]))
+    for shape in ((1, 9, 100_000, 3), (1, 100_000, 1, 3), (1, 9, 0, 3)):
+        with pytest.raises(RuntimeError):
+            compiled(np.zeros(shape, np.uint8))
+
+
 # ONNX Runtime and its numpy; older ones have no wheels for that version of Python.
 OLDEST = {
     (3, 11): ("1.15.0", "1.26.4"),
