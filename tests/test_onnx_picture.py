@@ -120,19 +120,26 @@ def test_a_batch(session: Any) -> None:
     assert np.abs(scores[:1] - answers(session, photo)[0]).max() <= FLOAT32
 
 
-REFUSED = [(9, 100_000, 3), (100_000, 1, 3), (9, 9, 1), (9, 9, 2), (9, 9, 5), (9, 9, 0)]
+GUARD = "sides_of_1_to_99999_and_3_or_4_channels"
+REFUSED = [
+    (9, 100_000, 3),
+    (100_000, 1, 3),
+    (0, 9, 3),
+    (9, 0, 3),
+    *((9, 9, channels) for channels in (0, 1, 2, 5)),
+]
 
 
 @pytest.mark.parametrize("shape", REFUSED)
 def test_other_pictures_are_refused_by_the_runtime(session: Any, shape: Any) -> None:
-    with pytest.raises(Exception, match="sides_of_1_to_99999_and_3_or_4_channels"):
-        session.run(["predictions"], {"image": np.zeros((1, *shape), np.uint8)})
+    for batch in (1, 2):
+        with pytest.raises(Exception, match=GUARD):
+            session.run(["predictions"], {"image": np.zeros((batch, *shape), np.uint8)})
 
 
-def test_no_picture_is_refused_by_the_runtime(session: Any) -> None:
-    for shape in ((0, 9, 3), (9, 0, 3)):
-        with pytest.raises(Exception, match="ONNXRuntimeError"):
-            session.run(["predictions"], {"image": np.zeros((1, *shape), np.uint8)})
+def test_no_pictures_are_refused_by_the_runtime(session: Any) -> None:
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        session.run(["predictions"], {"image": np.zeros((0, 9, 9, 3), np.uint8)})
 
 
 def test_only_plain_operations_are_used(exported: Path) -> None:
@@ -188,19 +195,47 @@ def test_it_is_no_file_of_weights(exported: Path) -> None:
 # -- other runtimes
 
 
-def test_openvino(both: bytes) -> None:
+@pytest.fixture(scope="module")
+def openvino(both: bytes) -> Any:
     core = import_openvino().Core()
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(both), "CPU", hints)
+    return core.compile_model(core.read_model(both), "CPU", hints)
+
+
+def test_openvino(openvino: Any) -> None:
     for name in ("coffee.png", "tiny_10x10", "wide_2000x20"):
         batch, score = golden(name)
-        answer = compiled(batch)
+        answer = openvino(batch)
         assert np.array_equal(answer[1][0].transpose(1, 2, 0), tensor(batch[0])), name
         assert abs(answer[0][0, 1] - score) <= SCORE_TOLERANCE
     # It turns divisions into products, which rounds otherwise for some numbers only.
     noise = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
-    for found, picture in zip(compiled(noise)[1], noise, strict=True):
+    for found, picture in zip(openvino(noise)[1], noise, strict=True):
         assert np.array_equal(found.transpose(1, 2, 0), tensor(picture))
+
+
+@pytest.mark.parametrize("shape", REFUSED)
+def test_openvino_refuses_other_pictures(openvino: Any, shape: Any) -> None:
+    """It has no check of a Reshape's size."""
+    for batch in (1, 2):
+        with pytest.raises(RuntimeError, match=GUARD):
+            openvino(np.zeros((batch, *shape), np.uint8))
+
+
+def test_openvino_refuses_long_pictures_of_fixed_channels() -> None:
+    """It replaces the product that refuses them, if the channels are known."""
+    core = import_openvino().Core()
+    only = onnx_module.preprocessing_only(with_picture(of_means(YAHOO), YAHOO))
+    model = core.read_model(only.SerializeToString())
+    model.reshape([-1, -1, -1, 3])
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", hints)
+    noise = np.random.default_rng(0).integers(0, 256, (1, 9, 30, 3), np.uint8)
+    found = compiled(noise)[0][0].transpose(1, 2, 0)
+    assert np.array_equal(found, tensor(noise[0]))
+    for shape in ((1, 9, 100_000, 3), (1, 100_000, 1, 3), (1, 9, 0, 3)):
+        with pytest.raises(RuntimeError):
+            compiled(np.zeros(shape, np.uint8))
 
 
 # ONNX Runtime and its numpy; older ones have no wheels for that version of Python.
@@ -260,12 +295,33 @@ def test_the_example_in_cpp(exported: Path, tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True)
     names = ("rocket.jpg", "grace_hopper.jpg", "retina.jpg")
-    run = [tmp_path / "classify", exported, *map(pictures.path, names)]
-    lines = subprocess.check_output(run, text=True).splitlines()
+    files = [*unreadable(tmp_path), *map(pictures.path, names)]
+    run = [tmp_path / "classify", exported, *files]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    for file in unreadable(tmp_path):
+        assert f"error: {file}: " in done.stderr
+    lines = done.stdout.splitlines()
     assert len(lines) == len(names)
     for line, name in zip(lines, names, strict=True):
         expected = GOLDEN["samples"][name]["nsfw"]
         assert abs(json.loads(line)["nsfw"] - expected) <= SCORE_TOLERANCE
+    of_three = with_picture(of_means(YAHOO), YAHOO).SerializeToString()
+    (tmp_path / "three.onnx").write_bytes(of_three)
+    run = [tmp_path / "classify", tmp_path / "three.onnx", files[-1]]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "the model is not Yahoo's" in done.stderr
+    assert not done.stdout
+
+
+def unreadable(folder: Path) -> list[Path]:
+    """Files that are no whole JPEG: one is missing."""
+    data = pictures.path("rocket.jpg").read_bytes()
+    made = {"empty.jpg": b"", "text.jpg": b"text", "cut.jpg": data[: len(data) // 2]}
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    return [folder / "missing.jpg", *(folder / name for name in made)]
 
 
 def test_onnxs_own_reference(exported: Path) -> None:
@@ -273,8 +329,12 @@ def test_onnxs_own_reference(exported: Path) -> None:
 
     only = onnx_module.preprocessing_only(onnx.load(exported))
     noise = np.random.default_rng(0).integers(0, 256, (1, 90, 300, 3), np.uint8)
-    (found,) = ReferenceEvaluator(only).run(None, {"image": noise})
+    reference = ReferenceEvaluator(only)
+    (found,) = reference.run(None, {"image": noise})
     assert np.array_equal(found[0].transpose(1, 2, 0), tensor(noise[0]))
+    for shape in REFUSED:
+        with pytest.raises(TypeError, match="MatMul"):
+            reference.run(None, {"image": np.zeros((1, *shape), np.uint8)})
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +350,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def node(folder: Path, *command: object, lines: str = "") -> list[Any]:
-    """What a program of node prints, as JSON lines."""
-    done = subprocess.run(
+def node(
+    folder: Path, *command: object, lines: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["node", *map(str, command)],
         cwd=folder,
         input=lines,
@@ -301,7 +362,10 @@ def node(folder: Path, *command: object, lines: str = "") -> list[Any]:
         check=False,
         timeout=200,
     )
-    assert done.returncode == 0, done.stderr
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    """What a program has printed, as JSON lines."""
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -321,7 +385,9 @@ def test_node(installed: Path, both: bytes, tmp_path: Path, package: str) -> Non
         job = {"name": name, "height": height, "width": width, "rgb": text}
         lines.append(json.dumps(job) + "\n")
     command = (SCORES, package, tmp_path / "both.onnx")
-    found = node(installed, *command, lines="".join(lines))
+    done = node(installed, *command, lines="".join(lines))
+    assert done.returncode == 0, done.stderr
+    found = printed(done)
     assert [one["name"] for one in found] == list(names)
     for one in found:
         (rgb,), score = golden(one["name"])
@@ -331,14 +397,39 @@ def test_node(installed: Path, both: bytes, tmp_path: Path, package: str) -> Non
 
 
 @pytest.mark.npm
-def test_the_example_for_node(installed: Path, exported: Path) -> None:
+@pytest.mark.parametrize("package", RUNTIMES)
+def test_pictures_that_node_refuses(
+    installed: Path, both: bytes, tmp_path: Path, package: str
+) -> None:
+    (tmp_path / "both.onnx").write_bytes(both)
+    pixels = base64.b64encode(bytes(3 * 100_000)).decode()
+    line = json.dumps({"name": "long", "height": 1, "width": 100_000, "rgb": pixels})
+    done = node(installed, SCORES, package, tmp_path / "both.onnx", lines=line + "\n")
+    assert done.returncode == 1
+    assert GUARD in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.npm
+def test_the_example_for_node(installed: Path, exported: Path, tmp_path: Path) -> None:
     """jpeg-js decodes otherwise than libjpeg: docs/other-languages.md."""
     example = ROOT / "examples" / "classify_onnx.cjs"
     names = ("rocket.jpg", "grace_hopper.jpg")
-    found = node(installed, example, exported, *map(pictures.path, names))
+    broken = unreadable(tmp_path)
+    done = node(installed, example, exported, *broken, *map(pictures.path, names))
+    assert done.returncode == 1
+    for file in broken:
+        assert f"error: {file}: " in done.stderr
+    found = printed(done)
     assert len(found) == len(names)
     for one, name in zip(found, names, strict=True):
         assert abs(one["nsfw"] - GOLDEN["samples"][name]["nsfw"]) <= 0.02
+    of_three = with_picture(of_means(YAHOO), YAHOO).SerializeToString()
+    (tmp_path / "three.onnx").write_bytes(of_three)
+    done = node(installed, example, tmp_path / "three.onnx", pictures.path(names[0]))
+    assert done.returncode == 1
+    assert "the model is not Yahoo's" in done.stderr
+    assert not done.stdout
 
 
 # -- other precisions and networks

@@ -202,7 +202,7 @@ def load_classifier(
     return classifier, checksum, source
 
 
-PAGE_MODEL = "page-2.onnx"  # raise the number when `page.model` makes another file
+PAGE_MODEL = "page-3.onnx"  # raise the number when `page.model` makes another file
 
 
 def page_of(

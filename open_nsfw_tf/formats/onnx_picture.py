@@ -238,17 +238,26 @@ class _Picture(Writer):
         self.height, self.width, channels = (
             self.op("Gather", shape, self.ints([axis])) for axis in (1, 2, 3)
         )
+        shortest = self.op("Min", self.height, self.width)
         longest = self.op("Max", self.height, self.width)
+        empty = self.op("Less", shortest, self.ints(1))
         too_long = self.op("Greater", longest, self.ints(longest_side(size)))
         rgb = self.op("Equal", channels, self.ints(CHANNELS))
         rgba = self.op("Equal", channels, self.ints(CHANNELS + 1))
         other = self.op("Not", self.op("Or", rgb, rgba))
-        refused = self.op("Cast", self.op("Or", too_long, other), to=_INT64)
-        # One number in a shape of two makes every runtime fail. (In a shape of `IMAGE`
-        # ONNX Runtime would replace the sum by what fits.)
-        count = self.op("Add", refused, self.shape(1))
+        refused = self.op("Or", self.op("Or", empty, too_long), other)
+        # A row of two numbers times one number makes the runtimes fail. (OpenVINO lets
+        # a wrong Reshape pass.)
+        count = self.op("Add", self.op("Cast", refused, to=_INT64), self.shape(1))
+        row = self.op(
+            "Slice", self.floats([[1, 0]]), self.shape(0), count, self.shape(1)
+        )
+        column = self.op("Cast", channels, to=_FLOAT)
+        column = self.op("Reshape", column, self.shape(1, 1))
         name = f"sides_of_1_to_{longest_side(size)}_and_3_or_4_channels"
-        self.channels = self.node("Reshape", [channels, count], name)
+        checked = self.node("MatMul", [row, column], name)
+        checked = self.op("Reshape", checked, self.shape(1))
+        self.channels = self.op("Cast", checked, to=_INT32)
         return self.op("Reshape", IMAGE, self.shape(0, 0, -1))
 
     # -- Pillow's bilinear resize
