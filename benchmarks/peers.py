@@ -66,7 +66,7 @@ def prepare(bench: Bench, pictures: list[Path], listed: int) -> dict[str, np.nda
     save_weights(loaded, bench.h5, format="opennsfw2")
     save_weights(loaded, bench.caffemodel, format="caffemodel")
     bench.caffemodel.with_suffix(".prototxt").write_text(prototxt())
-    bench.onnx.write_bytes(graph(weights).read())
+    bench.onnx.write_bytes(graph(weights))
     exact = Classifier("onnxruntime", weights)
     np.save(bench.folder / "batch.npy", make_batch(pictures, exact))
     scores = [exact.classify(path).nsfw for path in pictures]

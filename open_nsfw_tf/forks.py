@@ -5,7 +5,7 @@ the child a lock that another thread held stays locked for ever, a module that w
 imported stays incomplete, and a library that gives work to its threads waits for ever.
 """
 
-# Two of these register hooks at forks, which must happen before ours: if a module
+# Some of these register hooks at forks, which must happen before ours: if a module
 # registered hooks while a fork waits in ours, only its hooks after the fork would run.
 import concurrent.futures.thread  # noqa: F401
 import ctypes

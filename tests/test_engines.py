@@ -1,6 +1,5 @@
 """Every engine answers what Caffe answered."""
 
-import errno
 import gc
 import re
 import threading
@@ -288,19 +287,6 @@ def test_weights_that_overflow_are_no_scores(weights: Any, tmp_path: Path) -> No
             huge[name]["scale"] = huge[name]["scale"] * np.float32(1e38)
     with pytest.raises(WeightsError, match="not finite"):
         Classifier(engine="onnxruntime", weights=huge)
-
-
-def test_a_file_system_that_maps_no_files(
-    weights_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.ENODEV, "No such device")
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    built = onnxruntime.graph(weights_path).read()
-    monkeypatch.setattr(cache, "_mapped", refuse)
-    monkeypatch.setitem(onnxruntime.BUILDERS, "float32", None)  # not built again
-    assert onnxruntime.graph(weights_path).read() == built
 
 
 def test_only_the_newest_graphs_are_cached(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from open_nsfw_tf.classifier import Classifier
 from open_nsfw_tf.cli.pictures import picture_at
+from open_nsfw_tf.cli.process import LONGEST
 from open_nsfw_tf.errors import ImageError, sanitize
 from open_nsfw_tf.image import (
     IMAGE_LOADERS,
@@ -43,9 +44,8 @@ def main() -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(
-            sanitize(message)
-        )  # it has what was given, control characters too
+        # It has what was given, control characters too.
+        super().error(sanitize(message, LONGEST))
 
 
 def _parser() -> _Parser:

@@ -233,7 +233,7 @@ def page_of(
         made = cached(source, PAGE_MODEL, lambda weights: model(loaded(weights)))
         if weights_sha256(source) != checksum:
             raise WeightsError(f"{sanitize(source)}: it has changed since the start")
-        return made.read()
+        return made
 
     return Site(make, server=True)
 

@@ -47,7 +47,7 @@ class SerializedEngine(ABC):
         settings = Settings(precision, threads, device, workers)
         self.check_device(settings)
         if not isinstance(weights, SerializedNetwork):
-            weights = self.serialize(weights, precision)
+            weights = SerializedNetwork(self.serialize(weights, precision))
         self.__setstate__((weights, settings))
         self._opened.get()
 
@@ -80,7 +80,7 @@ class SerializedEngine(ABC):
 
     @staticmethod
     @abstractmethod
-    def serialize(weights: Source, precision: str) -> SerializedNetwork:
+    def serialize(weights: Source, precision: str) -> bytes:
         """The network as the library reads it."""
 
     @staticmethod

@@ -7,11 +7,9 @@ SHA-256, and later runs need not parse the weights or import the library that bu
 
 import hashlib
 import mmap
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -32,50 +30,43 @@ class SerializedNetwork:
     """The bytes of a network, which cannot be changed.
 
     After an engine has opened them, they are needed again only for another engine of
-    the same network, or in a forked process. Meanwhile they are in a file: the cached
-    one, which is replaced or removed but never changed, or a temporary one without a
-    name; in memory if the disk has no room, or its file system maps no files.
-
-    Args:
-        data: the bytes, or the mapped file that has them.
+    the same network, or in a forked process. Meanwhile their 24 MB are in a temporary
+    file without a name, or in memory if the disk has no room for it.
     """
 
-    def __init__(self, data: bytes | mmap.mmap) -> None:
-        self._data = _in_a_file(data) if isinstance(data, bytes) else data
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+        self._file: mmap.mmap | None = None
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                # Keeps the file open without a descriptor, which a daemon may close.
+                self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return
 
     def read(self) -> bytes:
-        """A copy of the bytes."""
-        data = self._data[:]
-        if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self._data.madvise(mmap.MADV_DONTNEED)  # out of this process's memory
+        """The bytes; at the first call from memory, which is then freed."""
+        data = self._data
+        if self._file is None:
+            assert data is not None
+            return data
+        self._data = None
+        if data is None:
+            data = self._file[:]
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self._file.madvise(mmap.MADV_DONTNEED)  # out of this process's memory
         return data
 
     def __reduce__(self) -> tuple[type, tuple[bytes]]:
         return SerializedNetwork, (self.read(),)
 
 
-def _in_a_file(data: bytes) -> bytes | mmap.mmap:
-    """Some bytes as a temporary file, or as they are if the disk has no room for it."""
-    try:
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            return _mapped(file, len(data))
-    except OSError:
-        return data
-
-
-def _mapped(file: IO[bytes], size: int) -> mmap.mmap:
-    # It outlives its descriptor, of which it has a copy: a daemon may close both.
-    return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-
-
 Parts = Weights | TrainedModel  # what a network is built from: see `_parts`
 
 
-def cached(
-    weights: Source, name: str, build: Callable[[Parts], bytes]
-) -> SerializedNetwork:
+def cached(weights: Source, name: str, build: Callable[[Parts], bytes]) -> bytes:
     """The serialized network of some weights.
 
     Args:
@@ -91,19 +82,18 @@ def cached(
         WeightsError: the weights cannot be read or do not fit.
     """
     if isinstance(weights, dict):
-        return SerializedNetwork(build(weights))
+        return build(weights)
     folder = cache_folder()
     if folder is None:
-        return SerializedNetwork(build(_parts(weights)))
+        return build(_parts(weights))
     digest = weights_sha256(weights)
     path = folder / "graphs" / f"{digest}-{name}"
-    found = _read(path)
-    if found is not None:
-        return found
-    network = build(_parts(weights))
-    if weights_sha256(weights) == digest:  # the file was not replaced meanwhile
-        _write(path, network)
-    return SerializedNetwork(network)
+    network = _read(path)
+    if network is None:
+        network = build(_parts(weights))
+        if weights_sha256(weights) == digest:  # the file was not replaced meanwhile
+            _write(path, network)
+    return network
 
 
 def _parts(weights: Source) -> Parts:
@@ -152,21 +142,15 @@ def _digest_of_model(model: TrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> SerializedNetwork | None:
+def _read(path: Path) -> bytes | None:
     """A cached network; None if it is missing, or its checksum at the end is wrong."""
     try:
         with path.open("rb") as file:
-            size = max(1, os.fstat(file.fileno()).st_size - CHECKSUM)
-            try:
-                data: bytes | mmap.mmap = _mapped(file, size)
-                file.seek(size)
-            except OSError:
-                data = file.read(size)
-            digest = file.read()
-    except (OSError, ValueError):  # ValueError: it is empty
+            size = path.stat().st_size
+            network, digest = file.read(max(0, size - CHECKSUM)), file.read()
+    except OSError:
         return None
-    right = hashlib.sha256(data).digest() == digest
-    return SerializedNetwork(data) if right else None
+    return network if hashlib.sha256(network).digest() == digest else None
 
 
 def _write(path: Path, network: bytes) -> None:

@@ -57,7 +57,7 @@ class Engine(SerializedEngine):
         choose(settings.device, ["cpu:0"], "litert")
 
     @staticmethod
-    def serialize(weights: Source, precision: str) -> SerializedNetwork:
+    def serialize(weights: Source, precision: str) -> bytes:
         """The network as TensorFlow Lite's flatbuffer."""
         name = f"{precision}-{NETWORK_VERSION}.tflite"
         return cached(weights, name, lambda loaded: convert(loaded, precision, True))

@@ -114,7 +114,7 @@ class Engine(SerializedEngine):
         _provider(import_onnxruntime(), settings.device)
 
     @staticmethod
-    def serialize(weights: Source, precision: str) -> SerializedNetwork:
+    def serialize(weights: Source, precision: str) -> bytes:
         """The ONNX graph."""
         return graph(weights, precision)
 
@@ -203,7 +203,7 @@ def _provider(
     return provider, (provider.name, {**provider.options, **number})
 
 
-def graph(weights: Source, precision: str = "float32") -> SerializedNetwork:
+def graph(weights: Source, precision: str = "float32") -> bytes:
     """The serialized ONNX graph of some weights, cached unless they are a dict.
 
     Args:

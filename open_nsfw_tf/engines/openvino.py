@@ -48,7 +48,7 @@ class Engine(SerializedEngine):
         return list(_devices(import_openvino().Core()))
 
     @staticmethod
-    def serialize(weights: Source, precision: str) -> SerializedNetwork:
+    def serialize(weights: Source, precision: str) -> bytes:
         """The ONNX graph in float32, whatever the precision."""
         return graph(weights)
 

@@ -326,7 +326,7 @@ def _operation(service: Service, app: FastAPI) -> APIRouter:
         headers = {
             "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"
         }
-        content = docs_page(app.openapi(), bool(service.open_paths))
+        content = docs_page(app.openapi(), len(service.open_paths) > 1)
         return Response(content, 200, headers, "text/html")
 
     return router

@@ -157,13 +157,13 @@ def routes(service: Service) -> APIRouter:
     @router.post("/v1/moderations", openapi_extra=_SCHEMA, responses=responses)
     async def moderations(request: Request) -> dict[str, Any]:
         """Score pictures as OpenAI's moderation API does: category sexual only."""
+        body = await service.read_body(request)
         if not service.columns:
             raise _refusal(
                 "the model has none of the classes that are looked for: start the "
                 "server with --positive, or ask /v1/classify",
                 "no_positive_class",
             )
-        body = await service.read_body(request)
         most = service.settings.most_pictures
         pictures = await service.work(len(body), parse_request, body, most)
         return await _answer(service, request, pictures)
