@@ -353,7 +353,7 @@ def wait_for(page: Any, count: int) -> list[str]:
     """The scores that are shown, once so many pictures have one or none."""
     page.locator(".card:not(.pending)").nth(count - 1).wait_for()
     assert page.locator(".card").count() == count
-    # Not the inner text: a card has none until it is laid out, when it is on the screen.
+    # Not the inner text: a card has none until it is on the screen and laid out.
     return list(page.locator(".card .score").all_text_contents())
 
 

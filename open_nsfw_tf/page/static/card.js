@@ -60,7 +60,7 @@ export class Card {
       this.facts,
       element("div", { className: "actions" }, this.mark, this.sender, remover),
     );
-    this.node = element("li", { className: "card" }, this.frame, body);
+    this.node = element("li", { className: "card pending" }, this.frame, body);
   }
 
   wait(words) {
