@@ -7,6 +7,7 @@ what else happened.
 """
 
 import base64
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 import open_nsfw_tf
 
-LIMIT = 100  # seconds until a child that hangs is ended
+LIMIT = 100  # seconds until a child that hangs says where it does, and is ended
 TOLERANCE = 5e-6
 DELAYS = (0.01, 0.1, 0.4)  # seconds after which a process forks that is loading
 PICTURES = 9  # of `classify_many`: enough to share between workers
@@ -200,6 +201,8 @@ def receive(pipe: Any, what: str, use: Any, path: str, expected: float) -> None:
     pipe.send(outcome(use or (lambda p: make(what)(p)), path, expected))
 
 
+# Not `dump_traceback_later`, for whose thread a grandchild would wait for ever.
+faulthandler.register(signal.SIGALRM, chain=True)
 PARENTS = {"used": used, "loading": loading, "started": started}
 
 if __name__ == "__main__":

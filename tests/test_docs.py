@@ -165,16 +165,10 @@ def test_the_page_of_the_service(folder: Path, environment: dict[str, str]) -> N
                 assert re.search(expected, done.stdout), command
 
 
-@pytest.mark.install
-def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
-    copy = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns(".git", ".*cache", ".venv", "*.egg-info")
-    shutil.copytree(ROOT, copy, ignore=ignored)
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    # The Python that a machine has, not this virtual environment's.
-    home = Path(sys.base_prefix) / "bin"
-    clean["PATH"] = f"{home}{os.pathsep}{os.defpath}"
-    done = run(["sh", "-ec", FIRST], cwd=copy, env=clean)
+def test_the_first_command_prints_caffes_score(tmp_path: Path) -> None:
+    """Its last part; all of it is run by `.ci/run`, where nothing is installed."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    done = run(["sh", "-ec", FIRST.split(" && ")[-1]], cwd=tmp_path)
     score = float(re.search(r"NSFW score:\t(.+)", done.stdout)[1])  # type: ignore[index]
     golden = GOLDEN["samples"]["astronaut.png"]["nsfw"]
     assert abs(score - golden) <= SCORE_TOLERANCE
@@ -189,8 +183,9 @@ def test_ci_runs_every_test() -> None:
     """What the second command leaves out comes after it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
     (left_out,) = re.findall(r'-m "not \((.+)\)"', settings["ini_options"]["addopts"])
-    last = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
-    assert last == f'.venv/bin/python -m pytest -m "{left_out}" < /dev/null'
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    slow = f'.venv/bin/python -m pytest -m "{left_out}" < /dev/null || failed=$?'
+    assert slow in lines
     markers = {line.split(":")[0] for line in settings["ini_options"]["markers"]}
     assert set(left_out.split(" or ")) == markers
 

@@ -165,11 +165,19 @@ def _check_that_nan_is_refused(path: Path) -> None:
             session.run("predictions:0", {"input:0": batch})
 
 
-def test_graphs_as_text_and_fewer(weights: Any, tmp_path: Path) -> None:
+def test_graphs_as_text_and_fewer_in_place_of_an_earlier_export(
+    weights: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "graphs"
-    export("graph", path, weights, text=True, freeze=False, optimize=False)
+    path.mkdir()
+    (path / "checkpoint").touch()  # what an export is known by
+    (path / "old").touch()
+    options = {"text": True, "freeze": False, "optimize": False, "overwrite": True}
+    export("graph", path, weights, **options, pictures=PHOTOS[:1])
     assert "open_nsfw.pbtxt" in os.listdir(path)
     assert not [name for name in os.listdir(path) if "frozen" in name or "opt" in name]
+    assert not (path / "old").exists()
+    assert os.listdir(tmp_path) == ["graphs"]
 
 
 def test_a_wrong_export_is_not_left(
@@ -212,15 +220,6 @@ def test_overwriting_deletes_no_folder_of_something_else(
     assert precious.exists()
 
 
-def test_an_earlier_export_is_replaced(weights: Any, tmp_path: Path) -> None:
-    options = {"freeze": False, "optimize": False, "pictures": PHOTOS[:1]}
-    folder = export("graph", tmp_path / "graphs", weights, **options).path
-    (folder / "old").touch()
-    export("graph", folder, weights, overwrite=True, **options)
-    assert not (folder / "old").exists()
-    assert os.listdir(tmp_path) == ["graphs"]
-
-
 def test_a_read_only_folder() -> None:
     """Not even root may write there."""
     done = run(SCRIPTS / "open-nsfw", "export", "onnx", "/proc/nsfw.onnx")
@@ -235,19 +234,21 @@ import resource, signal, sys
 from open_nsfw_tf.export import export
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
-try:
-    export(sys.argv[1], sys.argv[2])
-except OSError as error:
-    print(type(error).__name__, error)
+for format in sys.argv[2:]:
+    try:
+        export(format, sys.argv[1])
+    except OSError as error:
+        print(format, type(error).__name__, error)
 """
 
 
-@pytest.mark.parametrize("format", ["onnx", "savedmodel", "graph", "tflite"])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, format: str) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """A limit of 10 MB a file stands for the disk: writing fails half-way."""
-    done = run(sys.executable, "-c", FULL, format, tmp_path / "out" / "export.tflite")
-    assert "Error" in done.stdout.split()[0], done.stderr
-    assert len(done.stdout.splitlines()) == 1
+    formats = ("onnx", "savedmodel", "graph", "tflite")
+    done = run(sys.executable, "-c", FULL, tmp_path / "out" / "export.tflite", *formats)
+    said = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert [format for format, _ in said] == list(formats), done.stderr
+    assert all("Error" in kind for _, kind in said), said
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from open_nsfw_tf.model import LOADERS, InputType, OpenNsfwModel, compile_networ
 from open_nsfw_tf.tf_image import require_finite
 
 NAME = "open_nsfw"
-INPUT, OUTPUT = "input", "predictions"
+INPUT, BATCH, OUTPUT = "input", "batch", "predictions"
 
 
 def write(path: Path, job: Job) -> None:
@@ -26,16 +26,16 @@ def write(path: Path, job: Job) -> None:
     tf = import_tensorflow()
     path.mkdir()
     suffix = "pbtxt" if job.text else "pb"
-    network = _network(job, fold=False)
-    variables = _with_variables(network, job, path / f"{NAME}.ckpt")
+    loader, network = _loader(job), _network(job, fold=False)
+    variables = _with_variables(loader, network, path / f"{NAME}.ckpt")
     graphs = {f"{NAME}.{suffix}": variables}
     if job.freeze:
-        graphs[f"frozen_{NAME}.{suffix}"] = _frozen(network, job)
+        graphs[f"frozen_{NAME}.{suffix}"] = _frozen(loader, network)
     if job.optimize and not job.model.is_open_nsfw:
         job.notes.append("no optimised graph: only Yahoo's network has one")
     elif job.optimize:
         folded = _network(job, fold=True)
-        graphs[f"optimized_{NAME}.{suffix}"] = _frozen(folded, job)
+        graphs[f"optimized_{NAME}.{suffix}"] = _frozen(loader, folded)
     for name, graph in graphs.items():
         with disk_errors():
             tf.io.write_graph(graph, str(path), name, as_text=job.text)
@@ -63,25 +63,36 @@ def _network(job: Job, fold: bool) -> tuple[Any, str, str]:
     return graph.as_graph_def(), graph.inputs[0].name, graph.outputs[0].name
 
 
-def _frozen(network: Any, job: Job) -> Any:
+def _loader(job: Job) -> Any:
+    """The GraphDef from the input to a preprocessed batch."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        if job.input_type == "tensor":
+            batch = v1.placeholder(tf.float32, (None, *job.shape), INPUT)
+            batch = require_finite(batch, "values")
+        else:
+            strings = v1.placeholder(tf.string, (None,), INPUT)
+            batch = LOADERS[InputType(job.input_type)](strings, job.preprocessing)
+        tf.identity(batch, name=BATCH)
+        return graph.as_graph_def()
+
+
+def _frozen(loader: Any, network: Any) -> Any:
     """The GraphDef from the input to the predictions."""
     tf = import_tensorflow()
     with tf.Graph().as_default() as graph:
-        _connect(network, job, {})
+        _connect(loader, network, {})
         return _needed(graph.as_graph_def(), {OUTPUT})
 
 
-def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
+def _connect(loader: Any, network: Any, replaced: dict[str, Any]) -> None:
     """Put the network into the current graph, behind the loader of its input type."""
     tf = import_tensorflow()
+    (batch,) = tf.graph_util.import_graph_def(
+        loader, return_elements=[f"{BATCH}:0"], name=""
+    )
     definition, source, target = network
-    if job.input_type == "tensor":
-        shape = (None, *job.shape)
-        batch = tf.compat.v1.placeholder(tf.float32, shape, INPUT)
-        batch = require_finite(batch, "values")
-    else:
-        strings = tf.compat.v1.placeholder(tf.string, (None,), INPUT)
-        batch = LOADERS[InputType(job.input_type)](strings, job.preprocessing)
     (scores,) = tf.graph_util.import_graph_def(
         definition,
         input_map={source: batch, **replaced},
@@ -91,7 +102,7 @@ def _connect(network: Any, job: Job, replaced: dict[str, Any]) -> None:
     tf.identity(require_finite(scores, "scores"), name=OUTPUT)
 
 
-def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:
+def _with_variables(loader: Any, network: Any, checkpoint: Path) -> Any:
     """The same graph with the weights as variables, which are saved in a checkpoint."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -107,7 +118,7 @@ def _with_variables(network: Any, job: Job, checkpoint: Path) -> Any:
                 )
                 variables.append(variable)
                 replaced[f"{node.name}:0"] = variable.value()
-        _connect(network, job, replaced)
+        _connect(loader, network, replaced)
         saver = v1.train.Saver(variables, save_relative_paths=True)
         session.run(v1.global_variables_initializer())
         with disk_errors():
