@@ -138,6 +138,18 @@ def test_sound_is_passed_over(tmp_path: Path, name: str, sound: str) -> None:
     assert [frame.seconds for frame in found] == pytest.approx(CONSTANT, abs=0.03)
 
 
+@pytest.mark.parametrize("suffix", [".flv", ".mkv"])
+def test_sound_may_last_longer(tmp_path: Path, suffix: str) -> None:
+    """FLV has one duration, of the whole; so have recordings of browsers."""
+    options = {"base": Fraction(1, 1000), "sound": "after", "heard": 5.0}
+    path = write_clip(tmp_path / f"a{suffix}", CONSTANT, **options)
+    data = path.read_bytes().replace(b"DURATION", b"duratiom")
+    assert len(frames(data)) == len(CONSTANT)
+    decoder = Decoder(data[: len(data) // 4], Sampling(), LIMITS)
+    assert 0 < len(list(decoder)) < len(CONSTANT)
+    assert decoder.reason is not None
+
+
 def test_only_what_is_needed_is_decoded(tmp_path: Path) -> None:
     """In seven groups of 20 frames, of which half is referred to, four are wanted."""
     path = write_clip(tmp_path / "a.mp4", [i / 25 for i in range(140)], **B_FRAMES)
@@ -201,10 +213,12 @@ def test_an_edit_list_and_a_late_start(tmp_path: Path) -> None:
     # A transport stream has no zero: its earliest stream is the beginning.
     path = write_clip(tmp_path / "late.ts", late, **B_FRAMES)
     assert [f.seconds for f in frames(path)] == pytest.approx([t - 2 for t in late])
-    path = write_clip(tmp_path / "cut.mp4", [(i - 10) / 25 for i in range(40)], bf="0")
-    found = frames(path)
-    assert [number_of(frame.rgb) for frame in found] == list(range(10, 40))
-    assert [f.seconds for f in found] == pytest.approx([i / 25 for i in range(30)])
+    cut = [(i - 10) / 25 for i in range(100)]
+    for options in ({"bf": "0"}, {"bf": "0", "g": "20"}, {"bf": "2", "g": "20"}):
+        path = write_clip(tmp_path / "cut.mp4", cut, **options)
+        found = frames(path)
+        assert [number_of(frame.rgb) for frame in found] == list(range(10, 100))
+        assert [f.seconds for f in found] == pytest.approx([i / 25 for i in range(90)])
 
 
 def test_a_lossless_frame_has_the_score_of_the_still(

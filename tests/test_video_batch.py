@@ -22,6 +22,8 @@ from open_nsfw_tf.batch import BatchOptions, score_batch
 from open_nsfw_tf.evaluate import Criterion, evaluate_files
 from open_nsfw_tf.progress import progress_bar
 from open_nsfw_tf.tables import read_table
+from open_nsfw_tf.tables.append import TableWriter
+from open_nsfw_tf.tables.parquet_folder import PartsWriter
 from open_nsfw_tf.video import Rule, Sampling, VerdictOptions, score_video
 from open_nsfw_tf.video.verdict import Tally
 
@@ -215,6 +217,24 @@ def test_a_video_that_was_not_finished_is_scored_anew(
     paths = read_table(output).paths
     assert len(paths) == 10
     assert paths.count(str(videos / "a.mp4")) == 5
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores"])
+def test_rows_of_a_video_that_cannot_be_read_any_more_go(
+    tmp_path: Path, name: str
+) -> None:
+    columns = ("path", "frame", "seconds", "sfw", "nsfw", "error", "size", "mtime_ns")
+
+    def row(*values: Any) -> dict[str, Any]:
+        return dict(zip(columns, ("a.mp4", *values), strict=True))
+
+    kind = TableWriter if name.endswith(".csv") else PartsWriter
+    with kind(tmp_path / name, columns) as writer:
+        writer.write([row(i, i / 2, 0.9, 0.1, None, None, None) for i in range(3)])
+    with kind(tmp_path / name, columns, "resume") as writer:
+        writer.write([row(None, None, None, None, "not a video", 10, 11)])
+        writer.finish()
+    assert read_table(tmp_path / name).errors == ["not a video"]
 
 
 def test_evaluate_by_path(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Hostile and damaged videos: one error, no other file, what could be read."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from video_clips import HEIGHT, WIDTH, number_of, write_clip
 from open_nsfw_tf import ImageError
 from open_nsfw_tf.errors import PixelLimitError
 from open_nsfw_tf.video import Limits, Sampling, process, score_video
+from open_nsfw_tf.video.container import Video
 from open_nsfw_tf.video.process import Decoder
 
 ALL = Sampling()
@@ -122,6 +124,28 @@ def test_limits(clip: Path, classifier: Any) -> None:
     decoder = Decoder(clip, ALL, Limits(all_pixels=WIDTH * HEIGHT * 5))
     assert len(list(decoder)) == 5
     assert decoder.reason == "more pixels in all than the limit"
+    assert decoder.seconds == pytest.approx(0.16)  # not the whole clip's
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])  # by a plan, and without
+def test_no_memory_to_decode_is_not_the_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    path = write_clip(tmp_path / name, [i / 25 for i in range(20)], codec)
+    honest, decoded = Video._decode, []
+
+    def decode(video: Video, packet: Any) -> Any:
+        decoded.append(packet)
+        if len(decoded) == 6:
+            raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+        return honest(video, packet)
+
+    monkeypatch.setattr(Video, "_decode", decode)
+    with path.open("rb") as file:
+        video = Video(file, LIMITS, ALL)
+        assert len(list(video.frames(lambda seconds: None))) < 20
+        assert video.end()["reason"] == "decoding needs more memory than the limit"
 
 
 def test_the_limits_of_animations(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def write_clip(
     base: Fraction = BASE,
     set_up: Callable[[Any], None] = lambda stream: None,
     sound: str | None = None,
+    heard: float | None = None,
     **options: str,
 ) -> Path:
     """Write a clip.
@@ -48,12 +49,13 @@ def write_clip(
         base: unit of the times.
         set_up: called with the stream before the first frame.
         sound: "before" or "after": where a stream of it is among the streams.
+        heard: seconds of the sound; None: as long as the pictures.
         options: of the encoder.
     """
     with av.open(str(path), "w") as container:
-        heard = [_sound_stream(container)] if sound == "before" else []
+        silent = [_sound_stream(container)] if sound == "before" else []
         stream = container.add_stream(codec, rate=25, options=options)
-        heard += [_sound_stream(container)] if sound == "after" else []
+        silent += [_sound_stream(container)] if sound == "after" else []
         first = picture(0)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
@@ -64,8 +66,8 @@ def write_clip(
             frame.pts, frame.time_base = round(time / base), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        for one in heard:
-            _write_silence(container, one, times[-1])
+        for one in silent:
+            _write_silence(container, one, times[-1] if heard is None else heard)
     return path
 
 

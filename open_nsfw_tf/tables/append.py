@@ -118,6 +118,11 @@ class Writer:
         if video is not None:
             video.add(number, stamp is not None)
 
+    def _end_videos(self) -> None:
+        """Note that earlier runs are read: this one begins each video anew."""
+        for video in self._videos.values():
+            video.whole = True
+
     def _replace(self, key: bytes) -> None:
         """Note that all rows of a path have later ones, or are to go."""
         video = self._videos.pop(key, None)
@@ -206,6 +211,7 @@ class TableWriter(Writer):
         except BaseException:
             self._close()
             raise
+        self._end_videos()
 
     def _close(self) -> None:
         self._file.close()

@@ -57,6 +57,7 @@ class PartsWriter(Writer):
         except BaseException:
             self._close()
             raise
+        self._end_videos()
 
     def _close(self) -> None:
         """Free the lock; a folder that was made for nothing goes."""

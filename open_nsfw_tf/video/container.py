@@ -14,7 +14,7 @@ import pkgutil
 import struct
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -117,7 +117,7 @@ class Plan:
         # Frames that are shown before the first key frame refer to what is not there.
         return sorted(t for t in self.pts[first:] if t >= self.pts[first])
 
-    def needs(self, wanted: set[int]) -> bytearray:
+    def needs(self, wanted: Container[int]) -> bytearray:
         """What to do with each packet: 0 nothing, 1 decode if referred to, 2 decode.
 
         Args:
@@ -169,7 +169,7 @@ class Video:
             "frames": self._stream.frames or None,
             "seconds": self._declared(),
         }
-        self._end = Fraction(0)
+        self._end = self._heard = Fraction(0)  # of the pictures, and of the sound
 
     @staticmethod
     def prepare(head: bytes) -> None:
@@ -246,12 +246,18 @@ class Video:
         stream, whole = self._stream, self._container.duration
         if stream.duration is not None:
             return duration_or_none(stream.duration * stream.time_base)
-        text = stream.metadata.get("DURATION", "")
-        try:
-            hours, minutes, seconds = map(float, text.split(":"))
-        except ValueError:
+        if not self._has_tag():
             return None if whole is None else duration_or_none(whole / 1e6)
+        hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
         return duration_or_none(hours * 3600 + minutes * 60 + seconds)
+
+    def _has_tag(self) -> bool:
+        """Whether the stream's tags have three numbers as its duration."""
+        try:
+            _, _, _ = map(float, self._stream.metadata.get("DURATION", "").split(":"))
+        except ValueError:
+            return False
+        return True
 
     # -- the first reading
 
@@ -259,12 +265,23 @@ class Video:
         import av
 
         plan, stream = self._plan, self._stream
-        latest = None
+        latest, discarded = None, False
         try:
-            for packet in self._container.demux(stream):
+            for packet in self._container.demux(*self._to_scan()):
                 self._on_progress(Fraction(0))
-                if packet.size == 0 or packet.is_discard:
+                if packet.stream is not stream:
+                    if packet.pts is not None:
+                        heard = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        self._heard = max(self._heard, heard)
                     continue
+                if packet.size == 0:
+                    continue
+                if packet.is_discard:  # an edit list cuts it off
+                    discarded = True
+                    continue
+                if discarded and not packet.is_keyframe:
+                    plan.certain = False  # it refers to packets that were cut off
+                discarded = False
                 plan.corrupt += packet.is_corrupt
                 if packet.pts is None:
                     plan.certain = False
@@ -285,6 +302,20 @@ class Video:
         known = self._stream.codec_context.name in ONE_FRAME_A_PACKET
         if not known or len(set(plan.pts)) < len(plan.pts) or plan.keys.find(1) < 0:
             plan.certain = False
+
+    def _to_scan(self) -> list[Any]:
+        """The stream; where it does not tell its length, those with sound too.
+
+        They may be what lasts as long as the whole.
+        """
+        from av.stream import Discard
+
+        if self._stream.duration is not None or self._has_tag():
+            return [self._stream]
+        heard = self._container.streams.audio
+        for stream in heard:
+            stream.discard = Discard.default
+        return [self._stream, *heard]
 
     def _check_length(self, length: int | Fraction) -> None:
         if length * self._stream.time_base > self._limits.seconds:
@@ -308,13 +339,15 @@ class Video:
             for number, seconds, frame in chosen:
                 rgb = self._rgb(frame, reformatter)
                 if rgb is not None:
+                    self._end = max(self._end, seconds - self._zero)
                     yield number, seconds - self._zero, rgb
         except ImageError as stop:
             self._stopped = str(stop)
         except MemoryError:
             self._stopped = "decoding needs more memory than the limit"
-        if plan.end is not None:
-            self._end = max(self._end, plan.end * base - self._zero)
+        else:
+            if plan.end is not None:
+                self._end = max(self._end, plan.end * base - self._zero)
 
     def _step(self) -> Fraction:
         plan = self._plan
@@ -330,14 +363,13 @@ class Video:
         """The frames that the times of the packets choose, decoding what they need."""
         base, times = self._stream.time_base, self._plan.times()
         found = choose(((t * base, t) for t in times), self._step())
-        wanted = {t: (number, seconds) for number, seconds, t in found}
-        missing = len(wanted)
-        for frame in self._decoded(self._plan.needs(set(wanted))):
-            if frame.pts in wanted:
-                missing -= 1
-                yield *wanted.pop(frame.pts), frame
-        if missing:
-            self._problems["chosen frames could not be decoded"] += missing
+        wanted = {t: number for number, _, t in found}
+        for frame in self._decoded(self._plan.needs(wanted)):
+            number = wanted.pop(frame.pts, None)
+            if number is not None:
+                yield number, frame.pts * base, frame
+        if wanted:
+            self._problems["chosen frames could not be decoded"] += len(wanted)
 
     def _by_decoding(self) -> Iterator[tuple[int, Fraction, Any]]:
         """The frames that their own times choose, decoding all."""
@@ -377,6 +409,8 @@ class Video:
                     if can_leave_out:
                         codec.skip_frame = "DEFAULT" if need == 2 else "NONREF"
                 yield from self._decode(packet if packet.size else None)
+        except MemoryError:  # one of FFmpeg's errors too
+            raise
         except av.FFmpegError:
             yield from self._decode(None)  # what the scan has named
 
@@ -442,6 +476,7 @@ class Video:
         read = self._end
         if times and self._container.format.name != FORMATS[1]:  # it counts from zero
             read -= times[0] * base - self._zero
+        read = max(read, self._heard - self._zero)
         return bool(Fraction(declared) - read > max(TOLERANCE, 2 * longest * base))
 
 
