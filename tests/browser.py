@@ -27,7 +27,7 @@ FLAGS = (
 )
 DARK = "--blink-settings=preferredColorScheme=0"
 LIGHT = "--blink-settings=preferredColorScheme=1"
-PATIENCE = 120  # seconds until a browser that hangs is given up
+PATIENCE = 300  # seconds until a browser that hangs is given up
 # Runs beside the page, not in it: the page itself forbids scripts.
 PROBE = """
 const inside = (box, room) =>

@@ -25,6 +25,15 @@ os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# An example may take long because the machine does something else meanwhile.
+if find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "caffe.json").read_text())
 SCORE_TOLERANCE = 5e-6  # float32 paths against Caffe; see docs
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import open_nsfw_tf
 
-LIMIT = 100  # seconds until a child that hangs says where it does, and is ended
+LIMIT = 300  # seconds until a child that hangs says where it does, and is ended
 TOLERANCE = 5e-6
 DELAYS = (0.01, 0.1, 0.4)  # seconds after which a process forks that is loading
 PICTURES = 9  # of `classify_many`: enough to share between workers

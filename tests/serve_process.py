@@ -35,7 +35,7 @@ class Serving:
         found = re.match(r"listening at (http://127\.0\.0\.1:(\d+));", line)
         assert found, self.process.communicate()
         self.address, self.port = found[1], int(found[2])
-        self.client = httpx.Client(base_url=self.address, timeout=60, trust_env=False)
+        self.client = httpx.Client(base_url=self.address, timeout=300, trust_env=False)
 
     def classify(self, picture: bytes, **headers: str) -> httpx.Response:
         """The answer to one picture as the body."""
@@ -44,7 +44,7 @@ class Serving:
 
     def connect(self) -> socket.socket:
         """A connection that the test writes to."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def metric(self, name: str) -> float:
         """The value of a metric, with its labels in the name."""
@@ -61,7 +61,7 @@ class Serving:
         self.client.close()
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
-        output, errors = self.process.communicate(timeout=60)
+        output, errors = self.process.communicate(timeout=300)
         return self.process.returncode, output + errors
 
 

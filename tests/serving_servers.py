@@ -34,7 +34,7 @@ def run(*command: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         env=environment,
         **options,
     )

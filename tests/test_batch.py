@@ -609,7 +609,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition() and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -633,7 +633,7 @@ def test_kill_minus_nine(many: list[str], suffix: str) -> None:
             killed += process.returncode == -signal.SIGKILL
     assert killed
     with start("many", "-o", str(table), "--resume") as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert out.startswith(f"{table}: ")
     found = read_table(table)
@@ -646,7 +646,7 @@ def test_interrupt(many: list[str]) -> None:
     with start("many", "-o", "t.csv") as process:
         until(lambda: size(Path("t.csv")) > 300, process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert not out
     assert "finishing the pictures in flight" in err
@@ -655,7 +655,7 @@ def test_interrupt(many: list[str]) -> None:
     assert f"stopped: {rows} new rows are safe" in err
     assert 0 < rows < len(many)
     with start("many", "-o", "t.csv", "--resume") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert f"{len(many) - rows} pictures, " in out
     assert read_table("t.csv").paths == many
@@ -663,7 +663,11 @@ def test_interrupt(many: list[str]) -> None:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=60
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert "Traceback" not in done.stderr
     return done
@@ -751,7 +755,7 @@ def test_progress_on_a_terminal(folder: Path, terminal: tuple[int, int]) -> None
                 shown += data
         except OSError:  # Linux's word for the end of a terminal
             pass
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 0
     assert b"8/8" in shown
     assert b"left" in shown

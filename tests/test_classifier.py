@@ -109,7 +109,7 @@ def test_first_calls_that_come_together(engine: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.stdout == "8\n"
 

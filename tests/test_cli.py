@@ -27,7 +27,7 @@ def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         **options,
     )
     assert "Traceback" not in done.stderr

@@ -37,7 +37,7 @@ PARENTS = {  # the situations that a process of fork_cases.py tries, in their or
 }
 
 
-def run(code: list[object], timeout: float = 400) -> subprocess.CompletedProcess[str]:
+def run(code: list[object], timeout: float = 1500) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", *map(str, code)],
         capture_output=True,
@@ -103,7 +103,7 @@ for delay in (0, 0.004, 0.01, 0.02, 0.04):
     time.sleep(delay)
     child = os.fork()
     if not child:
-        signal.alarm(60)
+        signal.alarm(300)
         print(open_nsfw_tf.classify(sys.argv[1]).nsfw, flush=True)
         os._exit(0)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -125,7 +125,7 @@ thread.start()
 begun.wait()
 child = os.fork()
 if not child:
-    signal.alarm(60)
+    signal.alarm(300)
     classifier = open_nsfw_tf.Classifier(weights=weights)
     print(classifier.classify(sys.argv[1]).nsfw, flush=True)
     os._exit(0)

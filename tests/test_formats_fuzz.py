@@ -208,7 +208,6 @@ def test_damaged_small_files(tmp_path, monkeypatch, name):
         survive(path, name)
     if stopped:  # the same, with a child process as users have it
         monkeypatch.undo()
-        monkeypatch.setattr(sandbox, "TIMEOUT", TIMEOUT)
         path.write_bytes(stopped[0])
         with pytest.raises(WeightsError, match=BROKEN):
             module(name).read(path)

@@ -194,7 +194,7 @@ def test_an_interrupted_copy_is_not_published(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert "vendor.js: expected SHA-256 another" in done.stderr
     assert (static.parent / "vendor.new").exists()

@@ -164,6 +164,6 @@ def test_processes_and_threads_that_outlive(code: str, printed: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.stdout.strip(), done.stderr) == (printed, "")

@@ -77,7 +77,8 @@ def test_arrays_and_notes_come_back(file: Path) -> None:
 def test_what_goes_wrong_is_an_error(
     file: Path, monkeypatch: pytest.MonkeyPatch, parser, error, match
 ) -> None:
-    monkeypatch.setattr(sandbox, "TIMEOUT", 3)
+    if parser is hanging:
+        monkeypatch.setattr(sandbox, "TIMEOUT", 3)
     with pytest.raises(error, match=match):
         sandbox.run(parser, file)
 

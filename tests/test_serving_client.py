@@ -49,7 +49,7 @@ def post(url: str, body: str) -> Any:
     request = urllib.request.Request(f"{url}:predict", body.encode())
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=60) as answer:
+        with opener.open(request, timeout=300) as answer:
             return json.load(answer)
     except HTTPError as error:
         with error:

@@ -299,14 +299,14 @@ def test_the_service_runs_there(slim: Slim) -> None:
             content=pictures.path("rocket.jpg").read_bytes(),
             headers={"Authorization": "Bearer secret-token"},
             trust_env=False,
-            timeout=60,
+            timeout=300,
         )
         score(asked.json()["results"][0], "rocket.jpg")
-        page = httpx.get(address, trust_env=False, timeout=60)
+        page = httpx.get(address, trust_env=False, timeout=300)
         assert page.status_code == (200 if shutil.which("npm") else 404)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 0
     slim.run(*healthy, code=1)
 

@@ -528,7 +528,7 @@ def test_a_lone_worker_does_not_wait_for_ever() -> None:
         env={**os.environ, "TF_CONFIG": cluster},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL

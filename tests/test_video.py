@@ -26,7 +26,7 @@ from open_nsfw_tf.video.sampling import choose, steady
 
 CONSTANT = [i / 25 for i in range(60)]
 VARIABLE = [0.0, 0.04, 0.08, 0.5, 0.52, 0.6, 1.5, 1.54, 1.58, 2.0, 2.8, 2.84]
-LIMITS = Limits(wait=20)
+LIMITS = Limits(wait=300)
 B_FRAMES = {"bf": "3", "g": "20"}
 CODECS = {
     "h264.mp4": ("libx264", B_FRAMES),
