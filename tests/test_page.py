@@ -398,8 +398,8 @@ def test_pictures_come_in_every_way(chromium: Any, server: Server) -> None:
             "",
             EXPECTED[1],
         ]
-        assert "not a picture of a known kind" in page.inner_text(".card.error")
-        assert page.inner_text(".card:last-child .name") == "rocket.jpg (2)"
+        assert "not a picture of a known kind" in page.text_content(".card.error")
+        assert page.text_content(".card:last-child .name") == "rocket.jpg (2)"
         page.click("#camera")
         page.click("#shoot:not([disabled])")
         page.click("#leave")
@@ -476,7 +476,7 @@ def test_thresholds_maps_blur_and_the_table(
         page.check("#maps")
         assert page.locator(".frame svg").first.locator("rect").count() == 49
         page.select_option("#order", "lowest")
-        names = page.locator(".card .name").all_inner_texts()
+        names = page.locator(".card .name").all_text_contents()
         assert names == ["rocket.jpg", "coffee.png", 'a, "b".gif']
         page.locator(".card", has_text="rocket.jpg").get_by_text("Wrong").click()
         for others in (False, True):
@@ -535,7 +535,7 @@ def test_what_is_wrong_with_a_download_is_said(chromium: Any, site: Path) -> Non
         page.get_by_text("model.onnx is not the file that model.json").wait_for()
         choose(page, ("coffee.png", pixels("coffee.png")))
         wait_for(page, 1)
-        assert "is not the file" in page.inner_text(".card.error")
+        assert "is not the file" in page.text_content(".card.error")
 
 
 def test_the_smaller_model_says_that_it_is_approximate(
