@@ -246,18 +246,19 @@ class Video:
         stream, whole = self._stream, self._container.duration
         if stream.duration is not None:
             return duration_or_none(stream.duration * stream.time_base)
-        if not self._has_tag():
-            return None if whole is None else duration_or_none(whole / 1e6)
-        hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
-        return duration_or_none(hours * 3600 + minutes * 60 + seconds)
+        tag = self._tag()
+        if tag is not None:
+            return duration_or_none(tag)
+        return None if whole is None else duration_or_none(whole / 1e6)
 
-    def _has_tag(self) -> bool:
-        """Whether the stream's tags have three numbers as its duration."""
+    def _tag(self) -> float | None:
+        """The seconds of the stream's tag DURATION, which may be inf or nan."""
+        text = self._stream.metadata.get("DURATION", "")
         try:
-            _, _, _ = map(float, self._stream.metadata.get("DURATION", "").split(":"))
+            hours, minutes, seconds = map(float, text.split(":"))
         except ValueError:
-            return False
-        return True
+            return None
+        return hours * 3600 + minutes * 60 + seconds
 
     # -- the first reading
 
@@ -310,7 +311,7 @@ class Video:
         """
         from av.stream import Discard
 
-        if self._stream.duration is not None or self._has_tag():
+        if self._stream.duration is not None or self._tag() is not None:
             return [self._stream]
         heard = self._container.streams.audio
         for stream in heard:
