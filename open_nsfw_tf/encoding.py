@@ -2,6 +2,7 @@
 
 import codecs
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from io import BufferedReader, RawIOBase
 from typing import IO, Any
@@ -84,8 +85,9 @@ class _Filter(RawIOBase):
         buffer[: len(part)] = part
         return len(part)
 
+    @abstractmethod
     def _convert(self, data: bytes) -> bytes:
-        raise NotImplementedError
+        """The next bytes of the result; `data` is empty at the end."""
 
 
 class _Recoded(_Filter):
