@@ -1,6 +1,8 @@
 """Short clips whose frames carry their number, made by PyAV."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def write_clip(
         heard: seconds of the sound; None: as long as the pictures.
         options: of the encoder.
     """
-    with av.open(str(path), "w") as container:
+    with _usual_priority(), av.open(str(path), "w") as container:
         silent = [_sound_stream(container)] if sound == "before" else []
         stream = container.add_stream(codec, rate=25, options=options)
         silent += [_sound_stream(container)] if sound == "after" else []
@@ -69,6 +71,23 @@ def write_clip(
         for one in silent:
             _write_silence(container, one, times[-1] if heard is None else heard)
     return path
+
+
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """Take back what SVT-AV1 does where it is run by root.
+
+    It makes the thread that opens it a real-time one, and so all processes that are
+    started later: everything else on the machine would wait for them.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def write_sound(path: Path) -> None:
