@@ -82,10 +82,11 @@ class Engine(SerializedEngine):
     """The network in an ONNX Runtime session.
 
     Largest difference from Caffe's scores over 103 pictures: float32 7.6e-7; float16
-    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster. int8, on a
-    CPU 2.5 times as fast, differs by up to .03 (.003 on average) on photographs left
-    out of calibration, and by .02 (.002) on those in it. It is calibrated on samples
-    the first time, which takes a minute, and cached then. All threads call one session.
+    9.8e-4 (9e-5 on average), which is for GPUs: a CPU computes it no faster. int8, 2.5
+    times as fast on a CPU with VNNI and slower than float32 on another x86 one, differs
+    by up to .03 (.003 on average) on photographs left out of calibration, and by .02
+    (.002) on those in it. It is calibrated on samples the first time, which takes a
+    minute, and cached then. All threads call one session.
 
     Args:
         weights: the canonical dict, the path of a weights file, or a trained model;
