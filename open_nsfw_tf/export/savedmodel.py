@@ -71,10 +71,14 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
     images = tf.TensorSpec((None, *job.shape), tf.float32, "inputs")
     strings = tf.TensorSpec((None,), tf.string, "inputs")
 
+    @tf.function(input_signature=[images], autograph=False)  # held once for all
+    def predictions(batch: Any) -> Any:
+        return predictions_of(network, batch)
+
     def signature(load: Callable[[Any], Any], spec: Any) -> Any:
         @tf.function(input_signature=[spec], autograph=False)
         def answer(inputs: Any) -> dict[str, Any]:
-            scores = predictions_of(network, load(inputs))
+            scores = predictions(load(inputs))
             return {"outputs": require_finite(scores, "scores")}
 
         return answer.get_concrete_function()
