@@ -234,9 +234,10 @@ import resource, signal, sys
 from open_nsfw_tf.export import export
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
-for format in sys.argv[2:]:
+target, picture, *formats = sys.argv[1:]
+for format in formats:
     try:
-        export(format, sys.argv[1])
+        export(format, target, pictures=[picture])
     except OSError as error:
         print(format, type(error).__name__, error)
 """
@@ -245,7 +246,8 @@ for format in sys.argv[2:]:
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """A limit of 10 MB a file stands for the disk: writing fails half-way."""
     formats = ("onnx", "savedmodel", "graph", "tflite")
-    done = run(sys.executable, "-c", FULL, tmp_path / "out" / "export.tflite", *formats)
+    target = tmp_path / "out" / "export.tflite"
+    done = run(sys.executable, "-c", FULL, target, PHOTOS[0], *formats)
     said = [line.split()[:2] for line in done.stdout.splitlines()]
     assert [format for format, _ in said] == list(formats), done.stderr
     assert all("Error" in kind for _, kind in said), said

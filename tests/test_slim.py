@@ -318,7 +318,8 @@ def test_the_service_runs_there(slim: Slim) -> None:
 def test_the_wheel_alone_works(slim: Slim, tmp_path: Path) -> None:
     """Made from the source archive, as `python -m build` does; then installed."""
     checkout = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns(".git", ".*cache", ".venv", "*.egg-info", "build")
+    built = ("__pycache__", "*.egg-info", "build")
+    ignored = shutil.ignore_patterns(".git", ".*cache", ".venv", *built)
     shutil.copytree(ROOT, checkout, ignore=ignored)
     build = [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", checkout]
     subprocess.run(build, check=True, capture_output=True)

@@ -216,13 +216,13 @@ def test_every_weights_format_holds_them(
     format: str, runs: dict[str, Path], tmp_path: Path, models: dict[str, TrainedModel]
 ) -> None:
     path = tmp_path / f"fine-tuned{FORMATS[format].suffixes[0]}"
-    done = convert(runs["open_nsfw"], path, target_format=format)
+    done = convert(runs["open_nsfw"], path, target_format=format, pictures=PICTURES)
     assert (done.array_difference, done.score_difference <= 5e-6) == (0, True)
     read = load_weights(path, classes=3)
     assert np.array_equal(
         read[DENSE]["weights"], models["open_nsfw"].weights[DENSE]["weights"]
     )
-    back = convert(path, tmp_path / "back.safetensors")
+    back = convert(path, tmp_path / "back.safetensors", pictures=PICTURES)
     assert classes_of(back.weights) == 3
     with pytest.raises(WeightsError, match=r"expected shape \(1024, 2\)"):
         load_weights(path)  # it would be called sfw and nsfw
