@@ -25,7 +25,7 @@ from benchmarks.photos import readable
 from open_nsfw_tf.architecture import BLOCKS, STEM, Weights
 from open_nsfw_tf.formats.onnx_graph import INPUT, graph
 from open_nsfw_tf.image import tensor
-from open_nsfw_tf.libraries import import_onnxruntime
+from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import GENERATED, Quantized, Range, calibrate, qdq, quantize
 from open_nsfw_tf.quantize.samples import generated_pictures, installed_pictures
 from open_nsfw_tf.weights import load_weights
@@ -124,8 +124,7 @@ def static(weights: Weights, batch: np.ndarray, first_in_float: bool) -> bytes:
 
 def nsfw(model: bytes, batch: np.ndarray) -> np.ndarray:
     """NSFW scores of a serialized network, float32 (N,)."""
-    onnxruntime = import_onnxruntime()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     answers = [session.run(None, {INPUT: picture[np.newaxis]})[0] for picture in batch]
     return np.concatenate(answers)[:, 1]
 

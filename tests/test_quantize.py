@@ -16,7 +16,7 @@ from open_nsfw_tf.architecture import (
     fold_batch_norm,
 )
 from open_nsfw_tf.image import load_rgb, tensor
-from open_nsfw_tf.libraries import import_onnxruntime
+from open_nsfw_tf.libraries import open_session
 from open_nsfw_tf.quantize import (
     Quantized,
     QuantizedConv,
@@ -52,9 +52,7 @@ def rounded(weights: Any, photos: np.ndarray) -> Quantized:
 
 
 def answers(model: Any, batch: np.ndarray, output: str = "predictions") -> np.ndarray:
-    session = import_onnxruntime().InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString())
     found: np.ndarray = session.run([output], {"input": batch})[0]
     return found
 
