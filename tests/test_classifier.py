@@ -228,19 +228,21 @@ def test_wrong_words_are_told(classifier: Classifier) -> None:
 
 
 def test_sixteen_threads_get_identical_scores(any_classifier: Classifier) -> None:
-    paths = [pictures.path(name) for name in NAMES[:3]]
+    paths = [pictures.path(name) for name in NAMES[:4]]
     expected = [any_classifier.classify(path) for path in paths]
     found: list[list[Scores]] = []
 
     def work() -> None:
-        found.append([any_classifier.classify(path) for path in paths])
+        found.extend(
+            [any_classifier.classify(path) for path in paths] for _ in range(3)
+        )
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 16
+    assert len(found) == 48
     assert all(scores == expected for scores in found)
 
 

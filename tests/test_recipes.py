@@ -332,9 +332,8 @@ def test_vgg_learns_from_nothing(tmp_path: Path) -> None:
     trainer = Trainer(config, data, tmp_path / "run")
     assert trainer.run(Callbacks())
     history = trainer.history
-    # Of 24 pictures, by epoch and processor 19 to 24; by chance 20 once in a thousand.
-    assert max(row["val_accuracy"] for row in history) >= 0.8, history
-    assert min(row["loss"] for row in history) < math.log(2) / 2, history
+    assert history[-1]["val_accuracy"] >= 0.9, history
+    assert history[-1]["loss"] < math.log(2) / 2, history
 
 
 def _check_second_stage(model: Any) -> None:
