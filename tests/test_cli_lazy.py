@@ -107,6 +107,24 @@ def test_the_originals_script_loads_no_other_room() -> None:
     assert not rooms & {"export", "tables", "model", "tf_image", "quantize", "batch"}
 
 
+KERAS = """
+import sys
+from open_nsfw_tf.cli.process import import_command
+from open_nsfw_tf.libraries import import_tensorflow
+import_command("classify")
+import_tensorflow()
+print(*sorted({"keras", "matplotlib", "pandas", "sklearn"} & set(sys.modules)))
+import sklearn
+"""
+
+
+def test_keras_starts_without_what_no_command_uses() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KERAS], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("keras\n", "", 0)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_lines_of_the_table_are_the_commands_own(name: str) -> None:
     module, line = COMMANDS[name]

@@ -8,9 +8,12 @@ is exit status 2. A command's module is imported when it runs.
 from open_nsfw_tf.cli import interrupt as _interrupt  # isort: skip - before the others
 
 from functools import partial
-from importlib import import_module
 
-from open_nsfw_tf.cli.process import errors_in_one_line, open_standard_output
+from open_nsfw_tf.cli.process import (
+    errors_in_one_line,
+    import_command,
+    open_standard_output,
+)
 
 _interrupt.modules_loaded()
 
@@ -26,8 +29,7 @@ def main() -> None:
 
 def _run(name: str, module: str = "legacy") -> None:
     """Run a script of `open_nsfw_tf.cli.legacy`, or of another module."""
-    with _interrupt.ending_silently():
-        script = getattr(import_module(f"open_nsfw_tf.cli.{module}"), name)
+    script = getattr(import_command(module), name)
     with errors_in_one_line():
         open_standard_output()
         script()

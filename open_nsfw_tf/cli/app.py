@@ -1,6 +1,5 @@
 """The command `open-nsfw`, and the table of its sub-commands."""
 
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from open_nsfw_tf import __version__
-from open_nsfw_tf.cli.interrupt import ending_silently
+from open_nsfw_tf.cli.process import import_command
 
 # By the name of a command: its module, and its line in --help.
 COMMANDS = {
@@ -108,8 +107,7 @@ class _Commands(TyperGroup):
         name, found, rest = super().resolve_command(ctx, args)
         if name is not None:
             _refuse_empty(ctx, name, rest)
-            with ending_silently():
-                module = import_module(f"open_nsfw_tf.cli.{COMMANDS[name][0]}")
+            module = import_command(COMMANDS[name][0])
             found = get_group(module.commands).commands[name]
         return name, found, rest
 

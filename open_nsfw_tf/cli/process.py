@@ -9,8 +9,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
-from open_nsfw_tf.cli.interrupt import INTERRUPTED
+from open_nsfw_tf.cli.interrupt import INTERRUPTED, ending_silently
 from open_nsfw_tf.errors import sanitize
 
 _EXPECTED = (
@@ -24,6 +26,15 @@ _EXPECTED = (
 LONGEST = 2000  # characters of an error
 ESCAPING = "open_nsfw_tf.escaping"  # the handler of characters that cannot be encoded
 DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
+
+
+def import_command(module: str) -> ModuleType:
+    """Import the module of a command, when that command runs."""
+    with ending_silently():
+        from open_nsfw_tf.libraries import start_keras_without_extras
+
+        start_keras_without_extras()
+        return import_module(f"open_nsfw_tf.cli.{module}")
 
 
 @contextmanager
