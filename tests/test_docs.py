@@ -193,7 +193,9 @@ def test_ci_runs_every_test() -> None:
 def test_the_commands_install_where_no_tool_looks() -> None:
     """Git, ruff, mypy and pytest all pass over a folder called .venv."""
     for command in (FIRST, SECOND):
-        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+        made, installed, *_ = command.split(" && ")
+        assert made == "python3 -m venv --upgrade-deps .venv"
+        assert installed.startswith(".venv/bin/pip install ")
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert ".venv/" in ignored
 

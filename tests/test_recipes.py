@@ -326,7 +326,7 @@ def test_a_recipe_runs_and_its_loss_falls(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_vgg_learns_from_nothing(tmp_path: Path) -> None:
     """In short; see `RECIPES` for what was measured."""
-    config = config_of("vgg", size=32, epochs=5, validation=0.2)
+    config = config_of("vgg", size=32, epochs=2, validation=0.2)
     data = read_data(make_bands(tmp_path / "data", train=120, side=32))
     (tmp_path / "run").mkdir()
     trainer = Trainer(config, data, tmp_path / "run")

@@ -26,7 +26,7 @@ def make_pictures(
 
 
 def make_bands(root: Path, train: int, test: int = 0, side: int = 64) -> Path:
-    """Level and upright bands in any colours: no mean of pixels tells them apart."""
+    """Level and upright bands, dark and bright: no mean of pixels tells them apart."""
     random = np.random.default_rng(0)
     for folder, count in (("train", train), ("test", test)):
         for axis, name in enumerate(("level", "upright")):
@@ -35,8 +35,8 @@ def make_bands(root: Path, train: int, test: int = 0, side: int = 64) -> Path:
             for index in range(count):
                 turns = random.uniform(2, 6) * np.linspace(0, 1, side) + random.random()
                 band = np.expand_dims(np.sin(2 * np.pi * turns) > 0, 1 - axis)
-                one, other = random.uniform(20, 235, (2, 3))
-                pixels = np.where(band[..., np.newaxis], one, other)
+                dark, bright = random.uniform(20, 90, 3), random.uniform(165, 235, 3)
+                pixels = np.where(band[..., np.newaxis], dark, bright)
                 pixels = pixels + random.normal(0, 20, (side, side, 3))
                 image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
                 image.save(root / folder / name / f"{index}.png")
