@@ -546,7 +546,7 @@ def test_training_begins_with_nsfwjs_s_network(
     options = TrainingOptions(
         "mobilenet",
         init=runs[OTHER],
-        epochs=3,
+        epochs=2,
         learning_rate=0.02,
         overrides={"batch_size": 8, "batch_norm_momentum": 0.5},  # few steps
         validation=0.15,
