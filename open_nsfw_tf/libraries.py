@@ -68,11 +68,12 @@ def _hidden(*packages: str) -> Iterator[None]:
                 sys.modules[name] = module
 
 
-def start_keras_without_extras() -> None:
-    """Import Keras, when it is needed, without what it uses only if it is installed.
+def hide_optional_packages_from_keras() -> None:
+    """Let Keras start, when it is needed, without packages that it may do without.
 
-    This nearly halves the time until TensorFlow is ready. For commands, none of which
-    uses such a part of Keras; an application might.
+    It imports them where they are installed, which nearly doubles the time until
+    TensorFlow is ready. For commands, none of which uses those parts of Keras; an
+    application might.
     """
     global _hidden_from_keras
     _hidden_from_keras = ("cv2", "matplotlib", "pandas", "sklearn")

@@ -31,9 +31,9 @@ DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 def import_command(module: str) -> ModuleType:
     """Import the module of a command, when that command runs."""
     with ending_silently():
-        from open_nsfw_tf.libraries import start_keras_without_extras
+        from open_nsfw_tf.libraries import hide_optional_packages_from_keras
 
-        start_keras_without_extras()
+        hide_optional_packages_from_keras()
         return import_module(f"open_nsfw_tf.cli.{module}")
 
 
