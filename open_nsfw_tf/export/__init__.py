@@ -262,7 +262,8 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
     tolerance = EXPORTERS[format].tolerances[job.precision]
     with made_folder(target.parent), beside(target) as temporary:
         module.write(temporary, job)
-        difference = _difference(module, temporary, job)
+        expected = expected_scores(job, onnx=format in ("onnx", "page"))
+        difference = _difference(module.scores(temporary, job), expected)
         if not difference <= tolerance:
             raise ExportError(
                 f"{format} {job.precision}: scores differ by {difference:.2g} from the "
@@ -339,9 +340,8 @@ def _trained(
     return found
 
 
-def _difference(module: Module, path: Path, job: Job) -> float:
-    expected = expected_scores(job)
-    actual = np.asarray(module.scores(path, job)).reshape(-1, *expected.shape)
+def _difference(scores: np.ndarray, expected: np.ndarray) -> float:
+    actual = np.asarray(scores).reshape(-1, *expected.shape)
     if not len(actual) or not np.isfinite(actual).all():
         return float("inf")
     return float(np.abs(actual - expected).max())

@@ -160,7 +160,10 @@ def scores(path: Path, job: Job) -> np.ndarray:
 def _run(file: Path, folder: Path, inputs: Any) -> np.ndarray:
     tf = import_tensorflow()
     v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
+    # Without TensorFlow's optimizer, which takes seconds for a graph that runs once.
+    config = v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), v1.Session(config=config) as session:
         graph = read_graph(file)
         tf.graph_util.import_graph_def(graph, name="")
         if any(node.op == "RestoreV2" for node in graph.node):

@@ -114,8 +114,14 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
         job.calibration = np.concatenate([job.calibration, sample_batch()])
 
 
-def expected_scores(job: Job) -> np.ndarray:
-    """The model's own scores, by TensorFlow; without it by another engine."""
+def expected_scores(job: Job, onnx: bool) -> np.ndarray:
+    """The model's own scores, by a library that did not write the export.
+
+    Args:
+        job: of the export.
+        onnx: whether ONNX was written: by TensorFlow then, if it is installed. What
+            TensorFlow's network was written to is compared with ONNX Runtime.
+    """
     installed = find_spec("tensorflow") is not None
-    engine = "tensorflow" if installed else "auto"
+    engine = "tensorflow" if onnx and installed else "onnxruntime"
     return engines.create(engine, job.model)(job.batch)

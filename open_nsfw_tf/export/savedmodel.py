@@ -15,6 +15,7 @@ Elements that are not pictures, or contain NaN or infinity, are refused (TF Serv
 import base64
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -102,10 +103,27 @@ def scores(path: Path, job: Job) -> np.ndarray:
     tf = import_tensorflow()
     loaded = tf.saved_model.load(str(path))
     found = []
-    for name, input_type in _signature_inputs(job):
-        inputs = tf.constant(as_inputs(job, input_type))
-        found.append(loaded.signatures[name](inputs=inputs)["outputs"].numpy())
+    with _as_written():
+        for name, input_type in _signature_inputs(job):
+            inputs = tf.constant(as_inputs(job, input_type))
+            found.append(loaded.signatures[name](inputs=inputs)["outputs"].numpy())
     return np.concatenate(found)
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Run graphs without TensorFlow's optimizer.
+
+    It takes seconds for each graph that decodes pictures, which is run once here.
+    """
+    optimizer = import_tensorflow().config.optimizer
+    before = optimizer.get_experimental_options()
+    optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        enabled = {"disable_meta_optimizer": False}
+        optimizer.set_experimental_options(enabled | before)
 
 
 def _signature_inputs(job: Job) -> Iterator[tuple[str, str]]:
