@@ -87,7 +87,6 @@ def import_tensorflow() -> Any:
         RuntimeError: this process was forked from one that has used TensorFlow.
     """
     _tensorflow.use()
-    need(None, "tensorflow")
     with loading:
         # Otherwise TensorFlow takes the whole card. It reads this when the first GPU is
         # used, so it is in time even if the caller has imported TensorFlow already. A
@@ -96,6 +95,7 @@ def import_tensorflow() -> Any:
         if _GROWTH not in os.environ:
             os.environ[_GROWTH] = "true"
         if "keras" not in sys.modules or "tensorflow" not in sys.modules:
+            need(None, "tensorflow")
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its C++: errors only
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")
             _check_backend(os.environ["KERAS_BACKEND"])

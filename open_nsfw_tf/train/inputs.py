@@ -245,7 +245,9 @@ class Inputs(Batches):
         """
         tf = import_tensorflow()
         epochs = tf.data.Dataset.range(first, first + count)
-        data = epochs.flat_map(self._epoch)
+        # No code here is for AutoGraph, which would take seconds to find that out.
+        as_it_is = tf.autograph.experimental.do_not_convert
+        data = epochs.flat_map(as_it_is(self._epoch))
         if self.shuffle:  # nothing is ever left out
             data = data.apply(
                 tf.data.experimental.assert_cardinality(count * self.steps)
@@ -290,7 +292,9 @@ class Inputs(Batches):
         """The graph that makes one picture, traced once for all epochs."""
         tf = import_tensorflow()
         number = tf.TensorSpec([], tf.int64)
-        return tf.function(self._picture, input_signature=[number, number])
+        return tf.function(
+            self._picture, input_signature=[number, number], autograph=False
+        )
 
     def _picture(self, epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tf = import_tensorflow()
