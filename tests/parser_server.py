@@ -3,14 +3,16 @@
     python parser_server.py SECONDS
 
 reads a JSON list a line, of a parser's module, its name, a file for the answer and the
-paths to parse, and prints the status that the child ended with. The tests' own process
-holds gigabytes by then, of which each fork would copy the tables.
+paths to parse, and prints 0, or the status that the child ended with. The tests' own
+process holds gigabytes by then, of which each fork would copy the tables. A child
+parses one file after the other until one ends it, or it has worked for SHARE.
 """
 
 import gc
 import json
 import os
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -21,15 +23,31 @@ from safetensors import numpy  # noqa: F401
 
 from open_nsfw_tf.formats import caffemodel, sandbox
 
+SHARE = 0.2  # seconds of the processor, of those that a child has
+NO_MORE = 3  # how a child ends when no line is left
 
-def status_of_child(module: str, name: str, answer: str, *paths: str) -> int:
+
+def parse(module: str, name: str, answer: str, *paths: str) -> None:
     parser = getattr(import_module(module), name)
+    packed = sandbox.packed_answer(parser, tuple(map(Path, paths)))
+    Path(answer).write_bytes(packed)
+
+
+def parse_some() -> int:
+    while time.process_time() < SHARE:
+        line = sys.stdin.readline()
+        if not line:
+            return NO_MORE
+        parse(*json.loads(line))
+        print(0, flush=True)
+    return 0
+
+
+def status_of_child() -> int:
     child = os.fork()
     if not child:
         try:
-            packed = sandbox.packed_answer(parser, tuple(map(Path, paths)))
-            Path(answer).write_bytes(packed)
-            os._exit(0)
+            os._exit(parse_some())
         finally:
             os._exit(1)
     return os.waitpid(child, 0)[1]
@@ -39,5 +57,6 @@ if __name__ == "__main__":
     gc.freeze()  # or collecting would copy pages that the children share
     caffemodel._message("Net")
     sandbox.TIMEOUT = float(sys.argv[1])
-    for line in sys.stdin:
-        print(status_of_child(*json.loads(line)), flush=True)
+    while (status := status_of_child()) != NO_MORE << 8:
+        if status:
+            print(status, flush=True)

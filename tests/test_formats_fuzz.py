@@ -79,7 +79,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def forking(monkeypatch, server):
-    """Nearly every reading here is in a process of its own, with its limits."""
+    """Nearly every reading here is in a child process, with its limits."""
 
     def answer(parser, paths) -> bytes:
         written = paths[0].with_name("answer")
