@@ -197,11 +197,15 @@ def calibrated_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def saved_model(tmp_path_factory: pytest.TempPathFactory, weights: Any) -> Path:
-    """The folder of the version of an exported SavedModel."""
+def saved_model(weights: Any) -> Path:
+    """The folder of the version of an exported SavedModel, once for both workers."""
     from open_nsfw_tf.export import export
 
-    return export("savedmodel", tmp_path_factory.mktemp("serving"), weights).path
+    folder = Path(os.environ["XDG_CACHE_HOME"], "serving")
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            export("savedmodel", folder, weights)
+    return folder / "1"
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ SHA-256, and later runs need not parse the weights or import the library that bu
 
 import hashlib
 import mmap
+import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from open_nsfw_tf.forks import loading
 from open_nsfw_tf.formats import sha256
 from open_nsfw_tf.weights import cache_folder, load_weights
 
-MAX_CACHED = 8  # networks, of 6 to 90 MB each
+MAX_CACHED = 16  # networks, of 6 to 90 MB each
 CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file
 
 
@@ -150,6 +152,8 @@ def _read(path: Path) -> bytes | None:
             network, digest = file.read(max(0, size - CHECKSUM)), file.read()
     except OSError:
         return None
+    with suppress(OSError):  # where it may only be read
+        os.utime(path)  # those that are used stay
     return network if hashlib.sha256(network).digest() == digest else None
 
 
@@ -160,8 +164,8 @@ def _write(path: Path, network: bytes) -> None:
             temporary.write_bytes(network + hashlib.sha256(network).digest())
         # Files that other processes are writing begin with a dot.
         files = path.parent.glob("[!.]*")
-        by_age = sorted(files, key=lambda file: file.stat().st_mtime)
-        for old in by_age[:-MAX_CACHED]:
+        by_use = sorted(files, key=lambda file: file.stat().st_mtime)
+        for old in by_use[:-MAX_CACHED]:
             old.unlink()
     except OSError:
         return  # on a read-only or full disk the next run is slower, and that is all
