@@ -90,8 +90,9 @@ def import_tensorflow() -> Any:
     with loading:
         # Otherwise TensorFlow takes the whole card. It reads this when the first GPU is
         # used, so it is in time even if the caller has imported TensorFlow already. A
-        # user's own setting stays. Not `setdefault`, which AutoGraph tries to compile
-        # when it traces this function.
+        # user's own setting stays. AutoGraph compiles what this function calls when it
+        # is traced, and warns where it cannot; so `setdefault` and `need` are not
+        # called once TensorFlow is there.
         if _GROWTH not in os.environ:
             os.environ[_GROWTH] = "true"
         if "keras" not in sys.modules or "tensorflow" not in sys.modules:

@@ -201,11 +201,11 @@ def saved_model(weights: Any) -> Path:
     """The folder of the version of an exported SavedModel, once for both workers."""
     from open_nsfw_tf.export import export
 
-    folder = Path(os.environ["XDG_CACHE_HOME"], "serving")
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            export("savedmodel", folder, weights)
-    return folder / "1"
+    version = Path(os.environ["XDG_CACHE_HOME"], "serving", "1")
+    with FileLock(f"{version.parent}.lock"):
+        if not version.exists():
+            export("savedmodel", version.parent, weights)
+    return version
 
 
 @pytest.fixture(scope="session")

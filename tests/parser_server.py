@@ -5,7 +5,8 @@
 reads a JSON list a line, of a parser's module, its name, a file for the answer and the
 paths to parse, and prints 0, or the status that the child ended with. The tests' own
 process holds gigabytes by then, of which each fork would copy the tables. A child
-parses one file after the other until one ends it, or it has worked for SHARE.
+parses one file after the other until one ends it, or it has worked for SHARE. It may
+read ahead: the next line is sent after the answer to the one before.
 """
 
 import gc
@@ -23,7 +24,7 @@ from safetensors import numpy  # noqa: F401
 
 from open_nsfw_tf.formats import caffemodel, sandbox
 
-SHARE = 0.2  # seconds of the processor, of those that a child has
+SHARE = 0.2  # seconds of the processor, after which the next file gets another child
 NO_MORE = 3  # how a child ends when no line is left
 
 

@@ -197,7 +197,7 @@ def test_the_commands_install_where_no_tool_looks() -> None:
         assert made == "python3 -m venv --upgrade-deps .venv"
         assert installed.startswith(".venv/bin/pip install ")
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert ".venv/" in ignored
+    assert ".venv" in ignored
 
 
 def test_readme_is_short() -> None:

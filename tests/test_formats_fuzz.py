@@ -31,7 +31,7 @@ from open_nsfw_tf.formats.caffemodel import _blob, _message
 NAMES = {name: f"a{known.suffixes[0]}" for name, known in FORMATS.items()}
 TINY_ROUNDS = 800  # damaged copies of a file of few kB, a format
 REAL_ROUNDS = 15  # damaged copies of the real file, a format
-TIMEOUT = 4  # seconds of the processor, a file
+TIMEOUT = 4  # seconds of the processor, a child of parser_server.py
 MORE_MEMORY = 400 << 20  # bytes; the real files have 24 MB
 # What the readers say of a file that is none of theirs, or is damaged.
 BROKEN = (

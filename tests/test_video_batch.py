@@ -393,6 +393,7 @@ def test_three_planted_frames_in_an_hour(tmp_path: Path) -> None:
     name = max(
         classifier.classes, key=lambda n: getattr(unusual, n) - getattr(usual, n)
     )
+    assert getattr(unusual, name) > getattr(usual, name) + 0.1
     middle = (getattr(usual, name) + getattr(unusual, name)) / 2
     options = VerdictOptions(threshold=middle, positive=[name])
     video = score_video(classifier, path, sampling="all", options=options)

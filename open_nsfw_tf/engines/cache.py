@@ -24,7 +24,7 @@ from open_nsfw_tf.forks import loading
 from open_nsfw_tf.formats import sha256
 from open_nsfw_tf.weights import cache_folder, load_weights
 
-MAX_CACHED = 16  # networks, of 6 to 90 MB each
+MAX_CACHED = 16  # networks, of 6 to 90 MB each, most of them 24 MB
 CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a cached file
 
 
@@ -152,8 +152,8 @@ def _read(path: Path) -> bytes | None:
             network, digest = file.read(max(0, size - CHECKSUM)), file.read()
     except OSError:
         return None
-    with suppress(OSError):  # where it may only be read
-        os.utime(path)  # those that are used stay
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(path)  # the time of its last use: `_write` removes the oldest
     return network if hashlib.sha256(network).digest() == digest else None
 
 

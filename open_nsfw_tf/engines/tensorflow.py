@@ -120,11 +120,17 @@ def _opened(
     device = None if device is None else _device(tf, device)
     if threads is not None:
         _set_threads(threads)
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+    keep_float32()
     with tf.device(device):
         network = with_cells(keras_network(weights))
         return _Opened(network, compile_network(network), device)
+
+
+def keep_float32() -> None:
+    """Keep TensorFlow from rounding to TensorFloat-32 on GPUs, in this process."""
+    tf = import_tensorflow()
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def keras_network(weights: Source) -> Any:

@@ -62,6 +62,8 @@ class Exporter:
         described: whether a JSON file with the description is written beside it.
         suffix: that the destination must have; "" for any.
         marker: a file that every folder of this format has; "" if it is a file.
+        reference: the engine whose scores those of the export are compared with, one
+            that has little in common with what wrote it.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Exporter:
     described: bool = False
     suffix: str = ""
     marker: str = ""
+    reference: str = "onnxruntime"
 
     @property
     def default(self) -> str:
@@ -113,6 +116,7 @@ EXPORTERS = {
         {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8},
         ("tensor", PICTURE),
         layouts=("nhwc", "nchw"),
+        reference="tensorflow",
     ),
     "coreml": Exporter(
         "Core ML .mlpackage",
@@ -121,11 +125,13 @@ EXPORTERS = {
         extra="coreml",
         suffix=".mlpackage",
         marker="Manifest.json",
+        reference="tensorflow",
     ),
     "page": Exporter(
         "page and ES module for browsers",
         {"float32": FLOAT32, "int8": INT8},
         marker="precache.js",
+        reference="tensorflow",
     ),
 }
 
@@ -262,7 +268,7 @@ def _written(format: str, target: Path, description: Path | None, job: Job) -> E
     tolerance = EXPORTERS[format].tolerances[job.precision]
     with made_folder(target.parent), beside(target) as temporary:
         module.write(temporary, job)
-        expected = expected_scores(job, onnx=format in ("onnx", "page"))
+        expected = expected_scores(job, EXPORTERS[format].reference)
         difference = _difference(module.scores(temporary, job), expected)
         if not difference <= tolerance:
             raise ExportError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.engines.tensorflow import keep_float32, keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.export.savedmodel import as_inputs
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
@@ -159,6 +159,7 @@ def scores(path: Path, job: Job) -> np.ndarray:
 
 def _run(file: Path, folder: Path, inputs: Any) -> np.ndarray:
     tf = import_tensorflow()
+    keep_float32()
     v1 = tf.compat.v1
     # Without TensorFlow's optimizer, which takes seconds for a graph that runs once.
     config = v1.ConfigProto()

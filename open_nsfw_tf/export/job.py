@@ -114,14 +114,12 @@ def take_pictures(job: Job, pictures: Iterable[Picture]) -> None:
         job.calibration = np.concatenate([job.calibration, sample_batch()])
 
 
-def expected_scores(job: Job, onnx: bool) -> np.ndarray:
-    """The model's own scores, by a library that did not write the export.
+def expected_scores(job: Job, engine: str) -> np.ndarray:
+    """The model's own scores, by an engine.
 
-    Args:
-        job: of the export.
-        onnx: whether ONNX was written: by TensorFlow then, if it is installed. What
-            TensorFlow's network was written to is compared with ONNX Runtime.
+    Without TensorFlow they are ONNX Runtime's, also for the ONNX files that it runs.
     """
-    installed = find_spec("tensorflow") is not None
-    engine = "tensorflow" if onnx and installed else "onnxruntime"
-    return engines.create(engine, job.model)(job.batch)
+    if engine == "tensorflow" and find_spec("tensorflow") is None:
+        engine = "onnxruntime"
+    # Of Yahoo's weights as they are, no network is cached.
+    return engines.create(engine, job.trained or job.weights)(job.batch)

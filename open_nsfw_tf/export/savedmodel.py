@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from open_nsfw_tf.engines.tensorflow import keras_network
+from open_nsfw_tf.engines.tensorflow import keep_float32, keras_network
 from open_nsfw_tf.export import Job
 from open_nsfw_tf.libraries import disk_errors, import_tensorflow
 from open_nsfw_tf.model import predictions_of
@@ -101,9 +101,10 @@ def _signatures(module: Any, job: Job) -> dict[str, Any]:
 def scores(path: Path, job: Job) -> np.ndarray:
     """The scores of every signature, one after the other."""
     tf = import_tensorflow()
+    keep_float32()
     loaded = tf.saved_model.load(str(path))
     found = []
-    with _as_written():
+    with _unoptimized():
         for name, input_type in _signature_inputs(job):
             inputs = tf.constant(as_inputs(job, input_type))
             found.append(loaded.signatures[name](inputs=inputs)["outputs"].numpy())
@@ -111,10 +112,11 @@ def scores(path: Path, job: Job) -> np.ndarray:
 
 
 @contextmanager
-def _as_written() -> Iterator[None]:
-    """Run graphs without TensorFlow's optimizer.
+def _unoptimized() -> Iterator[None]:
+    """Switch TensorFlow's graph optimizer off, and on again as it was.
 
-    It takes seconds for each graph that decodes pictures, which is run once here.
+    For a graph that decodes pictures it takes seconds, and each runs once here. A
+    thread that uses TensorFlow for the first time meanwhile stays without it.
     """
     optimizer = import_tensorflow().config.optimizer
     before = optimizer.get_experimental_options()
@@ -122,8 +124,7 @@ def _as_written() -> Iterator[None]:
     try:
         yield
     finally:
-        enabled = {"disable_meta_optimizer": False}
-        optimizer.set_experimental_options(enabled | before)
+        optimizer.set_experimental_options(before)
 
 
 def _signature_inputs(job: Job) -> Iterator[tuple[str, str]]:

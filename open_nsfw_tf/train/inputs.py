@@ -245,9 +245,9 @@ class Inputs(Batches):
         """
         tf = import_tensorflow()
         epochs = tf.data.Dataset.range(first, first + count)
-        # No code here is for AutoGraph, which would take seconds to find that out.
-        as_it_is = tf.autograph.experimental.do_not_convert
-        data = epochs.flat_map(as_it_is(self._epoch))
+        # Nothing here needs AutoGraph, which takes seconds to find that out.
+        unconverted = tf.autograph.experimental.do_not_convert(self._epoch)
+        data = epochs.flat_map(unconverted)
         if self.shuffle:  # nothing is ever left out
             data = data.apply(
                 tf.data.experimental.assert_cardinality(count * self.steps)
@@ -532,7 +532,7 @@ def _compute(
     """One pass over all pictures, whose features are written as they come."""
     tf = import_tensorflow()
     spec = tf.TensorSpec([None, *body.input_shape[1:]], tf.float32)
-    forward = tf.function(lambda batch: body(batch, training=False))
+    forward = tf.function(lambda batch: body(batch, training=False), autograph=False)
     # Traced at once: otherwise TensorFlow warns that earlier bodies were traced too.
     run = forward.get_concrete_function(spec)
     count, width = 0, body.output_shape[-1]
