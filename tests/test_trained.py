@@ -615,6 +615,8 @@ def test_a_saved_model_has_the_preprocessing_in_it(
 ) -> None:
     from open_nsfw_tf.libraries import import_tensorflow
 
+    tf = import_tensorflow()
+    optimizer = tf.config.optimizer.get_experimental_options()
     done = export(
         "savedmodel",
         tmp_path,
@@ -622,7 +624,7 @@ def test_a_saved_model_has_the_preprocessing_in_it(
         pictures=PICTURES,
         input_type="bytes",
     )
-    tf = import_tensorflow()
+    assert tf.config.optimizer.get_experimental_options() == optimizer
     served = tf.saved_model.load(str(done.path)).signatures["serving_default"]
     files = tf.constant([Path(path).read_bytes() for path in PICTURES])
     found = served(inputs=files)["outputs"].numpy()
