@@ -45,7 +45,9 @@ class Library:
 
     def __init__(self) -> None:
         spec = find_spec("tensorflow")  # its place alone: Python's half stays out
-        folder = Path(spec.submodule_search_locations[0])  # type: ignore
+        assert spec is not None
+        assert spec.submodule_search_locations
+        folder = Path(spec.submodule_search_locations[0])
         names = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
         self.parts = [CDLL(str(folder / name), ctypes.RTLD_GLOBAL) for name in names]
         self.status = POINTER(self.call("TF_NewStatus"))

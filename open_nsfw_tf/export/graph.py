@@ -152,6 +152,7 @@ def _needed(graph: Any, ends: set[str]) -> Any:
 
 def scores(path: Path, job: Job) -> np.ndarray:
     """The scores of a session with each of the graphs, one after the other."""
+    keep_float32()
     inputs = as_inputs(job, job.input_type)
     files = sorted(path.glob("*.pb*"))
     return np.concatenate([_run(file, path, inputs) for file in files])
@@ -159,7 +160,6 @@ def scores(path: Path, job: Job) -> np.ndarray:
 
 def _run(file: Path, folder: Path, inputs: Any) -> np.ndarray:
     tf = import_tensorflow()
-    keep_float32()
     v1 = tf.compat.v1
     # Without TensorFlow's optimizer, which takes seconds for a graph that runs once.
     config = v1.ConfigProto()

@@ -177,7 +177,6 @@ _DECODER_ERRORS = (
     EOFError,
     OverflowError,
     ZeroDivisionError,
-    NotImplementedError,
     RuntimeError,
     AssertionError,
     struct.error,
