@@ -226,7 +226,13 @@ def test_a_killed_run_goes_on_exactly(
     wait(lambda: len(files(Path("out"))) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    Path("out/.part-000099.parquet.1.ab").write_bytes(b"torn")
+    driver("""
+from open_nsfw_tf.files import replacing
+with replacing(Path("out/part-000099.parquet")) as torn:
+    torn.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+""").communicate()
+    assert list(Path("out").glob(".part-000099.*"))
     before = len(read_table("out"))
     assert 0 < before < 66
     told = shared.driver(

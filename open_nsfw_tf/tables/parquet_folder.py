@@ -17,7 +17,7 @@ from open_nsfw_tf.tables.append import LOCK, Mode, Writer
 from open_nsfw_tf.tables.rows import Chunk, Row
 
 NAME = "part-{:06}.parquet"
-TORN = ".part-*.parquet.*"  # what `files.replacing` leaves of a killed run
+TORN = ".part-*.parquet"  # what `files.replacing` leaves of a killed run
 
 
 class PartsWriter(Writer):
