@@ -19,9 +19,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import open_nsfw_tf
-from open_nsfw_tf.libraries import hide_optional_packages_from_keras
+from open_nsfw_tf.libraries import start_tensorflow_fast
 
-hide_optional_packages_from_keras()  # for time
+start_tensorflow_fast()  # for time
 LIMIT = 300  # seconds until a child that hangs says where it does, and is ended
 TOLERANCE = 5e-6
 DELAYS = (0.01, 0.1, 0.4)  # seconds after which a process forks that is loading

@@ -31,9 +31,9 @@ DEBUG = "OPEN_NSFW_TF_DEBUG"  # set: tracebacks, and what C libraries print
 def import_command(module: str) -> ModuleType:
     """Import the module of a command, when that command runs."""
     with ending_silently():
-        from open_nsfw_tf.libraries import hide_optional_packages_from_keras
+        from open_nsfw_tf.libraries import start_tensorflow_fast
 
-        hide_optional_packages_from_keras()
+        start_tensorflow_fast()
         return import_module(f"open_nsfw_tf.cli.{module}")
 
 
