@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import refine
 
 FOLDS, ERRORS, TRAINING = 2, 36, 180
-SMALL = shlex.split(f"--pictures 450 --size 96 --epochs 12 --folds {FOLDS} --seed 1")
+SMALL = shlex.split(f"--pictures 450 --size 96 --epochs 8 --folds {FOLDS} --seed 1")
 
 
 @contextmanager
