@@ -538,9 +538,7 @@ def made_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A temporary name in the path's folder; what has it at the end is removed."""
-    # With the suffix, which some libraries check.
-    name = f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
-    temporary = path.with_name(name)
+    temporary = path.with_name(temporary_name(path.name, secrets.token_hex(4)))
     try:
         yield temporary
     except OSError as error:
@@ -553,6 +551,12 @@ def beside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(NotADirectoryError):
             remove(temporary)
+
+
+def temporary_name(name: str, token: str) -> str:
+    """A name of `beside`; with `*` as the token, a pattern of what killed runs left."""
+    stem, suffix = os.path.splitext(name)
+    return f".{stem}.{token}{suffix}"  # the suffix, as some libraries check it
 
 
 def remove(path: Path) -> None:

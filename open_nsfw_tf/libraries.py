@@ -73,8 +73,8 @@ def start_tensorflow_fast() -> None:
     """Let TensorFlow start in half the time, when it is needed. For commands only.
 
     Keras does without packages that it imports where they are installed; no command
-    uses those parts of it. And Python looks for garbage neither while it imports nor,
-    later, in what it has imported. An application might want both.
+    uses those parts of it. And Python's garbage collector is off meanwhile, and later
+    passes over what there is by then. An application might want both.
     """
     global _start_fast
     _start_fast = True

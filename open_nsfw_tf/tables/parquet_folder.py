@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from open_nsfw_tf.errors import one_line, sanitize
-from open_nsfw_tf.files import lock, made_folder
+from open_nsfw_tf.files import lock, made_folder, temporary_name
 from open_nsfw_tf.tables import parquet
 from open_nsfw_tf.tables.append import LOCK, Mode, Writer
 from open_nsfw_tf.tables.rows import Chunk, Row
 
 NAME = "part-{:06}.parquet"
-TORN = ".part-*.parquet"  # what `files.replacing` leaves of a killed run
+TORN = temporary_name("part-*.parquet", "*")  # of killed runs
 
 
 class PartsWriter(Writer):
