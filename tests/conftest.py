@@ -20,10 +20,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the one of their pa
     _CACHE = tempfile.TemporaryDirectory(prefix="open_nsfw_tf-tests-")
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
 os.environ.pop("OPEN_NSFW_TF_WEIGHTS", None)
-# There are as many workers as cores, and NumPy's threads wait by spinning: with two a
-# worker, more than half of the time of int8's calibration was waiting.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# There are as many workers as cores, and threads of NumPy and TensorFlow wait by
+# spinning: with two a worker, more than half of the time of int8's calibration was
+# waiting.
+for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 # An example may take long because the machine does something else meanwhile.
 if find_spec("hypothesis"):
