@@ -308,11 +308,7 @@ def test_the_command(tmp_path: Path) -> None:
     ("script", "arguments", "made"),
     [
         ("export_savedmodel.py", ("-v", "3"), "3/saved_model.pb"),
-        (
-            "export_graph.py",
-            ("-t", "--no-freeze", "--no-optimize", "-i", "tensor"),
-            "open_nsfw.pbtxt",
-        ),
+        ("export_graph.py", ("-t", "--no-freeze", "-i", "tensor"), "open_nsfw.pbtxt"),
         ("export_tflite.py", (), ""),
     ],
 )
